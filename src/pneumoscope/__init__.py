@@ -1,0 +1,28 @@
+"""pneumoscope reads chest radiographs for pneumonia; this module is its Python API, loaded lazily."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "examine": "pneumoscope.inference.pipeline",
+    "examine_many": "pneumoscope.inference.pipeline",
+    "load_bundle": "pneumoscope.inference.bundle",
+    "overlay": "pneumoscope.inference.explanation",
+    "read_radiograph": "pneumoscope.imaging.radiograph",
+}
+
+__all__ = [*sorted(_PUBLIC), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'pneumoscope' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Errors, records, configuration and run manifests; imports nothing of the project."""

@@ -1,0 +1,312 @@
+"""The records that pass from stage to stage; each is frozen, its arrays are read-only.
+
+In: nothing but NumPy. Out: the vocabulary of the whole project. A stage returns a new record rather than
+changing one. Names follow the field: radiograph, operating point, sensitivity, prevalence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Decision",
+    "Estimate",
+    "Etiology",
+    "Evaluation",
+    "Examination",
+    "Explanation",
+    "FloatArray",
+    "GateVerdict",
+    "Geometry",
+    "Label",
+    "ModelInput",
+    "OperatingPoint",
+    "Prediction",
+    "Preprocessing",
+    "Progress",
+    "Radiograph",
+    "Sample",
+    "Task",
+    "Verdict",
+    "freeze",
+]
+
+FloatArray = npt.NDArray[np.float32]
+
+Progress = Callable[[int, int], None]
+"""Called as ``progress(done, total)`` by long work; the command line draws the bar."""
+
+
+def freeze(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Mark ``array`` read-only and return it."""
+    array.setflags(write=False)
+    return array
+
+
+class Label(StrEnum):
+    """What the reference standard says about a film."""
+
+    NORMAL = "normal"
+    BACTERIAL = "bacterial"
+    VIRAL = "viral"
+    PNEUMONIA = "pneumonia-unspecified"
+
+
+class Task(StrEnum):
+    """What a network tells apart."""
+
+    BINARY = "binary"
+    THREE_CLASS = "three-class"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the network's logits; the first is always ``normal``."""
+        return ("normal", "pneumonia") if self is Task.BINARY else ("normal", "bacterial", "viral")
+
+    def target(self, label: Label) -> int | None:
+        """Index of ``label`` among :attr:`classes`; None when the label is too coarse for the task."""
+        if label is Label.NORMAL:
+            return 0
+        if self is Task.BINARY:
+            return 1
+        return {Label.BACTERIAL: 1, Label.VIRAL: 2}.get(label)
+
+
+class Verdict(StrEnum):
+    """The gate's answer to *should we answer at all?*"""
+
+    ANSWER = "ANSWER"
+    WARN = "ANSWER WITH WARNING"
+    REFUSE = "REFUSE"
+
+
+class Decision(StrEnum):
+    """The answer at an operating point."""
+
+    POSITIVE = "POSITIVE"
+    NEGATIVE = "NEGATIVE"
+    ABSTAIN = "ABSTAIN"
+
+
+class Etiology(StrEnum):
+    """The likelier cause, given pneumonia."""
+
+    BACTERIAL = "BACTERIAL"
+    VIRAL = "VIRAL"
+    UNCERTAIN = "UNCERTAIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One film of a data set: a row of the manifest.
+
+    Attributes:
+        path: file, relative to the data set's root, with forward slashes.
+        sha256: hash of the file's content.
+        patient_id: the full patient key; two films with the same key show the same patient.
+        group_id: films that share it are never parted by a split of ours (the conservative key).
+        label: reference standard.
+        publisher_split: ``train``, ``val`` or ``test`` as the publisher has it, or None.
+        view: ``PA``, ``AP``, ``LATERAL`` or None; sex: ``F``, ``M`` or None; age in years.
+        width, height: pixels of the source file; file_bytes: its length (audited as shortcuts).
+    """
+
+    path: str
+    sha256: str
+    patient_id: str
+    group_id: str
+    label: Label
+    publisher_split: str | None = None
+    view: str | None = None
+    age_years: float | None = None
+    sex: str | None = None
+    site: str | None = None
+    width: int | None = None
+    height: int | None = None
+    file_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a radiograph becomes a model input; it belongs to the bundle, never to the caller.
+
+    Attributes:
+        size: side S of the square model input, in pixels.
+        fit: ``squash`` stretches both axes to S; ``letterbox`` keeps the aspect and pads with zeros.
+        exposure: ``percentile`` maps the given percentiles of the resized film to 0 and 1; ``none`` keeps
+            the values.
+        percentiles: lower and upper percentile of ``exposure``.
+    """
+
+    size: int = 224
+    fit: str = "squash"
+    exposure: str = "percentile"
+    percentiles: tuple[float, float] = (0.5, 99.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """A decoded film.
+
+    Attributes:
+        pixels: (h, w) float32 in [0, 1], bright = dense (bone is white). h and w are the original size, or
+            less when the file was decoded at reduced size.
+        original_size: rows and columns of the film as stored (after EXIF rotation).
+        pixel_spacing_mm: row and column spacing of the original grid in mm, or None.
+        source: identifiers and facts of the source (format, modality, photometric interpretation, bits, ...).
+        warnings: what a reader should know, as sentences.
+    """
+
+    pixels: FloatArray
+    original_size: tuple[int, int]
+    pixel_spacing_mm: tuple[float, float] | None = None
+    source: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Where the model input lies on the film.
+
+    Attributes:
+        original_size: rows, columns of the film.
+        input_size: side S of the model input.
+        content: (top, left, height, width) of the film inside the model input, in model pixels; for
+            ``squash`` (0, 0, S, S).
+    """
+
+    original_size: tuple[int, int]
+    input_size: int
+    content: tuple[int, int, int, int]
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Model pixels per original pixel, (row, column)."""
+        return self.content[2] / self.original_size[0], self.content[3] / self.original_size[1]
+
+    @property
+    def padding(self) -> tuple[int, int, int, int]:
+        """Empty model pixels (top, left, bottom, right) round the film."""
+        top, left, height, width = self.content
+        return top, left, self.input_size - top - height, self.input_size - left - width
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """What the network sees: array (1, S, S) float32 in [0, 1], and how it lies on the film."""
+
+    array: FloatArray
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A named threshold on the calibrated probability of pneumonia, with what validation showed there."""
+
+    name: str
+    threshold: float
+    sensitivity: float | None = None
+    specificity: float | None = None
+    n: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """Whether to answer, why, and the scores behind it (feature distance, ...)."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A network's answer about one film.
+
+    Attributes:
+        logits: raw outputs in the order of ``Task.classes``.
+        probabilities: calibrated, by class name; they sum to 1.
+        probability: calibrated probability of pneumonia, 1 - probabilities["normal"].
+        etiology: None when pneumonia is not likely or the bundle is binary.
+        reasons: why ABSTAIN or UNCERTAIN.
+    """
+
+    logits: tuple[float, ...]
+    probabilities: Mapping[str, float]
+    probability: float
+    operating_point: OperatingPoint
+    decision: Decision
+    etiology: Etiology | None
+    reasons: tuple[str, ...]
+    bundle_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Heat map (H, W) float32 in [0, 1] on the original pixel grid, how it was made and for which class."""
+
+    heat_map: FloatArray
+    method: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95 % interval, the count behind it and the interval's method."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The results of one scoring.
+
+    Attributes:
+        n: films; patients: distinct patients among them.
+        prevalence: share with pneumonia.
+        estimates: by metric name.
+        by_subgroup: subgroup (``sex=F``, ...) -> metric name -> estimate.
+        confusion: rows are the reference, columns the decision, in the order of ``classes``.
+        dataset_hash: of the manifest that was scored.
+        protocol: how the films were chosen, in words (publisher's split, re-split, cross-validation).
+        contaminated: True when training films were scored under ``--allow-leakage``.
+    """
+
+    n: int
+    patients: int
+    prevalence: float
+    classes: tuple[str, ...]
+    estimates: Mapping[str, Estimate]
+    by_subgroup: Mapping[str, Mapping[str, Estimate]]
+    confusion: tuple[tuple[int, ...], ...]
+    operating_point: OperatingPoint
+    dataset_hash: str
+    protocol: str
+    contaminated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """One film through the whole line. ``prediction`` and ``explanation`` are None when the gate refuses."""
+
+    file: str
+    sha256: str
+    gate: GateVerdict
+    prediction: Prediction | None
+    explanation: Explanation | None
+    warnings: tuple[str, ...]
+    bundle_card: Mapping[str, Any]
+    limitations: tuple[str, ...]
+    versions: Mapping[str, str]
+    forced: bool = False

@@ -1,0 +1,1 @@
+"""Manifests, importers, audit, splits, phantoms, downloads."""

@@ -1,0 +1,1 @@
+"""DICOM and raster decoding, the radiograph, preprocessing."""

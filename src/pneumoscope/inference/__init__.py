@@ -1,0 +1,1 @@
+"""Bundle, gate, prediction, explanation and the pipeline; ONNX Runtime, no torch."""

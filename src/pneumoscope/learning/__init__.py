@@ -1,0 +1,1 @@
+"""Networks, augmentation, training and export; the only layer that imports torch."""

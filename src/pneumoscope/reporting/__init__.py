@@ -1,0 +1,1 @@
+"""Figures and pages; JSON is the truth, these are views of it."""
