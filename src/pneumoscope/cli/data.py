@@ -1,0 +1,271 @@
+"""``pneumoscope data``: import, audit, split, export, download, phantoms.
+
+In: folders, tables and archives of films. Out: data sets on disk, and a summary of each step for people
+(tables) or for machines (``--json``).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pneumoscope.cli.data_summaries import (
+    dataset_summary,
+    duplicates_summary,
+    print_dataset,
+    print_json,
+    print_next,
+    print_split,
+    split_summary,
+)
+from pneumoscope.cli.terminal import console, notes, progress_bar
+
+if TYPE_CHECKING:
+    from pneumoscope.data.dataset import Dataset
+    from pneumoscope.data.duplicates import DuplicateGroup
+    from pneumoscope.data.splits import Split
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True)
+
+
+class Layout(StrEnum):
+    """Layouts that an import reads."""
+
+    KAGGLE = "kaggle"
+    FOLDERS = "folders"
+    CSV = "csv"
+    RSNA = "rsna"
+    MEDMNIST = "medmnist"
+
+
+class PhantomLayout(StrEnum):
+    """Layouts that phantoms are written in."""
+
+    KAGGLE = "kaggle"
+    CSV = "csv"
+    DICOM = "dicom"
+
+
+class ExportFormat(StrEnum):
+    """Formats of an export."""
+
+    NPZ = "npz"
+    FOLDERS = "folders"
+
+
+class SplitMethod(StrEnum):
+    """Ways to split."""
+
+    FRACTIONS = "fractions"
+    K_FOLD = "k-fold"
+    PUBLISHER = "publisher"
+
+
+DatasetArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET", help="A data set made by 'data import', or a folder of films (imported first)."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+@app.command("import")
+def import_films(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of films, a CSV table or a MedMNIST .npz file.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The data set's new directory.")],
+    layout: Annotated[
+        Layout | None, typer.Option(help="How the films lie; found out when not given.")
+    ] = None,
+    class_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="NAME=LABEL",
+            help="What a class name means: normal, bacterial, viral, pneumonia-unspecified or skip; "
+            "NAME * is every other one. May be repeated.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The data set's name; the source's when not given.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode; one a processor when not given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a data set: a manifest with hashes and patients, and a cache of decoded films."""
+    from pneumoscope.data.class_names import parse_class_map
+    from pneumoscope.data.importers import ImportOptions, import_dataset
+
+    options = ImportOptions(layout, parse_class_map(class_map or ()), name, workers)
+    with progress_bar("Opening films") as progress:
+        dataset = import_dataset(source, output, options, progress=progress)
+    if json:
+        print_json(dataset_summary(dataset))
+        return
+    print_dataset(dataset)
+    print_next(f"pneumoscope data audit {output}", f"pneumoscope train {output}")
+
+
+@app.command("split")
+def split_films(
+    dataset: DatasetArgument,
+    method: Annotated[SplitMethod | None, typer.Option(help="How to split (default: fractions).")] = None,
+    train: Annotated[float | None, typer.Option(help="Share of train (default: 0.8).")] = None,
+    validation: Annotated[float | None, typer.Option(help="Share of validation (default: 0.1).")] = None,
+    test: Annotated[float | None, typer.Option(help="Share of test (default: 0.1).")] = None,
+    folds: Annotated[int | None, typer.Option(help="Parts of k-fold (default: 5).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random (default: 0).")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with the same keys.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the split.")] = "default",
+    json: Json = False,
+) -> None:
+    """Split by patient, stratified by class, duplicates kept together; written to DATASET/splits."""
+    from pneumoscope.core.config import load_config
+    from pneumoscope.data.splits import SplitConfig, split_dataset, split_file
+
+    wanted = {
+        "method": str(method) if method else None,
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "folds": folds,
+        "seed": seed,
+    }
+    settings = load_config(SplitConfig, config, wanted)
+    opened = _open(dataset)
+    file = split_file(opened.directory, name)
+    duplicates = _duplicates_of(opened)
+    split = split_dataset(opened, settings, duplicates, name=name)
+    split.save(file)
+    if json:
+        print_json(
+            {**split_summary(opened, split), "file": str(file), "duplicates": duplicates_summary(duplicates)}
+        )
+        return
+    print_split(opened, split)
+    console().print(f"Groups of duplicates kept together: {len(duplicates)}")
+    console().print(f"Written to {file}")
+    print_next(f"pneumoscope train {opened.directory}")
+
+
+@app.command("export")
+def export_films(
+    dataset: DatasetArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
+    format: Annotated[ExportFormat, typer.Option(help="Arrays for notebooks, or class folders.")],
+    size: Annotated[int, typer.Option(help="Side of the exported films in pixels (npz).")] = 64,
+    split: Annotated[
+        str, typer.Option(help="Which split; made with the default settings if missing.")
+    ] = "default",
+    link: Annotated[bool, typer.Option(help="Hard links instead of copies (folders).")] = False,
+    json: Json = False,
+) -> None:
+    """Write a data set per part, as arrays or as train / val / test class folders."""
+    from pneumoscope.data.export import export_folders, export_npz
+
+    opened = _open(dataset)
+    parts = _split_of(opened, split)
+    with progress_bar("Writing films") as progress:
+        if format is ExportFormat.NPZ:
+            written = export_npz(opened, parts, output, size=size, progress=progress)
+        else:
+            written = export_folders(opened, parts, output, link=link, progress=progress)
+    if json:
+        print_json({**split_summary(opened, parts), "written": [str(path) for path in written]})
+        return
+    print_split(opened, parts)
+    for path in written:
+        console().print(f"Written: {path}")
+
+
+@app.command("download")
+def download_films(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="pneumoniamnist (also -64, -128, -224) or kermany.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to download to.")],
+    json: Json = False,
+) -> None:
+    """Fetch a public data set from its publisher: pinned, hashed, resumable."""
+    from dataclasses import asdict
+
+    from pneumoscope.data.download import download
+
+    with progress_bar(f"Downloading {name}", unit="bytes") as progress:
+        came = download(name, output, progress=progress)
+    if json:
+        print_json(
+            {key: str(value) if isinstance(value, Path) else value for key, value in asdict(came).items()}
+        )
+        return
+    console().print(f"{'Downloaded' if came.fetched else 'Already there'}: {came.path}")
+    console().print(f"sha256 {came.sha256}\n{came.note}\nLicence: {came.licence}\nCite: {came.citation}")
+    print_next(f"pneumoscope data import {came.path} -o datasets/{name}")
+
+
+@app.command("phantoms")
+def draw_phantoms(
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder to write to.")],
+    count: Annotated[int, typer.Option(min=1, help="Films.")] = 300,
+    size: Annotated[int, typer.Option(min=16, help="Height of a film in pixels.")] = 224,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same films.")] = 0,
+    layout: Annotated[PhantomLayout, typer.Option(help="How the films lie.")] = PhantomLayout.KAGGLE,
+    json: Json = False,
+) -> None:
+    """Draw synthetic chest radiographs, for trying things out; they say nothing about patients."""
+    from pneumoscope.core.config import load_config
+    from pneumoscope.data.phantoms import WriteConfig, write_phantoms
+
+    wanted = {"count": count, "size": size, "seed": seed, "layout": str(layout)}
+    config = load_config(WriteConfig, overrides=wanted)
+    with progress_bar("Drawing phantoms") as progress:
+        folder = write_phantoms(output, config, progress=progress)
+    if json:
+        print_json({"folder": str(folder), **wanted})
+        return
+    console().print(f"{count} phantoms in {folder}")
+    print_next(f"pneumoscope data import {folder} -o {folder.with_name(folder.name + '-dataset')}")
+
+
+def _open(path: Path) -> Dataset:
+    """The data set at ``path``; a folder of films is imported into ``datasets/`` first."""
+    from pneumoscope.data.dataset import Dataset, open_or_import
+
+    if (path / "dataset.json").is_file():
+        return Dataset.open(path)
+    with progress_bar("Opening films") as progress:
+        dataset = open_or_import(path, progress=progress)
+    notes().print(f"Using the data set {dataset.directory}")
+    return dataset
+
+
+def _duplicates_of(dataset: Dataset) -> tuple[DuplicateGroup, ...]:
+    """Groups of duplicates, stored or found now."""
+    from pneumoscope.data.duplicates import find_duplicates, load_duplicates
+
+    stored = load_duplicates(dataset)
+    if stored is not None:
+        return stored
+    with progress_bar("Looking for duplicates") as progress:
+        return find_duplicates(dataset, progress=progress)
+
+
+def _split_of(dataset: Dataset, name: str) -> Split:
+    """The split ``name``; the default one is made when it is not there."""
+    from pneumoscope.data.splits import Split, SplitConfig, split_dataset, split_file
+
+    file = split_file(dataset.directory, name)
+    if name != "default" or file.exists():
+        return Split.load(file)
+    split = split_dataset(dataset, SplitConfig(), _duplicates_of(dataset), name=name)
+    split.save(file)
+    return split

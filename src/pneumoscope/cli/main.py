@@ -1,0 +1,54 @@
+"""The entry point ``pneumoscope``: gathers the commands and turns errors into exit codes.
+
+In: the command line. Out: an exit code: 0 done, 1 our fault, 2 the input's or the user's fault.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pneumoscope import __version__
+from pneumoscope.cli import data, evaluate, predict, report, train
+from pneumoscope.cli.terminal import print_error
+from pneumoscope.core.errors import PneumoscopeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Reads chest radiographs for pneumonia. Research and decision support, not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(
+    data.app, name="data", help="Import, audit, split, export and download data sets; draw phantoms."
+)
+for module in (train, evaluate, predict, report):
+    module.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pneumoscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+def main() -> None:
+    """Run the command line; a :class:`PneumoscopeError` becomes a message and its exit code."""
+    try:
+        app()
+    except PneumoscopeError as error:
+        print_error(error)
+        sys.exit(error.exit_code)

@@ -1,0 +1,136 @@
+"""``pneumoscope predict``: answers about films, one line each for people, JSON lines or CSV for machines.
+
+In: files and folders. Out: answers on standard output in the order of the files, counts on standard error,
+heat maps as PNG where asked for. Exit code 2 when a file could not be read, 1 when one failed through our
+fault, else 0; a film that the gate refuses is an answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pneumoscope.cli.terminal import print_error
+from pneumoscope.core.errors import ConfigError, InputError, PneumoscopeError
+
+if TYPE_CHECKING:
+    from pneumoscope.core.records import Examination
+
+__all__ = ["register"]
+
+NO_FILM_REMEDY = "films are told by their extension or as DICOM by content; --recursive enters subfolders"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command(name="predict")(predict)
+
+
+def predict(
+    films: Annotated[list[Path], typer.Argument(help="Films, or folders of films.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a film.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A table with a header.")] = False,
+    heatmaps: Annotated[Path | None, typer.Option(help="Write overlay PNGs to this folder.")] = None,
+    bundle: Annotated[str, typer.Option(help="A shipped bundle's name or a directory.")] = "reference",
+    operating_point: Annotated[
+        str | None, typer.Option(help="One of the bundle's operating points instead of its default.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Answer films that the gate refuses.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter subfolders.")] = False,
+) -> None:
+    """Say whether films show pneumonia, bacterial or viral, and how sure that is."""
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv exclude each other", remedy="give one of them")
+    if heatmaps is not None:
+        _make_folder(heatmaps)
+    from pneumoscope.cli.film_files import FilmFiles
+    from pneumoscope.cli.predict_output import Writer, record
+    from pneumoscope.inference.bundle import load_bundle
+    from pneumoscope.inference.pipeline import examine_many
+
+    opened = load_bundle(bundle)
+    files = FilmFiles(films, recursive=recursive)
+    outcomes = examine_many(
+        files,
+        opened,
+        force=force,
+        operating_point=operating_point,
+        explain=heatmaps is not None,
+    )
+    write = Writer("json" if as_json else "csv" if as_csv else "text", opened.task.classes)
+    counts: Counter[str] = Counter()
+    with _bar(files) as advance:
+        for path, outcome in outcomes:
+            row = record(path, outcome)
+            if heatmaps is not None and not isinstance(outcome, PneumoscopeError):
+                row["heatmap"] = _draw(path, outcome, heatmaps)
+            write(row)
+            counts[_kind(row, outcome)] += 1
+            advance()
+    _summarise(counts, files.skipped, opened.id)
+    for folder in files.empty:
+        print_error(InputError("no film in this folder", where=folder, remedy=NO_FILM_REMEDY))
+    if counts["failed"]:
+        raise typer.Exit(1)
+    if counts["unreadable"] or files.empty:
+        raise typer.Exit(2)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be made: {error.strerror}", where=folder, remedy="choose another"
+        ) from error
+
+
+def _kind(row: dict[str, Any], outcome: Examination | PneumoscopeError) -> str:
+    if isinstance(outcome, PneumoscopeError):
+        return "unreadable" if outcome.exit_code == 2 else "failed"
+    return {"POSITIVE": "positive", "NEGATIVE": "negative"}.get(row["decision"], "refused")
+
+
+def _draw(path: Path, examination: Examination, folder: Path) -> str | None:
+    """Write the heat map, named after the film and its content, and return where."""
+    from pneumoscope.imaging.radiograph import read_radiograph
+    from pneumoscope.inference.overlay import write_heat_map
+
+    if examination.explanation is None:
+        return None
+    file = folder / f"{path.stem}-{examination.sha256[:8]}.png"
+    write_heat_map(file, read_radiograph(path), examination.explanation)
+    return str(file)
+
+
+@contextmanager
+def _bar(files: Any) -> Iterator[Callable[[], None]]:
+    """A progress bar when a folder was given and a person watches; it costs counting the files first."""
+    if not (files.has_folder and sys.stderr.isatty()):
+        yield lambda: None
+        return
+    from pneumoscope.cli.terminal import progress_bar
+
+    total, done = files.count(), 0
+    with progress_bar("predict") as report:
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            report(done, total)
+
+        yield advance
+
+
+def _summarise(counts: Counter[str], skipped: int, bundle_id: str) -> None:
+    parts = [f"{counts[kind]} {kind}" for kind in ("positive", "negative", "refused", "unreadable", "failed")
+             if counts[kind]]  # fmt: skip
+    if skipped:
+        parts.append(f"{skipped} other files skipped")
+    print(f"{', '.join(parts)}. {bundle_id}; not for primary diagnosis.", file=sys.stderr)

@@ -1,0 +1,75 @@
+"""What people see: one console, one progress bar, one way to print an error.
+
+In: messages and progress calls. Out: text on the terminal; results go to standard output, everything else
+to standard error, so that ``--json`` can be piped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.core.records import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["console", "notes", "print_error", "progress_bar"]
+
+
+@cache
+def console() -> Console:
+    """The console of results (standard output)."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@cache
+def notes() -> Console:
+    """The console of everything else (standard error)."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_error(error: PneumoscopeError) -> None:
+    """Say what was wrong, where, what was expected and what to do."""
+    lines = [f"error: {error.problem}"]
+    lines += [f"  {name}: {value}" for name, value in (
+        ("where", error.where), ("expected", error.expected), ("remedy", error.remedy)) if value]  # fmt: skip
+    print("\n".join(lines), file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(title: str, unit: str = "films") -> Iterator[Progress]:
+    """A bar on standard error with count, rate and time left; yields ``progress(done, total)``."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress as Bar,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=notes()) as bar:
+        task = bar.add_task(title, total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield report

@@ -1,0 +1,231 @@
+"""From any layout that people have to a data set on disk.
+
+In: a folder, a table or an ``.npz`` file. Out: a :class:`Dataset` with its manifest, its problems and the
+pixel cache of the default preprocessing. Every film is opened once; a file that cannot be used is listed
+with its reason and stops nothing; an import that was killed goes on where it stopped.
+
+The layouts are read by ``import_folders``, ``import_tables`` and ``import_npz``; this module chooses one and
+does what they have in common.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from pneumoscope.core.errors import ConfigError, DatasetError
+from pneumoscope.core.records import Preprocessing, Progress, Sample
+from pneumoscope.data import import_folders, import_npz, import_tables
+from pneumoscope.data.cache import CacheWriter, cache_directory
+from pneumoscope.data.dataset import Dataset, Problem, locate, read_header, write_header
+from pneumoscope.data.decoding import DecodedFilm, FilmFacts, decode_films
+from pneumoscope.data.listing import Candidate, ImportOptions, Listing
+from pneumoscope.data.patients import guangzhou_patient
+
+__all__ = ["LAYOUTS", "ImportOptions", "detect_layout", "import_dataset"]
+
+Reader = Callable[[Path, Path, ImportOptions], Listing]
+
+LAYOUTS: Mapping[str, Reader] = MappingProxyType(
+    {
+        "kaggle": import_folders.read_split_folders,
+        "folders": import_folders.read_class_folders,
+        "csv": import_tables.read_table,
+        "rsna": import_tables.read_rsna,
+        "medmnist": import_npz.read_medmnist,
+    }
+)
+"""Readers by layout; each takes the source, the data set's directory and the options."""
+
+
+def import_dataset(
+    source: Path,
+    destination: Path,
+    options: ImportOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Import ``source`` into the data-set directory ``destination``.
+
+    Args:
+        source: a folder of films, a table, or a MedMNIST ``.npz`` file.
+        destination: a new directory, or that of an earlier import of the same source, which is finished or
+            brought up to date.
+        options: layout, class names, name, workers.
+        progress: called with the number of films opened.
+
+    Raises:
+        DatasetError: the layout is not understood, no film is usable, or ``destination`` holds other things.
+    """
+    options = options or ImportOptions()
+    source, destination = Path(source), Path(destination)
+    if not source.exists():
+        raise DatasetError("no such file or folder", where=source)
+    _claim(destination, source)
+    layout = options.layout or detect_layout(source, options)
+    if layout not in LAYOUTS:
+        raise ConfigError(f"unknown layout '{layout}'", expected=f"one of {', '.join(LAYOUTS)}")
+    name = options.name or source.resolve().stem
+    listing = LAYOUTS[layout](source, destination, options)
+    if not listing.candidates:
+        raise DatasetError(
+            f"no film found{_most_often(listing.problems)}",
+            where=source,
+            expected="JPEG, PNG, TIFF, BMP or DICOM files in class folders, or a table that lists them",
+        )
+    write_header(
+        destination, name=name, layout=layout, source=source, root=listing.root, complete=False, content={}
+    )
+    samples, problems, remarks = _open_films(listing, destination, options.workers, progress)
+    if not samples:
+        raise DatasetError(f"no usable film{_most_often(problems)}", where=source)
+    dataset = Dataset(
+        directory=destination,
+        root=listing.root,
+        name=name,
+        layout=layout,
+        samples=samples,
+        problems=tuple(sorted(problems, key=lambda problem: problem.path)),
+        notes=(*listing.notes, *remarks),
+        source=source,
+    )
+    dataset.save()
+    return dataset
+
+
+def detect_layout(source: Path, options: ImportOptions | None = None) -> str:
+    """The name of the layout that ``source`` has.
+
+    Raises:
+        DatasetError: none fits.
+    """
+    options = options or ImportOptions()
+    if source.is_file():
+        if source.suffix.lower() == ".npz":
+            return "medmnist"
+        return import_tables.table_layout(source)
+    if import_folders.find_split_folder(source):
+        return "kaggle"
+    if import_folders.has_known_class_folder(source, options.class_map):
+        return "folders"
+    if import_npz.find_archive(source):
+        return "medmnist"
+    if table := import_tables.find_table(source):
+        return import_tables.table_layout(table)
+    return "folders"
+
+
+def _claim(destination: Path, source: Path) -> None:
+    """Refuse a destination that is something else than an import of ``source``."""
+    if destination.resolve().is_relative_to(source.resolve()):
+        raise DatasetError(
+            "the data set would be written into its own source",
+            where=destination,
+            remedy="give a folder outside it with -o",
+        )
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
+        return
+    if not (destination / "dataset.json").is_file():
+        raise DatasetError(
+            "the destination holds something else",
+            where=destination,
+            expected="a new folder or an earlier import of the same source",
+            remedy="give another folder with -o",
+        )
+    earlier = locate(destination, read_header(destination)["source"])
+    if earlier != source.resolve():
+        raise DatasetError(
+            f"the destination holds an import of {earlier}",
+            where=destination,
+            remedy="give another folder with -o",
+        )
+
+
+def _open_films(
+    listing: Listing, destination: Path, workers: int | None, progress: Progress | None
+) -> tuple[tuple[Sample, ...], list[Problem], tuple[str, ...]]:
+    """Open every candidate and fill the cache; the manifest's rows, the problems and remarks on both."""
+    preprocessing = Preprocessing()
+    candidates = sorted(listing.candidates, key=lambda candidate: _relative(candidate.file, listing.root))
+    names = _film_names(candidates, listing.root)
+    samples: list[Sample] = []
+    problems = list(listing.problems)
+    warnings: Counter[str] = Counter()
+    alone = 0
+    with CacheWriter(cache_directory(destination, preprocessing), preprocessing) as writer:
+        films = decode_films(
+            [candidate.file for candidate in candidates],
+            preprocessing,
+            known=frozenset(writer.facts),
+            workers=workers,
+        )
+        for done, (candidate, name, film) in enumerate(zip(candidates, names, films, strict=True), start=1):
+            path = _relative(candidate.file, listing.root)
+            if film.error or film.sha256 is None:
+                problems.append(Problem(path, film.error or "cannot be read"))
+            else:
+                writer.add(film)
+                facts = writer.facts[film.sha256]
+                warnings.update(facts.warnings)
+                samples.append(_to_sample(candidate, path, name, film, facts))
+                recognised = guangzhou_patient(name).recognised
+                alone += candidate.patient_id is None and samples[-1].patient_id == name and not recognised
+            if progress:
+                progress(done, len(candidates))
+    return tuple(samples), problems, tuple(_notes(samples, alone, warnings))
+
+
+def _to_sample(candidate: Candidate, path: str, name: str, film: DecodedFilm, facts: FilmFacts) -> Sample:
+    """The manifest row; what the layout does not say, the film's header may."""
+    header = facts.source
+    declared = candidate.patient_id or header.get("patient_id")
+    patient = guangzhou_patient(declared or name)
+    return Sample(
+        path=path,
+        sha256=facts.sha256,
+        patient_id=declared or patient.full,
+        group_id=declared or patient.group,
+        label=candidate.label,
+        publisher_split=candidate.publisher_split,
+        view=candidate.view or import_tables.to_view(header.get("view_position", "")),
+        age_years=candidate.age_years
+        if candidate.age_years is not None
+        else import_tables.to_age(header.get("patient_age", "")),
+        sex=candidate.sex or import_tables.to_sex(header.get("patient_sex", "")),
+        site=candidate.site,
+        width=facts.width,
+        height=facts.height,
+        file_bytes=film.file_bytes,
+    )
+
+
+def _film_names(candidates: Sequence[Candidate], root: Path) -> Iterator[str]:
+    """What names a film's patient: the stem, or the path where films of several folders share a stem."""
+    stems = Counter(candidate.file.stem for candidate in candidates)
+    for candidate in candidates:
+        stem = candidate.file.stem
+        alone = stems[stem] == 1 or guangzhou_patient(stem).recognised
+        yield stem if alone else os.path.splitext(_relative(candidate.file, root))[0]
+
+
+def _relative(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()
+
+
+def _notes(samples: Sequence[Sample], alone: int, warnings: Counter[str]) -> Iterator[str]:
+    """Remarks on what had to be assumed and on what the films' reader warned of."""
+    if alone:
+        yield f"{alone} of {len(samples)} file names tell no patient; each such film is its own patient"
+    for warning, count in warnings.most_common(5):
+        yield f"{count} film{'s' if count > 1 else ''}: {warning}"
+
+
+def _most_often(problems: Sequence[Problem]) -> str:
+    """The commonest reason and how often it was met, as the end of a sentence."""
+    if not problems:
+        return ""
+    reason, count = Counter(problem.reason for problem in problems).most_common(1)[0]
+    return f"; of {len(problems)} files, {count}: {reason}"

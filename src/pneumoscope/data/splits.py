@@ -1,0 +1,314 @@
+"""Who trains and who tests: by patient, stratified by class, duplicates kept together.
+
+In: a data set, a :class:`SplitConfig`, and groups of duplicate films. Out: a :class:`Split`, written as a CSV
+whose first line is a comment with the method, the seed and the hash of the data set.
+
+Films that share ``Sample.group_id``, and films in one group of duplicates, are one *block*; a block is never
+parted. Blocks are placed one by one, large ones first, where the class counts then lie nearest to the wanted
+ones (chi-square distance); ties and order come from the seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from pneumoscope.core.config import Config
+from pneumoscope.core.errors import ConfigError, DatasetError
+from pneumoscope.core.files import write_text
+from pneumoscope.core.records import Label, Sample
+from pneumoscope.data.dataset import Dataset
+from pneumoscope.data.duplicates import DuplicateGroup
+
+__all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "SplitConfig", "hold_out", "split_dataset", "split_file"]
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_PUBLISHER_PARTS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
+
+# Below this the publisher's validation part cannot choose a threshold (the Guangzhou set's has 16 films).
+_USABLE_VALIDATION = 100
+
+
+class SplitConfig(Config):
+    """How to split.
+
+    ``fractions``: the three shares; ``k-fold``: ``folds`` equal parts; ``publisher``: the parts that the
+    publisher gave, with a validation part carved out of train where it has none of use.
+    """
+
+    method: Literal["fractions", "k-fold", "publisher"] = "fractions"
+    train: float = Field(0.8, gt=0, le=1)
+    validation: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+    folds: int = Field(5, ge=2, le=100)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> SplitConfig:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test add up to {total:g}, not to 1")
+        return self
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which film belongs to which part.
+
+    Attributes:
+        name: file name without ending; method, seed: how it was made.
+        dataset_hash: of the manifest that was split.
+        parts: part by ``Sample.path``: ``train``, ``validation``, ``test``, or ``fold-0`` ... ``fold-4``.
+        notes: what a reader should know, as sentences; config: the whole configuration.
+    """
+
+    name: str
+    method: str
+    seed: int
+    dataset_hash: str
+    parts: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parts that hold films, in the order train, validation, test or fold-0, fold-1, ..."""
+        order = {TRAIN: 0, VALIDATION: 1, TEST: 2}
+        found = set(self.parts.values())
+        return tuple(sorted(found, key=lambda part: (order.get(part, 3), len(part), part)))
+
+    def samples(self, dataset: Dataset, *parts: str) -> tuple[Sample, ...]:
+        """The films of ``parts``, in the data set's order.
+
+        Raises:
+            DatasetError: the split was made for other films, or has no such part.
+        """
+        if dataset.hash != self.dataset_hash:
+            raise DatasetError(
+                "the split was made for other films than the data set now holds",
+                where=dataset.directory,
+                expected=f"data set {self.dataset_hash[:12]}, found {dataset.hash[:12]}",
+                remedy="split again with 'pneumoscope data split'",
+            )
+        unknown = set(parts) - set(self.names)
+        if unknown:
+            raise DatasetError(
+                f"the split has no part {', '.join(sorted(unknown))}",
+                where=self.name,
+                expected=f"one of {', '.join(self.names)}",
+            )
+        return tuple(sample for sample in dataset.samples if self.parts[sample.path] in parts)
+
+    def save(self, file: Path) -> None:
+        """Write a CSV ``path,part`` behind one comment line of JSON."""
+        header = {
+            "name": self.name,
+            "method": self.method,
+            "seed": self.seed,
+            "dataset_hash": self.dataset_hash,
+            "notes": self.notes,
+            "config": self.config,
+        }
+        text = io.StringIO(newline="")
+        text.write(f"# {json.dumps(header, ensure_ascii=False)}\n")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("path", "part"))
+        writer.writerows(sorted(self.parts.items()))
+        write_text(file, text.getvalue())
+
+    @classmethod
+    def load(cls, file: Path) -> Split:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DatasetError: the file is missing or damaged.
+        """
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+            first, _, rest = text.partition("\n")
+            header = json.loads(first.removeprefix("# "))
+            parts = {row["path"]: row["part"] for row in csv.DictReader(io.StringIO(rest, newline=""))}
+            return cls(**{**header, "notes": tuple(header["notes"])}, parts=parts)
+        except FileNotFoundError as error:
+            raise DatasetError(
+                "no such split", where=file, remedy="make one with 'pneumoscope data split'"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"not a split ({error})", where=file, remedy="split again") from error
+
+
+def split_file(dataset_directory: Path, name: str = "default") -> Path:
+    """Where the split ``name`` of a data set lies.
+
+    Raises:
+        ConfigError: ``name`` cannot be a file name.
+    """
+    if not name or Path(name).name != name:
+        raise ConfigError(f"'{name}' cannot name a split", expected="a name without slashes")
+    return Path(dataset_directory) / "splits" / f"{name}.csv"
+
+
+def split_dataset(
+    dataset: Dataset,
+    config: SplitConfig,
+    duplicates: Iterable[DuplicateGroup] | None = None,
+    *,
+    name: str = "default",
+) -> Split:
+    """Split ``dataset``.
+
+    Args:
+        dataset: whose films.
+        config: method, shares and seed.
+        duplicates: groups of films that must stay together, besides those of one patient.
+        name: the split's name.
+
+    Raises:
+        DatasetError: too few patients for the parts, or no publisher's split to take over.
+    """
+    linked = [group.paths for group in duplicates or ()]
+    notes: tuple[str, ...] = ()
+    if config.method == "publisher":
+        parts, notes = _publisher_parts(dataset.samples, config, linked)
+    elif config.method == "k-fold":
+        shares = {f"fold-{number}": 1 / config.folds for number in range(config.folds)}
+        parts = _assign(dataset.samples, shares, config.seed, linked)
+    else:
+        shares = {TRAIN: config.train, VALIDATION: config.validation, TEST: config.test}
+        parts = _assign(dataset.samples, shares, config.seed, linked)
+    return Split(name, config.method, config.seed, dataset.hash, parts, notes, config.model_dump())
+
+
+def hold_out(
+    samples: Sequence[Sample], fraction: float, seed: int, linked: Iterable[Sequence[str]] = ()
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Part ``samples`` into (rest, held) by patient, stratified; ``held`` gets about ``fraction`` of them.
+
+    Args:
+        samples: films.
+        fraction: wanted share of ``held``, in (0, 1).
+        seed: of the order of equals.
+        linked: groups of paths that must stay together besides those of one patient.
+
+    Raises:
+        DatasetError: too few patients.
+    """
+    parts = _assign(samples, {"rest": 1 - fraction, "held": fraction}, seed, linked)
+    return (
+        tuple(sample for sample in samples if parts[sample.path] == "rest"),
+        tuple(sample for sample in samples if parts[sample.path] == "held"),
+    )
+
+
+def _publisher_parts(
+    samples: Sequence[Sample], config: SplitConfig, linked: Sequence[Sequence[str]]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The publisher's parts, with a validation part of use."""
+    unknown = [sample.path for sample in samples if sample.publisher_split not in _PUBLISHER_PARTS]
+    if unknown:
+        raise DatasetError(
+            f"{len(unknown)} films have no publisher's split, the first is {unknown[0]}",
+            expected="train, val or test for every film",
+            remedy="use --method fractions",
+        )
+    parts = {sample.path: _PUBLISHER_PARTS[str(sample.publisher_split)] for sample in samples}
+    counts = Counter(parts.values())
+    if not counts[TRAIN]:
+        raise DatasetError("the publisher's split has no train part", remedy="use --method fractions")
+    notes = [] if counts[TEST] else ["the publisher's split has no test part here"]
+    if counts[VALIDATION] < _USABLE_VALIDATION and config.validation > 0:
+        pool = [sample for sample in samples if parts[sample.path] != TEST]
+        _, held = hold_out(pool, config.validation, config.seed, linked)
+        held_paths = {sample.path for sample in held}
+        parts.update((sample.path, VALIDATION if sample.path in held_paths else TRAIN) for sample in pool)
+        notes.append(
+            f"the publisher's validation part has {counts[VALIDATION]} films, too few to choose a threshold: "
+            f"it was folded into train, and {len(held)} films were held out from train by patient "
+            f"(seed {config.seed})"
+        )
+    return parts, tuple(notes)
+
+
+def _assign(
+    samples: Sequence[Sample], shares: Mapping[str, float], seed: int, linked: Iterable[Sequence[str]]
+) -> dict[str, str]:
+    """The part of each path, blocks whole, class shares near ``shares``."""
+    names = [name for name, share in shares.items() if share > 0]
+    wanted_shares = np.array([shares[name] for name in names])
+    ordered = sorted(samples, key=lambda sample: sample.path)
+    blocks = _blocks(ordered, linked)
+    if blocks.max(initial=-1) + 1 < len(names):
+        raise DatasetError(
+            f"{blocks.max(initial=-1) + 1} patients cannot be split into {len(names)} parts",
+            expected="at least one patient a part",
+            remedy="ask for fewer parts or import more films",
+        )
+    counts = _class_counts(ordered, blocks)
+    chosen = _place(counts, wanted_shares, np.random.default_rng(seed))
+    empty = set(range(len(names))) - set(chosen.tolist())
+    if empty:
+        raise DatasetError(
+            f"no patient is left for {', '.join(names[part] for part in sorted(empty))}",
+            expected="patients of a similar number of films",
+            remedy="ask for fewer parts or import more films",
+        )
+    return {sample.path: names[chosen[block]] for sample, block in zip(ordered, blocks, strict=True)}
+
+
+def _blocks(samples: Sequence[Sample], linked: Iterable[Sequence[str]]) -> npt.NDArray[np.int64]:
+    """Number of the block of each film, (N,): connected components of shared groups and duplicates."""
+    row = {sample.path: index for index, sample in enumerate(samples)}
+    groups: dict[str, int] = {}
+    edges = [(index, groups.setdefault(sample.group_id, index)) for index, sample in enumerate(samples)]
+    for paths in linked:
+        present = [row[path] for path in paths if path in row]
+        edges += [(present[0], other) for other in present[1:]]
+    if not edges:
+        return np.zeros(0, np.int64)
+    ends = np.array(edges).T
+    graph = coo_array(
+        (np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(len(samples), len(samples))
+    )
+    _, component = connected_components(graph, directed=False)
+    return np.asarray(component, np.int64)
+
+
+def _class_counts(samples: Sequence[Sample], blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Films by block and label, (blocks, labels)."""
+    labels = {label: index for index, label in enumerate(Label)}
+    counts = np.zeros((blocks.max() + 1, len(labels)))
+    np.add.at(counts, (blocks, np.array([labels[sample.label] for sample in samples])), 1)
+    return counts[:, counts.sum(axis=0) > 0]
+
+
+def _place(
+    counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """The part of each block, (blocks,).
+
+    Every block goes where it lowers sum((placed - wanted)^2 / wanted) most; at least one film of each class
+    is wanted in every part, so that small sets do not leave a part without a class.
+    """
+    wanted = np.maximum(shares[:, None] * counts.sum(axis=0), 1.0)
+    placed = np.zeros_like(wanted)
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    chosen = np.zeros(len(counts), np.int64)
+    for block in order:
+        change = (counts[block] * (counts[block] + 2 * (placed - wanted)) / wanted).sum(axis=1)
+        part = int(np.argmin(change))
+        placed[part] += counts[block]
+        chosen[block] = part
+    return chosen

@@ -1,0 +1,94 @@
+"""Probabilities that mean what they say: temperature scaling, and the bins that show whether it worked.
+
+In: logits and reference of validation films. Out: one temperature; or the bins of a reliability diagram.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from pneumoscope.core.errors import InputError
+from pneumoscope.evaluation.intervals import wilson
+from pneumoscope.evaluation.metrics import ECE_BINS, equal_mass_bins
+
+__all__ = ["TEMPERATURE_BOUNDS", "ReliabilityBin", "fit_temperature", "reliability"]
+
+TEMPERATURE_BOUNDS = (0.05, 20.0)
+"""Outside of this a network is broken, not miscalibrated; Guo et al. (2017) report 0.95 to 4.2, table S.2."""
+
+
+def fit_temperature(logits: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]) -> float:
+    """The T that makes softmax(logits / T) fit best (Guo et al., ICML 2017, section 4.2).
+
+    The likelihood is taken against Platt's smoothed targets, (n_k + 1) / (n_k + 2) for a film's own class k
+    (Platt, 1999; Lin, Lin & Weng, Machine Learning 68, 2007): with hard targets the best T of separable
+    films is 0, which would claim certainty that a finite validation set cannot show.
+
+    Args:
+        logits: (N, K), finite.
+        targets: (N,) class index; rows with -1 are left out.
+
+    Raises:
+        InputError: fewer than two films of known class, or all of one class.
+    """
+    targets = np.asarray(targets)
+    known = targets >= 0
+    values, index = np.asarray(logits, dtype=np.float64)[known], targets[known]
+    if len(np.unique(index)) < 2:
+        raise InputError(
+            f"cannot calibrate on {len(index)} films of {len(np.unique(index))} class(es)",
+            expected="validation films of at least two classes",
+            remedy="choose a split whose validation part holds every class",
+        )
+    desired = _smoothed(index, values.shape[1])
+
+    def loss(log_temperature: float) -> float:
+        return -float(np.mean((desired * log_softmax(values / np.exp(log_temperature), axis=1)).sum(axis=1)))
+
+    low, high = np.log(TEMPERATURE_BOUNDS)
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def _smoothed(targets: npt.NDArray[np.integer], classes: int) -> npt.NDArray[np.float64]:
+    """(N, K) Platt's targets: (n_k + 1) / (n_k + 2) for the own class k, the rest shared by the others."""
+    counts = np.bincount(targets, minlength=classes)
+    own = (counts[targets] + 1) / (counts[targets] + 2)
+    desired = np.repeat(((1 - own) / (classes - 1))[:, None], classes, axis=1)
+    desired[np.arange(len(targets)), targets] = own
+    return desired
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Films of similar probability: mean probability, observed frequency with its Wilson interval, count."""
+
+    probability: float
+    frequency: float
+    low: float
+    high: float
+    n: int
+
+
+def reliability(
+    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64], bins: int = ECE_BINS
+) -> tuple[ReliabilityBin, ...]:
+    """The bins of a reliability diagram, the equal-mass bins of the calibration error, from low to high.
+
+    Args:
+        positive: (N,) reference.
+        probability: (N,) in [0, 1].
+    """
+    index = equal_mass_bins(probability, bins)
+    found = []
+    for k in np.unique(index):
+        here = index == k
+        n, hits = int(here.sum()), int(positive[here].sum())
+        low, high = wilson(hits, n)
+        found.append(ReliabilityBin(float(probability[here].mean()), hits / n, low, high, n))
+    return tuple(found)

@@ -1,0 +1,135 @@
+"""Which films a bundle is scored on, its predictions for them, and how often that was done before.
+
+In: a data set, the part of it that was asked for, a bundle. Out: the films with the protocol in words, a
+table of predictions, and a ledger beside the data set: a test set that is scored again and again while a
+model is being changed is a test set no more, so every scoring is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from pneumoscope.core.errors import DatasetError
+from pneumoscope.core.files import read_json, sha256_bytes, write_json
+from pneumoscope.core.records import Progress, Sample
+from pneumoscope.data.cache import PixelCache
+from pneumoscope.data.dataset import Dataset
+from pneumoscope.data.splits import TEST, TRAIN, VALIDATION, Split, split_file
+from pneumoscope.evaluation.predictions import PredictionTable, tabulate
+from pneumoscope.inference.bundle import Bundle
+from pneumoscope.inference.prediction import BATCH, calibrated_probabilities, run_network
+
+__all__ = ["ALL", "Films", "choose_films", "count_scoring", "predict_films"]
+
+ALL = "all"
+_PUBLISHED = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
+_METHODS = {
+    "publisher": "publisher's split",
+    "fractions": "re-split by patient (seed {seed})",
+    "k-fold": "k-fold split by patient (seed {seed})",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Films:
+    """Films to score, the part that they are, and how they were chosen, in words."""
+
+    samples: tuple[Sample, ...]
+    part: str
+    protocol: str
+
+
+def choose_films(dataset: Dataset, part: str | None = None, split_name: str = "default") -> Films:
+    """The films of ``part``.
+
+    Args:
+        dataset: whose films.
+        part: a part of the split, ``all``, or None: the test part; all films where nothing was ever split,
+            as in a data set of another hospital.
+        split_name: a split of the data set; without one of that name the publisher's parts are used.
+
+    Raises:
+        DatasetError: no such part, or no film in it.
+    """
+    if part == ALL:
+        return _all_films(dataset)
+    file = split_file(dataset.directory, split_name)
+    if file.is_file() or split_name != "default":
+        split = Split.load(file)
+        chosen = part or TEST
+        protocol = _METHODS.get(split.method, split.method).format(seed=split.seed)
+        return Films(split.samples(dataset, chosen), chosen, f"{protocol}, part {chosen}")
+    published = {sample.publisher_split for sample in dataset.samples}
+    if part is None and _PUBLISHED[TEST] not in published:
+        return _all_films(dataset)
+    chosen = part or TEST
+    samples = tuple(s for s in dataset.samples if s.publisher_split == _PUBLISHED.get(chosen, chosen))
+    if not samples:
+        there = [name for name, own in _PUBLISHED.items() if own in published]
+        raise DatasetError(
+            f"there is no part '{chosen}'",
+            where=dataset.directory,
+            expected=f"one of {', '.join([*there, ALL])}",
+            remedy="make a split with 'pneumoscope data split', or score all films with --split all",
+        )
+    return Films(samples, chosen, f"publisher's split, part {chosen}")
+
+
+def _all_films(dataset: Dataset) -> Films:
+    return Films(dataset.samples, ALL, "all films, not split")
+
+
+def predict_films(
+    bundle: Bundle, cache: PixelCache, samples: Sequence[Sample], *, progress: Progress | None = None
+) -> PredictionTable:
+    """Calibrated predictions of ``bundle`` for cached films; every film is answered, the gate is not asked.
+
+    Args:
+        bundle: network and calibration.
+        cache: decoded with the bundle's preprocessing.
+        samples: at least one film.
+        progress: called after every batch.
+    """
+    rows = cache.rows(samples)
+    logits = []
+    for start in range(0, len(rows), BATCH):
+        pixels = cache.pixels[rows[start : start + BATCH]].astype(np.float32) / np.float32(255)
+        logits.append(run_network(bundle, pixels[:, None])[0])
+        if progress:
+            progress(min(start + BATCH, len(rows)), len(rows))
+    raw = np.concatenate(logits).astype(np.float64)
+    return tabulate(samples, bundle.task, raw, calibrated_probabilities(raw, bundle.document["calibration"]))
+
+
+def count_scoring(ledger: Path, bundle_id: str, table: PredictionTable, protocol: str) -> int:
+    """Enter a scoring into the JSON file ``ledger``; return how often this bundle was scored on these films.
+
+    Films are the same when their contents are, whatever they are called and however they were chosen.
+
+    Raises:
+        DatasetError: the ledger is damaged.
+    """
+    films = sha256_bytes("\n".join(sorted(table.sha256)).encode())
+    try:
+        entries = read_json(ledger) if ledger.is_file() else []
+        keys = [(entry["bundle"], entry["films"]) for entry in entries]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetError(
+            f"the ledger of scorings is damaged ({error!r})",
+            where=ledger,
+            remedy="restore it; without it nobody knows how often these films were scored",
+        ) from error
+    entry = {
+        "bundle": bundle_id,
+        "films": films,
+        "n": len(table),
+        "protocol": protocol,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(ledger, [*entries, entry])
+    return keys.count((bundle_id, films)) + 1

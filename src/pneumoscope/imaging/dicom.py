@@ -1,0 +1,102 @@
+"""A DICOM radiograph, read in the order of the standard.
+
+In: a DICOM file, with or without preamble. Out: a :class:`Radiograph`, bright = dense, with the facts of its
+header and everything that speaks against it as warnings.
+
+    decode -> modality LUT or rescale -> VOI LUT or window -> MONOCHROME1 inversion -> [0, 1]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumoscope.core.errors import UnreadableFileError
+from pneumoscope.core.records import FloatArray, Radiograph, freeze
+from pneumoscope.imaging.color import COLOR_WARNING, is_colored, luminance
+from pneumoscope.imaging.dicom_decoding import (
+    has_dicom_prefix,
+    looks_like_bare_dataset,
+    open_dataset,
+    stored_values,
+)
+from pneumoscope.imaging.dicom_facts import header_warnings, pixel_spacing_mm, source_facts
+from pneumoscope.imaging.dicom_grayscale import palette_to_rgb, to_display
+from pneumoscope.imaging.library_warnings import collected_warnings
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+__all__ = ["is_dicom", "read_dicom"]
+
+
+def is_dicom(path: Path) -> bool:
+    """True when the content of ``path`` is DICOM, with or without the preamble of PS3.10."""
+    with open(path, "rb") as stream:
+        head = stream.read(132)
+    return has_dicom_prefix(head) or looks_like_bare_dataset(head)
+
+
+def read_dicom(path: Path) -> Radiograph:
+    """Read a DICOM radiograph at full size.
+
+    Returns:
+        Pixels (H, W) float32 in [0, 1], bright = dense; spacing in mm where known. ``source`` has format,
+        transfer_syntax, modality, body_part, view_position, photometric_interpretation, bits_stored,
+        patient_id, patient_age, patient_sex, sop_class_uid, the study, series and instance UIDs, as far as
+        the header names them.
+
+    Raises:
+        UnreadableFileError: not DICOM, no picture, several frames, absurd size, or damaged pixel data.
+    """
+    try:
+        with collected_warnings() as library:
+            dataset = open_dataset(path)
+            stored = stored_values(dataset)
+            pixels, notes = _to_pixels(stored, dataset)
+            facts = source_facts(dataset)
+            spacing = pixel_spacing_mm(dataset)
+            orientation = tuple(str(part) for part in dataset.get("PatientOrientation") or ())
+    except UnreadableFileError:
+        raise
+    # A damaged file can fail anywhere in pydicom and its decoders, with any exception.
+    except Exception as error:
+        raise UnreadableFileError(
+            f"the DICOM file cannot be decoded: {_first_line(error)}",
+            where=path,
+            remedy="export it again, without compression where possible",
+        ) from error
+    warnings = header_warnings(facts, orientation) + notes + [f"pydicom: {text}" for text in library]
+    return Radiograph(
+        pixels=freeze(pixels),
+        original_size=(pixels.shape[0], pixels.shape[1]),
+        pixel_spacing_mm=spacing,
+        source=MappingProxyType(facts),
+        warnings=tuple(warnings),
+    )
+
+
+def _to_pixels(stored: npt.NDArray[Any], dataset: Dataset) -> tuple[FloatArray, list[str]]:
+    interpretation = str(dataset.PhotometricInterpretation)
+    if interpretation in ("MONOCHROME1", "MONOCHROME2"):
+        return to_display(stored, dataset)
+    if interpretation == "PALETTE COLOR":
+        colors = palette_to_rgb(stored, dataset).astype(np.float32)
+    elif stored.ndim == 3 and stored.shape[-1] == 3:
+        # pydicom has turned YBR into RGB; colour has no modality or VOI stage (PS3.3 C.7.6.3.1.2).
+        colors = stored.astype(np.float32) / np.float32(2 ** int(dataset.BitsStored) - 1)
+    else:
+        raise ValueError(f"Photometric Interpretation '{interpretation}' is not supported")
+    return luminance(colors), [COLOR_WARNING] if is_colored(colors) else []
+
+
+def _first_line(error: Exception) -> str:
+    """The essence of a library's message: pydicom lists its plug-ins' complaints on lines of their own."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if lines[0].endswith(":") else lines[0]

@@ -1,0 +1,59 @@
+"""Whether a chest film is shown as a negative.
+
+In: pixels that should be bright = dense. Out: a yes or no that becomes a warning; nothing is changed.
+
+Two facts of a frontal chest film, both about the anatomy and not about the exposure: the mediastinum and the
+spine are denser than the lungs beside them, and the abdomen is denser than the air above the shoulders. In a
+negative both contrasts change sign, so their sum does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from pneumoscope.core.records import FloatArray
+
+__all__ = ["looks_inverted", "polarity_contrast"]
+
+_SIDE = 32  # a film averaged to 32 x 32 keeps the large structures only
+_TRIM = (2, 98)  # percentiles that are stretched to 0 and 1: burned-in letters and collimator edges drop out
+# Rows and columns of the 32 x 32 film, from the mean film of the Guangzhou set.
+_THORAX = slice(10, 22)
+_MEDIASTINUM = slice(14, 18)
+_LUNGS = (slice(6, 12), slice(20, 26))
+_ABDOMEN = (slice(26, 31), slice(8, 24))
+_ABOVE_SHOULDERS = (slice(0, 5), (slice(0, 5), slice(27, 32)))
+# Half the distance between the least clear real film and its negative would be 0; a film without contrast
+# (blank, noise) stays below this and is not called a negative.
+_CERTAIN = 0.1
+
+
+def polarity_contrast(pixels: FloatArray) -> float:
+    """Sum of the two contrasts, between -2 and 2; positive for bright = dense, 0 for a blank film.
+
+    Exactly antisymmetric: ``polarity_contrast(1 - pixels) == -polarity_contrast(pixels)`` up to rounding.
+
+    Args:
+        pixels: (H, W) float32 in [0, 1].
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
+    small = np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+    low, high = np.percentile(small, _TRIM)
+    if high <= low:
+        return 0.0
+    small = np.clip((small - low) / (high - low), 0, 1)
+    lungs = np.mean([small[_THORAX, columns].mean() for columns in _LUNGS])
+    air = np.mean([small[_ABOVE_SHOULDERS[0], columns].mean() for columns in _ABOVE_SHOULDERS[1]])
+    return float(small[_THORAX, _MEDIASTINUM].mean() - lungs + small[_ABDOMEN].mean() - air)
+
+
+def looks_inverted(pixels: FloatArray) -> bool:
+    """True when a frontal chest film looks like a negative (air bright, bone dark).
+
+    For other pictures the answer means nothing.
+
+    Args:
+        pixels: (H, W) float32 in [0, 1], meant to be bright = dense.
+    """
+    return polarity_contrast(pixels) < -_CERTAIN

@@ -1,0 +1,167 @@
+"""JPEG, PNG, TIFF and BMP films.
+
+In: a path. Out: a :class:`Radiograph`, upright, bright = dense. Bright is taken to be dense: nothing in these
+formats says so, except TIFF's WhiteIsZero, which is honoured.
+
+Full scale of an integer picture of 16 bits or more: a detector's 10 to 14 bits are commonly stored in a
+16-bit file without any tag, and would be near-black as a share of 65,535. So the full scale is the smallest
+2**b - 1 (b at least 8) that holds the largest value, and a warning says when it is not the container's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from pneumoscope.core.errors import UnreadableFileError
+from pneumoscope.core.records import FloatArray, Radiograph, freeze
+from pneumoscope.imaging.color import COLOR_WARNING, is_colored, luminance
+from pneumoscope.imaging.film_size import check_file_bytes, check_film_size
+from pneumoscope.imaging.library_warnings import collected_warnings
+
+__all__ = ["read_raster"]
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+# What Pillow calls a JPEG file that carries further pictures (previews of phones and cameras).
+_MULTI_PICTURE_JPEG = "MPO"
+_TRANSPOSED = (5, 6, 7, 8)  # Exif 2.32 table 4.6.4, Orientation: rows and columns change places
+_ORIENTATION = 0x0112
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0 section 8
+# Decode at least this many times finer than asked, so that the resize that follows still averages.
+_OVERSAMPLING = 2
+
+
+def read_raster(path: Path, *, min_size: int | None = None) -> Radiograph:
+    """Read a JPEG, PNG, TIFF or BMP film.
+
+    Args:
+        path: the file; its content decides, not its name.
+        min_size: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least
+            this long (pixels); None decodes at full size.
+
+    Returns:
+        Pixels (h, w) float32 in [0, 1]; ``original_size`` is that of the full film after EXIF rotation.
+        ``source`` has format, photometric_interpretation (Pillow's mode) and bits_stored. Transparent parts
+        are black; a picture that is transparent everywhere is read as opaque.
+
+    Raises:
+        UnreadableFileError: another format, truncated, damaged, several pages, or of an absurd size.
+    """
+    check_file_bytes(path.stat().st_size, path)
+    try:
+        with collected_warnings() as library:
+            picture = Image.open(path, formats=_FORMATS)
+        with picture:
+            with collected_warnings() as orientation_library:
+                orientation = picture.getexif().get(_ORIENTATION, 1)
+            columns, rows = picture.size
+            check_film_size(rows, columns, path)
+            _check_single_page(picture, path)
+            facts = {"format": _format(picture), "photometric_interpretation": picture.mode}
+            if min_size is not None and picture.format in ("JPEG", _MULTI_PICTURE_JPEG):
+                side = _OVERSAMPLING * min_size
+                picture.draft(None, (side, side))
+            pixels, notes = _to_pixels(picture, facts)
+    except UnreadableFileError:
+        raise
+    # Pillow's codecs raise OSError, SyntaxError, ValueError, struct.error, zlib.error ... on damaged files.
+    except Exception as error:
+        known = isinstance(error, UnidentifiedImageError)
+        raise UnreadableFileError(
+            "the picture cannot be identified" if known else f"the picture cannot be decoded: {error}",
+            where=path,
+            expected="a whole JPEG, PNG, TIFF or BMP file",
+        ) from error
+    notes += [f"Pillow: {text}" for text in dict.fromkeys(library + orientation_library)]
+    return Radiograph(
+        pixels=freeze(pixels),
+        original_size=(columns, rows) if orientation in _TRANSPOSED else (rows, columns),
+        source=MappingProxyType(facts),
+        warnings=tuple(notes),
+    )
+
+
+def _format(picture: Image.Image) -> str:
+    return "JPEG" if picture.format == _MULTI_PICTURE_JPEG else str(picture.format)
+
+
+def _check_single_page(picture: Image.Image, path: Path) -> None:
+    pages = int(getattr(picture, "n_frames", 1))
+    if picture.format == "TIFF" and pages > 1:
+        raise UnreadableFileError(
+            f"the TIFF file holds {pages} pages, and which one is the film is not known",
+            where=path,
+            expected="one page",
+            remedy="export the one page that is meant",
+        )
+
+
+def _to_pixels(picture: ImageFile, facts: dict[str, str]) -> tuple[FloatArray, list[str]]:
+    """Decode, turn upright, drop colour and alpha, scale to [0, 1]."""
+    mode = picture.mode
+    raw_mode = str(picture.tile[0][3]) if picture.tile else ""
+    white_is_zero = mode.startswith("I;16") and _is_white_is_zero(picture)
+    upright = ImageOps.exif_transpose(picture)
+    if mode.startswith("I") or mode == "F":
+        pixels, bits, notes = _scale(np.asarray(upright))
+        facts["bits_stored"] = str(bits)
+        return (1 - pixels if white_is_zero else pixels), notes
+    facts["bits_stored"] = "1" if mode == "1" else "8"
+    if mode in ("1", "L"):
+        return _unit(upright.convert("L")), []
+    # 16-bit colour reaches us as its upper 8 bits.
+    notes = ["16-bit colour was read as 8 bits"] if ";16" in raw_mode else []
+    pixels, colored = _flatten(upright)
+    return pixels, notes + ([COLOR_WARNING] if colored else [])
+
+
+def _is_white_is_zero(picture: Image.Image) -> bool:
+    """Pillow inverts WhiteIsZero films of 1 and 8 bits itself, those of 16 bits not."""
+    tags: Any = getattr(picture, "tag_v2", None)
+    return tags is not None and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _flatten(picture: Image.Image) -> tuple[FloatArray, bool]:
+    """Grey values of a colour, palette or transparent picture over black, and whether it has colour."""
+    transparent = "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+    rgb = np.asarray(picture.convert("RGBA" if transparent else "RGB"))
+    colors, alpha = rgb[..., :3], rgb[..., 3:]
+    if np.array_equal(colors[..., 0], colors[..., 1]) and np.array_equal(colors[..., 1], colors[..., 2]):
+        grey, colored = colors[..., 0].astype(np.float32) / np.float32(255), False
+    else:
+        unit = colors.astype(np.float32) / np.float32(255)
+        grey, colored = luminance(unit), is_colored(unit)
+    if transparent and alpha.any():
+        grey = grey * (alpha[..., 0].astype(np.float32) / np.float32(255))
+    return grey, colored
+
+
+def _unit(picture: Image.Image) -> FloatArray:
+    return np.asarray(picture, dtype=np.float32) / np.float32(255)
+
+
+def _scale(values: npt.NDArray[Any]) -> tuple[FloatArray, int, list[str]]:
+    """Values of more than 8 bits to [0, 1], the bits in use, and what was assumed.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("the picture holds values that are not finite")
+    if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1:
+        return values.astype(np.float32), 32, []
+    if low < 0 or np.issubdtype(values.dtype, np.floating):
+        note = f"the values {low:g} to {high:g} have no known full scale; they were mapped to 0 to 1"
+        span = (high - low) or 1.0
+        return ((values.astype(np.float64) - low) / span).astype(np.float32), 32, [note]
+    bits = max(8, int(high).bit_length())
+    notes = [f"{bits} bits are in use of a 16-bit file; {2**bits - 1} was taken as full scale"]
+    full_scale = np.float64(2**bits - 1)
+    return (values / full_scale).astype(np.float32), bits, [] if bits >= 16 else notes

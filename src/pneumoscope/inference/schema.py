@@ -1,0 +1,135 @@
+"""What ``bundle.json`` must say, checked by hand because a validation library would double the cold start.
+
+In: the parsed document of a bundle. Out: nothing, or a BundleError that names the key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pneumoscope.core.errors import BundleError
+from pneumoscope.core.records import Task
+
+__all__ = ["SCHEMA_VERSION", "check_document"]
+
+SCHEMA_VERSION = 1
+"""Version of the layout of ``bundle.json`` that this release reads and writes."""
+
+_KEYS: Mapping[str, type] = {
+    "id": str,
+    "name": str,
+    "created": str,
+    "task": str,
+    "classes": list,
+    "network": dict,
+    "preprocessing": dict,
+    "calibration": dict,
+    "operating_points": list,
+    "default_operating_point": str,
+    "etiology": dict,
+    "explanation": dict,
+    "gate": dict,
+    "training": dict,
+    "validation": dict,
+    "intended_use": str,
+    "limitations": list,
+}
+_FITS = ("squash", "letterbox")
+_EXPOSURES = ("percentile", "none")
+_EXPLANATIONS = ("class-activation", "occlusion")
+
+
+def check_document(document: Any, where: Path) -> None:
+    """Check ``document`` against schema version 1.
+
+    Args:
+        document: the parsed ``bundle.json``.
+        where: the file, for the message.
+
+    Raises:
+        BundleError: the schema version is another one, a key is missing, of a wrong type or out of range.
+    """
+    if not isinstance(document, dict):
+        raise BundleError("not a JSON object", where=where)
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"bundle schema version {version!r}",
+            where=where,
+            expected=f"version {SCHEMA_VERSION}",
+            remedy="use the release of pneumoscope that wrote the bundle, or train again",
+        )
+    for key, kind in _KEYS.items():
+        _require(isinstance(document.get(key), kind), where, key, f"a {kind.__name__}", document.get(key))
+    tasks = {task.value: task for task in Task}
+    _require(document["task"] in tasks, where, "task", " or ".join(tasks), document["task"])
+    classes = tasks[document["task"]].classes
+    _require(tuple(document["classes"]) == classes, where, "classes", str(list(classes)), document["classes"])
+    _check_preprocessing(document["preprocessing"], where)
+    _check_decision(document, where)
+    _check_outputs(document, where)
+
+
+def _check_preprocessing(values: dict[str, Any], where: Path) -> None:
+    expected = {"size", "fit", "exposure", "percentiles"}
+    _require(set(values) == expected, where, "preprocessing", f"the keys {sorted(expected)}", sorted(values))
+    size, percentiles = values["size"], values["percentiles"]
+    _require(isinstance(size, int) and 8 <= size <= 4096, where, "preprocessing.size", "8 to 4096", size)
+    _require(values["fit"] in _FITS, where, "preprocessing.fit", " or ".join(_FITS), values["fit"])
+    _require(
+        values["exposure"] in _EXPOSURES,
+        where,
+        "preprocessing.exposure",
+        " or ".join(_EXPOSURES),
+        values["exposure"],
+    )
+    ordered = len(percentiles) == 2 and 0 <= percentiles[0] < percentiles[1] <= 100
+    _require(ordered, where, "preprocessing.percentiles", "two rising numbers from 0 to 100", percentiles)
+
+
+def _check_decision(document: dict[str, Any], where: Path) -> None:
+    calibration = document["calibration"]
+    method, temperature = calibration.get("method"), calibration.get("temperature")
+    _require(method == "temperature", where, "calibration.method", "temperature", method)
+    _require(
+        _is_number(temperature) and temperature > 0,
+        where,
+        "calibration.temperature",
+        "a positive number",
+        temperature,
+    )
+    points = document["operating_points"]
+    names = [point.get("name") if isinstance(point, dict) else None for point in points]
+    unique = bool(names) and None not in names and len(set(names)) == len(names)
+    _require(unique, where, "operating_points", "at least one, each with a name of its own", names)
+    for point in points:
+        threshold = point.get("threshold")
+        valid = _is_number(threshold) and 0 <= threshold <= 1
+        _require(valid, where, f"operating_points.{point['name']}.threshold", "0 to 1", threshold)
+    default = document["default_operating_point"]
+    _require(default in names, where, "default_operating_point", f"one of {names}", default)
+    margin = document["etiology"].get("margin", 0.0)
+    _require(_is_number(margin) and 0 <= margin <= 1, where, "etiology.margin", "0 to 1", margin)
+
+
+def _check_outputs(document: dict[str, Any], where: Path) -> None:
+    method = document["explanation"].get("method")
+    _require(method in _EXPLANATIONS, where, "explanation.method", " or ".join(_EXPLANATIONS), method)
+    warn, refuse = (document["gate"].get(key) for key in ("warn_distance", "refuse_distance"))
+    ordered = _is_number(warn) and _is_number(refuse) and 0 <= warn <= refuse
+    _require(ordered, where, "gate", "0 <= warn_distance <= refuse_distance", document["gate"])
+    shape = document["network"].get("feature_shape")
+    valid = isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
+    _require(valid, where, "network.feature_shape", "[channels, rows, columns]", shape)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require(condition: bool, where: Path, key: str, expected: str, found: Any) -> None:
+    if not condition:
+        raise BundleError(f"'{key}' is {found!r}", where=where, expected=expected)

@@ -1,0 +1,127 @@
+"""Random changes of training films, on whole batches at once.
+
+In: a batch of uint8 films and a seeded generator. Out: a float batch in [0, 1] in which position, exposure
+and borders differ from those of the films, so that a network cannot lean on them. Batched tensor operations
+on small films cost a few per cent of a training step; per-image augmentation costs more than the step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from pneumoscope.learning.config import AugmentationConfig
+
+__all__ = ["augment", "to_unit"]
+
+
+def to_unit(films: Tensor) -> Tensor:
+    """(B, S, S) uint8 to (B, 1, S, S) float32 in [0, 1]."""
+    return films.unsqueeze(1).float().div_(255.0)
+
+
+def augment(films: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Change each film at random.
+
+    Args:
+        films: (B, S, S) uint8.
+        config: the ranges.
+        generator: source of all randomness, so that a batch can be repeated.
+
+    Returns:
+        (B, 1, S, S) float32 in [0, 1].
+    """
+    batch = to_unit(films)
+    if not config.enabled:
+        return batch
+    batch = _move(batch, config, generator)
+    batch = _expose(batch, config, generator)
+    batch = _blur_some(batch, config, generator)
+    if config.noise:
+        deviation = _uniform(len(batch), 0.0, config.noise, generator).view(-1, 1, 1, 1)
+        batch = batch + deviation * torch.randn(batch.shape, generator=generator)
+    _blank(batch, config, generator)
+    return batch.clamp_(0.0, 1.0)
+
+
+def _uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
+    return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def _chosen(count: int, probability: float, generator: Generator) -> Tensor:
+    """Indices of the films that a change with this probability falls on."""
+    return torch.nonzero(torch.rand(count, generator=generator) < probability).flatten()
+
+
+def _move(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Rotate, zoom, stretch, shear, shift and (when allowed) mirror in one interpolation."""
+    count = len(batch)
+    angle = _uniform(count, -config.rotation_degrees, config.rotation_degrees, generator) * (math.pi / 180)
+    shear = torch.tan(
+        _uniform(count, -config.shear_degrees, config.shear_degrees, generator) * (math.pi / 180)
+    )
+    zoom = 1 / _uniform(count, 1 - config.scale, 1 + config.scale, generator)
+    stretch = _uniform(count, 1 - config.aspect, 1 + config.aspect, generator).sqrt()
+    shift = _uniform(2 * count, -2 * config.translation, 2 * config.translation, generator).view(count, 2)
+    mirror = torch.ones(count)
+    if config.horizontal_flip:
+        mirror[_chosen(count, 0.5, generator)] = -1.0
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    matrix = torch.zeros(count, 2, 3)
+    matrix[:, 0, 0] = cos * zoom * stretch * mirror
+    matrix[:, 0, 1] = (cos * shear - sin) * zoom * stretch
+    matrix[:, 1, 0] = sin * zoom / stretch * mirror
+    matrix[:, 1, 1] = (sin * shear + cos) * zoom / stretch
+    matrix[:, :, 2] = shift
+    grid = F.affine_grid(matrix, list(batch.shape), align_corners=False)
+    return F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _expose(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Change gamma, contrast round the film's mean, and brightness."""
+    count = len(batch)
+    if config.gamma:
+        exponent = torch.exp(_uniform(count, -config.gamma, config.gamma, generator)).view(-1, 1, 1, 1)
+        batch = batch.clamp_(1e-4, 1.0).pow(exponent)
+    contrast = _uniform(count, 1 - config.contrast, 1 + config.contrast, generator).view(-1, 1, 1, 1)
+    brightness = _uniform(count, -config.brightness, config.brightness, generator).view(-1, 1, 1, 1)
+    mean = batch.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.addcmul(mean * (1 - contrast) + brightness, batch, contrast)
+
+
+def _blur_some(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Gaussian blur, one width for all films of the batch that get it."""
+    chosen = _chosen(len(batch), config.blur_probability, generator)
+    if len(chosen) == 0:
+        return batch
+    sigma = float(_uniform(1, 0.3, max(config.blur_sigma, 0.3), generator))
+    radius = math.ceil(3 * sigma)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    films = F.pad(batch[chosen], (radius, radius, radius, radius), mode="replicate")
+    films = F.conv2d(films, kernel.view(1, 1, 1, -1))
+    batch[chosen] = F.conv2d(films, kernel.view(1, 1, -1, 1))
+    return batch
+
+
+def _blank(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
+    """Erase a random rectangle (Zhong 2020) in some films and the border of others, in place."""
+    side = batch.shape[-1]
+    for film in _chosen(len(batch), config.erasing_probability, generator).tolist():
+        area, shape, top, left, value = torch.rand(5, generator=generator).tolist()
+        extent = side * math.sqrt(config.erasing_area * (0.1 + 0.9 * area))
+        height = min(side, max(1, round(extent * math.exp(shape - 0.5))))
+        width = min(side, max(1, round(extent / math.exp(shape - 0.5))))
+        y, x = round(top * (side - height)), round(left * (side - width))
+        batch[film, :, y : y + height, x : x + width] = value
+    for film in _chosen(len(batch), config.border_probability, generator).tolist():
+        widths = (torch.rand(4, generator=generator) * config.border_width * side).round().int().tolist()
+        top, left, bottom, right = widths
+        batch[film, :, :top] = 0.0
+        batch[film, :, side - bottom :] = 0.0
+        batch[film, :, :, :left] = 0.0
+        batch[film, :, :, side - right :] = 0.0

@@ -1,0 +1,113 @@
+"""What a training run can be told: one validated configuration, without importing torch.
+
+In: a TOML file and flags. Out: :class:`TrainConfig`, saved with the run as ``config.json``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pneumoscope.core.config import Config
+from pneumoscope.core.records import Preprocessing, Task
+from pneumoscope.evaluation.costs import CostConfig
+
+__all__ = ["AugmentationConfig", "TrainConfig", "UnfreezeStep"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class AugmentationConfig(Config):
+    """Random changes of training films; each range is drawn uniformly, per film.
+
+    ``horizontal_flip`` is off because a mirrored chest shows the heart on the wrong side (situs inversus),
+    and its side marker would be wrong; switch it on only for data that is already mixed.
+    """
+
+    enabled: bool = True
+    rotation_degrees: float = Field(12.0, ge=0, le=180)
+    translation: float = Field(0.06, ge=0, le=0.5, description="share of the side")
+    scale: float = Field(0.15, ge=0, lt=1, description="zoom by 1 +- scale")
+    aspect: float = Field(0.12, ge=0, lt=1, description="stretch one axis against the other by 1 +- aspect")
+    shear_degrees: float = Field(5.0, ge=0, le=45)
+    horizontal_flip: bool = False
+    brightness: float = Field(0.12, ge=0, le=1, description="added")
+    contrast: float = Field(0.3, ge=0, lt=1, description="multiplied round the film's mean, 1 +- contrast")
+    gamma: float = Field(0.35, ge=0, le=2, description="exponent exp(+-gamma)")
+    noise: float = Field(0.04, ge=0, le=1, description="largest standard deviation of white noise")
+    blur_probability: Share = 0.2
+    blur_sigma: float = Field(1.5, gt=0, le=10, description="largest standard deviation in pixels")
+    erasing_probability: Share = 0.25
+    erasing_area: float = Field(0.12, gt=0, le=0.9, description="largest share of the film that is erased")
+    border_probability: Share = Field(0.25, description="share of films whose border is blanked")
+    border_width: float = Field(0.08, ge=0, le=0.4, description="largest blanked border, share of the side")
+
+
+class UnfreezeStep(Config):
+    """From ``epoch`` on, train the last ``blocks`` blocks (0: the head alone; -1: all)."""
+
+    epoch: int = Field(ge=0)
+    blocks: int = Field(ge=-1)
+
+
+class TrainConfig(Config):
+    """A training run."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$", description="name of the bundle")
+    network: str = "mobilenet-v2"
+    task: Task = Task.THREE_CLASS
+    init: str = Field(
+        "auto",
+        description="'auto' (the publisher's weights, or from scratch when they cannot be had), 'hub' (the "
+        "publisher's weights or an error), 'random', or a local safetensors file or folder",
+    )
+    stage: Literal["full", "frozen", "fine-tune-last", "staged"] = Field(
+        "full", description="which part is trained; with init = 'random' 'full' is training from scratch"
+    )
+    last_blocks: int = Field(4, ge=1, description="blocks that 'fine-tune-last' trains besides the head")
+    unfreeze: tuple[UnfreezeStep, ...] = Field(
+        (UnfreezeStep(epoch=0, blocks=0), UnfreezeStep(epoch=2, blocks=4), UnfreezeStep(epoch=4, blocks=-1)),
+        description="steps of 'staged'",
+    )
+    layer_decay: float = Field(1.0, gt=0, le=1, description="learning-rate factor per block from the head")
+
+    size: int = Field(224, ge=16, le=1024, description="side of the model input in pixels")
+    fit: Literal["squash", "letterbox"] = "squash"
+    exposure: Literal["percentile", "none"] = "percentile"
+
+    epochs: int = Field(10, ge=1)
+    patience: int = Field(5, ge=1, description="epochs without a better validation loss before stopping")
+    batch_size: int = Field(32, ge=2)
+    optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    learning_rate: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
+    warmup: Share = Field(0.05, description="share of the steps with a rising learning rate")
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    ema_decay: float | None = Field(0.995, gt=0, lt=1, description="average of the weights; None: none")
+    gradient_clip: float | None = Field(5.0, gt=0)
+    imbalance: Literal["weighted-loss", "sampler", "none"] = "weighted-loss"
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    seed: int = Field(0, ge=0)
+    deterministic: bool = False
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    threads: int | None = Field(None, ge=1, description="torch threads; None: all cores")
+    false_refusal_rate: float = Field(0.01, gt=0, lt=0.5, description="of the gate, on validation films")
+    default_operating_point: Literal["balanced", "screening", "rule-in", "cost"] = "balanced"
+    costs: CostConfig = CostConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if self.stage != "full" and self.init == "random":
+            raise ValueError(f"stage '{self.stage}' builds on pretrained weights, but init is 'random'")
+        if self.stage == "staged" and (not self.unfreeze or self.unfreeze[0].epoch != 0):
+            raise ValueError("the first step of 'unfreeze' must have epoch = 0")
+        return self
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing that the bundle will carry."""
+        return Preprocessing(size=self.size, fit=self.fit, exposure=self.exposure)

@@ -1,0 +1,210 @@
+"""From a fitted network to a bundle: calibration, operating points, gate and provenance.
+
+In: the network, the validation films (thresholds, calibration and gate come from them and from nothing else)
+and the run's facts. Out: a bundle directory and the calibrated validation predictions.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from pneumoscope.core.files import sha256_bytes
+from pneumoscope.core.records import OperatingPoint, Sample, Task
+from pneumoscope.core.run_manifest import library_versions
+from pneumoscope.evaluation.calibration import fit_temperature
+from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
+from pneumoscope.evaluation.operating_points import choose_operating_points
+from pneumoscope.evaluation.predictions import PredictionTable, tabulate
+from pneumoscope.inference.bundle import Bundle, write_bundle
+from pneumoscope.inference.gate import fit_gate
+from pneumoscope.inference.prediction import calibrated_probabilities
+from pneumoscope.learning.config import TrainConfig
+from pneumoscope.learning.export import export_onnx
+from pneumoscope.learning.films import Films, plain_batches
+from pneumoscope.learning.networks import Network
+
+__all__ = ["Provenance", "Scan", "package", "remove_class_weights", "scan"]
+
+GATE_TRAINING_FILMS = 2000
+"""Training films that the gate's Gaussian is fitted to: enough for its dimensions, and quick to scan."""
+
+ETIOLOGY_ACCURACY = 0.85
+"""Wanted accuracy of the etiology where it is not UNCERTAIN; the margin is the smallest that reaches it."""
+
+INTENDED_USE = (
+    "Research and decision support on frontal chest radiographs of children, beside a reader who decides. "
+    "Not a medical device; not for use without a radiologist or paediatrician."
+)
+LIMITATIONS = (
+    "Trained on films of one hospital; other devices, ages and diseases may shift its answers.",
+    "The films came without clinical histories, and etiology labels are noisy.",
+    "It tells pneumonia from normal films only; it does not look for any other finding.",
+)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A network's raw answers: logits (N, K) and globally pooled features (N, C), float32."""
+
+    logits: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
+    feature_shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the bundle says of its training.
+
+    Attributes:
+        training, validation: the films, in the order of their scans.
+        dataset: name, hash and split, as the bundle keeps them.
+        initial_weights: what the network started from, in words.
+    """
+
+    training: Sequence[Sample]
+    validation: Sequence[Sample]
+    dataset: Mapping[str, Any]
+    initial_weights: str
+
+
+def scan(network: Network, films: Films, batch_size: int = 64) -> Scan:
+    """Run ``network`` over ``films`` without augmentation."""
+    network.eval()
+    logits, pooled = [], []
+    shape = (0, 0, 0)
+    with torch.inference_mode():
+        for batch in plain_batches(films, batch_size):
+            answers, features = network(batch)
+            logits.append(answers.float())
+            pooled.append(features.float().mean(dim=(2, 3)))
+            shape = tuple(features.shape[1:])
+    return Scan(torch.cat(logits).numpy(), torch.cat(pooled).numpy(), shape)
+
+
+def remove_class_weights(network: Network, weights: Tensor) -> None:
+    """Take the class weights of the loss out of the head's bias, in place.
+
+    A network trained with weights w answers for the distribution p(k) w(k); subtracting log w(k) from the
+    logits gives back the training prevalence (Menon et al., ICLR 2021, section 3).
+    """
+    linear = [layer for layer in network.head.modules() if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        linear.bias.sub_(torch.log(weights))
+
+
+def package(
+    network: Network,
+    config: TrainConfig,
+    scans: tuple[Scan, Scan],
+    provenance: Provenance,
+    directory: Path,
+) -> tuple[Bundle, PredictionTable, dict[str, Any]]:
+    """Write the bundle of a fitted network.
+
+    Args:
+        network: the network, in evaluation mode.
+        config: the run's configuration.
+        scans: of training films (a part of them is enough) and of all validation films.
+        provenance: films and data set.
+        directory: where the bundle goes.
+
+    Returns:
+        The bundle, the calibrated predictions of the validation films and their evaluation as JSON values.
+    """
+    training_scan, validation_scan = scans
+    task = config.task
+    targets = np.array([task.target(sample.label) for sample in provenance.validation])
+    calibration = {"method": "temperature", "temperature": fit_temperature(validation_scan.logits, targets)}
+    probabilities = calibrated_probabilities(validation_scan.logits, calibration)
+    table = tabulate(provenance.validation, task, validation_scan.logits, probabilities)
+    points = choose_operating_points(1 - probabilities[:, 0], targets > 0, config.costs)
+    gate, arrays = fit_gate(training_scan.features, validation_scan.features, config.false_refusal_rate)
+    evaluation = _evaluate(table, points, config, provenance)
+    weight = network.head_weight()
+    if weight is not None:
+        arrays = {**arrays, "head_weight": weight.float().numpy()}
+    document = {
+        "name": config.name,
+        "task": task.value,
+        "classes": list(task.classes),
+        "network": {
+            "name": config.network,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "feature_shape": list(validation_scan.feature_shape),
+        },
+        "preprocessing": asdict(config.preprocessing),
+        "calibration": calibration,
+        "operating_points": [asdict(point) for point in points],
+        "default_operating_point": config.default_operating_point,
+        "etiology": {"margin": _etiology_margin(task, probabilities, targets)},
+        "explanation": {"method": "occlusion" if weight is None else "class-activation"},
+        "gate": gate,
+        "training": _training(config, provenance),
+        "validation": evaluation["estimates"],
+        "intended_use": INTENDED_USE,
+        "limitations": list(LIMITATIONS),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.onnx"
+        export_onnx(network, config.size, model)
+        bundle = write_bundle(directory, model, document, arrays)
+    return bundle, table, evaluation
+
+
+def _evaluate(
+    table: PredictionTable,
+    points: Sequence[OperatingPoint],
+    config: TrainConfig,
+    provenance: Provenance,
+) -> dict[str, Any]:
+    default = next(point for point in points if point.name == config.default_operating_point)
+    protocol = "validation films of the run, which also chose its calibration and operating points"
+    scoring = Scoring(str(provenance.dataset["dataset_hash"]), protocol)
+    evaluation = evaluate(
+        table,
+        default,
+        samples=provenance.validation,
+        scoring=scoring,
+        config=EvaluationConfig(costs=config.costs),
+    )
+    return evaluation_to_json(evaluation, table, costs=config.costs)
+
+
+def _training(config: TrainConfig, provenance: Provenance) -> dict[str, Any]:
+    samples = [*provenance.training, *provenance.validation]
+    patients = {sha256_bytes(sample.patient_id.encode())[:16] for sample in samples}
+    return {
+        **provenance.dataset,
+        "films": sorted(sample.sha256[:16] for sample in samples),
+        "patients": sorted(patients),
+        "initial_weights": provenance.initial_weights,
+        "versions": library_versions(),
+        "seeds": {"training": config.seed},
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _etiology_margin(
+    task: Task, probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]
+) -> float:
+    """Smallest margin at which the etiology of the remaining validation films is right often enough."""
+    if task is Task.BINARY:
+        return 0.0
+    ill = targets > 0
+    bacterial = probabilities[ill, 1] / probabilities[ill, 1:].sum(axis=1)
+    difference = np.abs(2 * bacterial - 1)
+    right = (bacterial >= 0.5) == (targets[ill] == 1)
+    for margin in np.arange(0, 0.95, 0.05):
+        certain = difference >= margin
+        if certain.any() and right[certain].mean() >= ETIOLOGY_ACCURACY:
+            return round(float(margin), 2)
+    return 0.95

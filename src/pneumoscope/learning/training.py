@@ -1,0 +1,320 @@
+"""One training run from films to bundle, in one folder that is enough to repeat it.
+
+In: training and validation films of a data set and a configuration. Out: a run directory with ``run.json``,
+``config.json``, ``split.csv``, ``history.csv``, checkpoints, TensorBoard log, ``predictions/``,
+``evaluation/``, ``environment.txt`` and ``bundle/``. Called again on the folder of a killed run, it goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pneumoscope.core.errors import ConfigError, DatasetError, DownloadError
+from pneumoscope.core.files import read_json, write_json, write_text
+from pneumoscope.core.records import Sample, Task
+from pneumoscope.core.run_manifest import RunManifest
+from pneumoscope.data.cache import build_cache
+from pneumoscope.data.dataset import Dataset
+from pneumoscope.data.duplicates import find_duplicates
+from pneumoscope.data.splits import TRAIN, VALIDATION, Split, SplitConfig, split_dataset, split_file
+from pneumoscope.evaluation.predictions import write_predictions
+from pneumoscope.inference.bundle import Bundle, load_bundle
+from pneumoscope.learning.allocator import keep_large_buffers
+from pneumoscope.learning.config import AugmentationConfig, TrainConfig
+from pneumoscope.learning.films import (
+    BatchOrder,
+    FeatureBatches,
+    FilmBatches,
+    Films,
+    InOrder,
+    film_loader,
+    plain_batches,
+)
+from pneumoscope.learning.fitting import TrainingListener, fit
+from pneumoscope.learning.module import FilmClassifier, StepPlan
+from pneumoscope.learning.networks import Network, NetworkConfig, create_network
+from pneumoscope.learning.packaging import (
+    GATE_TRAINING_FILMS,
+    Provenance,
+    package,
+    remove_class_weights,
+    scan,
+)
+from pneumoscope.learning.pretrained import PUBLISHED, load_pretrained
+from pneumoscope.learning.staging import compute_features
+
+__all__ = ["TrainingSet", "train", "training_set"]
+
+SCAN_BATCH = 64
+"""Films in one pass when a network only looks; memory, not speed, depends on it."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a run learns from: films of one data set, and how they were chosen (kept in the bundle)."""
+
+    dataset: Dataset
+    training: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    split: Mapping[str, Any]
+
+    def usable(self, task: Task) -> TrainingSet:
+        """Without the films whose label is too coarse for ``task``.
+
+        Raises:
+            DatasetError: a class has no film in the training or the validation part.
+        """
+        parts = {}
+        for name, samples in (("training", self.training), ("validation", self.validation)):
+            parts[name] = tuple(sample for sample in samples if task.target(sample.label) is not None)
+            found = Counter(task.target(sample.label) for sample in parts[name])
+            missing = [label for number, label in enumerate(task.classes) if not found[number]]
+            if missing:
+                raise DatasetError(
+                    f"the {name} part has no film of class {', '.join(missing)}",
+                    where=self.dataset.directory,
+                    expected=f"films of {', '.join(task.classes)}",
+                    remedy="use --task binary, another split, or more films",
+                )
+        return replace(self, training=parts["training"], validation=parts["validation"])
+
+
+def training_set(dataset: Dataset, split_name: str = "default", seed: int = 0) -> TrainingSet:
+    """The train and validation parts of a split of ``dataset``.
+
+    A split that is missing is made: the publisher's own when the films carry one with a test part, else
+    fractions by patient. It is saved with the data set, so that ``evaluate --split test`` finds it.
+
+    Raises:
+        DatasetError: the split does not fit the data set, or the films cannot be split.
+    """
+    file = split_file(dataset.directory, split_name)
+    if not file.exists():
+        published = {sample.publisher_split for sample in dataset.samples}
+        method = "publisher" if published >= {"train", "test"} else "fractions"
+        config = SplitConfig(method=method, seed=seed)
+        split_dataset(dataset, config, find_duplicates(dataset), name=split_name).save(file)
+    split = Split.load(file)
+    return TrainingSet(
+        dataset,
+        split.samples(dataset, TRAIN),
+        split.samples(dataset, VALIDATION),
+        {"name": split.name, "method": split.method, "seed": split.seed},
+    )
+
+
+def train(
+    films: TrainingSet, config: TrainConfig, directory: Path, listener: TrainingListener | None = None
+) -> Bundle:
+    """Train a network and write its bundle.
+
+    Args:
+        films: what to learn from.
+        config: how.
+        directory: run folder; new, or that of a run with the same configuration that was stopped.
+        listener: told of stages, steps and epochs.
+
+    Raises:
+        ConfigError: ``directory`` holds a run with another configuration.
+        DatasetError: a class has no films.
+        DownloadError: ``init = "hub"`` and the weights cannot be had.
+    """
+    films = films.usable(config.task)
+    if _is_finished(directory, config):
+        return load_bundle(directory / "bundle")
+    run = _open_run(films, config, directory)
+    keep_large_buffers()
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        with run.stage("cache"):
+            cache = build_cache(films.dataset, config.preprocessing)
+            training, validation = (
+                Films(cache.pixels, cache.rows(part), _targets(part, config.task))
+                for part in (films.training, films.validation)
+            )
+        with run.stage("network"):
+            _tell(listener, f"building {config.network}")
+            network, initial_weights = _build_network(config, listener)
+        with run.stage("fit"):
+            weights = _class_weights(training.targets, config)
+            _fit(network, config, (training, validation), weights, directory, listener)
+            if weights is not None:
+                remove_class_weights(network, weights)
+        with run.stage("package"):
+            _tell(listener, "writing the bundle")
+            provenance = Provenance(films.training, films.validation, _facts(films), initial_weights)
+            bundle = _package(network, config, (training, validation), provenance, directory)
+    run.finish(bundle=bundle.id, initial_weights=initial_weights)
+    return bundle
+
+
+def _open_run(films: TrainingSet, config: TrainConfig, directory: Path) -> RunManifest:
+    values = config.model_dump(mode="json")
+    run = RunManifest(directory, "train", values, {"training": config.seed})
+    run.add_input("dataset", films.dataset.hash)
+    run.content["results"]["dataset_directory"] = str(films.dataset.directory.resolve())
+    run.save()
+    write_json(directory / "config.json", values)
+    rows = [f"{s.path},train" for s in films.training] + [f"{s.path},validation" for s in films.validation]
+    write_text(directory / "split.csv", "\n".join(["path,part", *rows, ""]))
+    packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()})
+    write_text(directory / "environment.txt", "\n".join([*packages, ""]))
+    return run
+
+
+def _is_finished(directory: Path, config: TrainConfig) -> bool:
+    """Whether ``directory`` holds the finished run of ``config``."""
+    if not (directory / "config.json").exists():
+        return False
+    if TrainConfig(**read_json(directory / "config.json")) != config:
+        raise ConfigError(
+            "the folder holds a run with another configuration",
+            where=directory,
+            remedy="choose another folder with -o, or resume with --resume",
+        )
+    return read_json(directory / "run.json")["outcome"] == "done"
+
+
+def _targets(samples: tuple[Sample, ...], task: Task) -> Any:
+    return np.array([task.target(sample.label) for sample in samples], dtype=np.int64)
+
+
+def _class_weights(targets: Any, config: TrainConfig) -> Tensor | None:
+    """(K,) weights that make all classes count the same, N / (K n_k); None without balancing."""
+    if config.imbalance == "none":
+        return None
+    counts = np.bincount(targets, minlength=len(config.task.classes))
+    return torch.from_numpy(len(targets) / (len(counts) * counts)).float()
+
+
+def _build_network(config: TrainConfig, listener: TrainingListener | None) -> tuple[Network, str]:
+    """The network with its initial weights, and where they came from, in words."""
+    classes = len(config.task.classes)
+    network = create_network(
+        NetworkConfig(name=config.network, classes=classes, dropout=config.dropout, size=config.size)
+    )
+    source = _weights_source(config)
+    if source is None:
+        return network, "random"
+    try:
+        return network, load_pretrained(network, source).source
+    except DownloadError:
+        if config.init != "auto" or config.stage != "full":
+            raise
+        _tell(
+            listener,
+            f"WARNING: {source} cannot be downloaded here: training from scratch, which needs more epochs "
+            "and gives a weaker network; give a local file or folder with --init",
+        )
+        return network, f"random ({source} could not be downloaded)"
+
+
+def _weights_source(config: TrainConfig) -> str | None:
+    """The file, folder or hub name to start from; None for random weights.
+
+    Raises:
+        ConfigError: published weights were asked for and the network has none.
+    """
+    if config.init not in ("auto", "hub", "random"):
+        return config.init
+    if config.init == "random":
+        return None
+    published = PUBLISHED.get(config.network)
+    if config.network.startswith("hf:"):
+        published = config.network.removeprefix("hf:")
+    if published is None and (config.init == "hub" or config.stage != "full"):
+        raise ConfigError(
+            f"there are no published weights for '{config.network}'",
+            expected=f"one of {', '.join(PUBLISHED)}",
+            remedy="give a local safetensors file with --init, or train from scratch with --init random",
+        )
+    return published
+
+
+def _fit(
+    network: Network,
+    config: TrainConfig,
+    films: tuple[Films, Films],
+    weights: Tensor | None,
+    directory: Path,
+    listener: TrainingListener | None,
+) -> None:
+    training, validation = films
+    order = BatchOrder(
+        training.targets, config.batch_size, config.seed, balanced=config.imbalance == "sampler"
+    )
+    loaders = _feature_loaders if config.stage == "frozen" else _film_loaders
+    _tell(listener, f"training on {len(training)} films, validating on {len(validation)}")
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
+    module = FilmClassifier(
+        network,
+        config,
+        weights if config.imbalance == "weighted-loss" else None,
+        StepPlan(len(order), config.epochs),
+    )
+    fit(module, loaders(network, config, films, order), directory, listener)
+
+
+def _film_loaders(
+    network: Network, config: TrainConfig, films: tuple[Films, Films], order: BatchOrder
+) -> tuple[DataLoader, DataLoader]:
+    training, validation = films
+    plain = AugmentationConfig(enabled=False)
+    return (
+        film_loader(FilmBatches(training, config.augmentation), order),
+        film_loader(FilmBatches(validation, plain), InOrder(len(validation))),
+    )
+
+
+def _feature_loaders(
+    network: Network, config: TrainConfig, films: tuple[Films, Films], order: BatchOrder
+) -> tuple[DataLoader, DataLoader]:
+    """Loaders of features that the frozen body computes once, without augmentation."""
+    training, validation = (
+        FeatureBatches(compute_features(network, plain_batches(part, SCAN_BATCH)), part.targets)
+        for part in films
+    )
+    return film_loader(training, order), film_loader(validation, InOrder(len(films[1])))
+
+
+def _package(
+    network: Network,
+    config: TrainConfig,
+    films: tuple[Films, Films],
+    provenance: Provenance,
+    directory: Path,
+) -> Bundle:
+    training, validation = films
+    chosen = np.random.default_rng(config.seed).permutation(len(training))[:GATE_TRAINING_FILMS]
+    some = Films(training.pixels, training.rows[chosen], training.targets[chosen])
+    scans = scan(network, some), scan(network, validation)
+    bundle, table, evaluation = package(network, config, scans, provenance, directory / "bundle")
+    write_predictions(directory / "predictions" / "validation.csv", table)
+    write_json(directory / "evaluation" / "validation.json", evaluation)
+    return bundle
+
+
+def _facts(films: TrainingSet) -> dict[str, Any]:
+    return {
+        "dataset_name": films.dataset.name,
+        "dataset_hash": films.dataset.hash,
+        "split": dict(films.split),
+        "counts": {"training": len(films.training), "validation": len(films.validation)},
+    }
+
+
+def _tell(listener: TrainingListener | None, message: str) -> None:
+    if listener:
+        listener.stage(message)
