@@ -88,6 +88,12 @@ def test_films_of_unknown_cause_do_not_count_among_classes() -> None:
     assert metrics.class_confusion(np.array([-1]), np.array([1]), 3).sum() == 0
 
 
+def test_normal_films_alone_say_nothing_about_three_classes() -> None:
+    shares = metrics.class_proportions(np.array([[37, 54, 9], [0, 0, 0], [0, 0, 0]]), ("a", "b", "c"))
+    assert shares["recall_a"] == (37, 100)
+    assert {shares[name] for name in ("three_class_accuracy", "precision_a", "recall_b")} == {(0, 0)}
+
+
 def test_etiology_auc_looks_at_known_pneumonia_only() -> None:
     probabilities = np.array(
         [[0.9, 0.1, 0.0], [0.2, 0.6, 0.2], [0.1, 0.5, 0.4], [0.3, 0.2, 0.5], [0.9, 0.01, 0.09]]

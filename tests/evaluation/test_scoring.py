@@ -34,7 +34,10 @@ def test_the_publishers_test_part_is_the_default_where_there_is_one(tmp_path: Pa
     assert choose_films(dataset).samples == tuple(samples[3:])
     assert choose_films(dataset).protocol == "publisher's split, part test"
     assert choose_films(dataset, "validation").samples == (samples[2],)
-    assert len(choose_films(dataset, "all").samples) == 6
+    assert choose_films(dataset, "all").samples == dataset.samples
+    assert choose_films(dataset, "all").protocol == (
+        "all films, the publisher's parts test and train and val together"
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import typer
 from pneumoscope.cli.data_summaries import (
     dataset_summary,
     duplicates_summary,
+    print_audit,
     print_dataset,
     print_json,
     print_next,
@@ -113,6 +114,37 @@ def import_films(
         return
     print_dataset(dataset)
     print_next(f"pneumoscope data audit {output}", f"pneumoscope train {output}")
+
+
+@app.command("audit")
+def audit_films(
+    dataset: DatasetArgument,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split whose parts are checked for leaks; the publisher's if not given."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of folds and bootstraps.")] = 0,
+    json: Json = False,
+) -> None:
+    """Look for leaks, shortcuts, duplicates and imbalance before anything is learned."""
+    from pneumoscope.core.records import Preprocessing
+    from pneumoscope.data.audit import run_audit
+    from pneumoscope.data.cache import build_cache
+    from pneumoscope.data.splits import Split, split_file
+    from pneumoscope.reporting.audit_page import write_audit_page
+
+    opened = _open(dataset)
+    parts = Split.load(split_file(opened.directory, split)) if split else None
+    with progress_bar("Auditing") as progress:
+        audit = run_audit(opened, split=parts, seed=seed, progress=progress)
+    page = opened.directory / "audit" / "audit.html"
+    write_audit_page(audit, opened, build_cache(opened, Preprocessing()), page)
+    if json:
+        print_json(audit)
+        return
+    print_audit(opened, audit)
+    console().print(f"\nPage: {page}\nJSON: {page.with_suffix('.json')}", markup=False, soft_wrap=True)
+    print_next(f"pneumoscope data split {opened.directory}", f"pneumoscope train {opened.directory}")
 
 
 @app.command("split")

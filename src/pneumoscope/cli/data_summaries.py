@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pneumoscope.cli.terminal import console
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "dataset_summary",
     "duplicates_summary",
+    "print_audit",
     "print_dataset",
     "print_json",
     "print_next",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 _SHOWN_REASONS = 5
+_SEVERITY_STYLES = {"danger": "bold red", "warning": "yellow"}
 
 
 def dataset_summary(dataset: Dataset) -> dict[str, Any]:
@@ -84,6 +86,19 @@ def print_dataset(dataset: Dataset) -> None:
     for note in dataset.notes:
         out.print(f"Note: {note}", markup=False)
     out.print(f"\nData set: {dataset.directory}   films: {dataset.root}", markup=False, soft_wrap=True)
+
+
+def print_audit(dataset: Dataset, audit: Mapping[str, Any]) -> None:
+    """Films per class and part, and the findings, worst first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    _print_counts(f"{dataset.name}: audit", "publisher", _by_publisher_split(dataset.samples))
+    findings = Table.grid(padding=(0, 2))
+    for finding in audit["findings"]:
+        style = _SEVERITY_STYLES.get(finding["severity"], "")
+        findings.add_row(Text(finding["severity"], style), Text(finding["text"]))
+    console().print(findings if audit["findings"] else "Nothing to warn of.")
 
 
 def print_split(dataset: Dataset, split: Split) -> None:

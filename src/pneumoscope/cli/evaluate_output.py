@@ -29,7 +29,9 @@ def print_evaluation(document: Mapping[str, Any], dataset_name: str) -> None:
     )
     table = Table("figure", r"value \[95 % interval]", "n")
     table.columns[2].justify = "right"
+    stated = f"at {document['stated_prevalence']:.1%} prevalence"
     for name, title in TITLES.items():
+        title = title.replace("at the stated prevalence", stated)
         if name in document["estimates"]:
             estimate = document["estimates"][name]
             table.add_row(title, _interval(estimate), str(estimate["n"]))

@@ -20,6 +20,7 @@ from pneumoscope.cli.terminal import print_error
 from pneumoscope.core.errors import ConfigError, InputError, PneumoscopeError
 
 if TYPE_CHECKING:
+    from pneumoscope.cli.film_files import FilmFiles
     from pneumoscope.core.records import Examination
 
 __all__ = ["register"]
@@ -110,7 +111,7 @@ def _draw(path: Path, examination: Examination, folder: Path) -> str | None:
 
 
 @contextmanager
-def _bar(files: Any) -> Iterator[Callable[[], None]]:
+def _bar(files: FilmFiles) -> Iterator[Callable[[], None]]:
     """A progress bar when a folder was given and a person watches; it costs counting the files first."""
     if not (files.has_folder and sys.stderr.isatty()):
         yield lambda: None

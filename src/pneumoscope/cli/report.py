@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pneumoscope.cli.terminal import console
+from pneumoscope.cli.terminal import console, progress_bar
 
 __all__ = ["register"]
 
@@ -31,7 +31,8 @@ def register(app: typer.Typer) -> None:
         """Write the report of a run: what was asked, how good the answer is, what it must not be used for."""
         from pneumoscope.reporting.run_report import write_run_report
 
-        page = write_run_report(run, pdf=pdf, file=output)
+        with progress_bar("drawing the worst mistakes") as progress:
+            page = write_run_report(run, pdf=pdf, file=output, progress=progress)
         console().print(f"report: {page}", soft_wrap=True)
         if pdf:
             console().print(f"PDF: {page.with_suffix('.pdf')}", soft_wrap=True)

@@ -173,7 +173,7 @@ def _edges(known: npt.NDArray[np.float64], item: Property) -> npt.NDArray[np.flo
         return np.arange(len(item.names) + 1) - 0.5
     low, high = float(known.min()), float(known.max())
     if item.logarithmic and low > 0 and high > low:
-        return np.geomspace(low, high, _HISTOGRAM_BINS + 1)
+        return np.asarray(np.geomspace(low, high, _HISTOGRAM_BINS + 1), dtype=np.float64)
     return np.asarray(np.histogram_bin_edges(known, _HISTOGRAM_BINS), dtype=np.float64)
 
 

@@ -20,7 +20,7 @@ _SEVERITIES = ("danger", "warning", "note")
 _QUESTIONS = {"pneumonia": "pneumonia from normal", "etiology": "bacterial from viral"}
 _KINDS = {
     "file": "File facts alone (size, bytes, age, ...)",
-    "picture": "Exposure, frame and sharpness alone",
+    "picture": "Exposure, frame and sharpness alone (in part disease itself)",
 }
 
 

@@ -61,19 +61,17 @@ def file_properties(samples: Sequence[Sample]) -> tuple[Property, ...]:
     width = _numbers(samples, lambda s: s.width)
     height = _numbers(samples, lambda s: s.height)
     file_bytes = _numbers(samples, lambda s: s.file_bytes)
+    size = [Property("file_bytes", "File size", "bytes", "file", file_bytes, logarithmic=True)]
+    if np.ptp(width * height) != 0:
+        density = file_bytes / (width * height)
+        size.append(
+            Property("bytes_per_pixel", "File size per pixel", "bytes", "file", density, logarithmic=True)
+        )
     return (
         Property("width", "Width", "pixels", "file", width),
         Property("height", "Height", "pixels", "file", height),
         Property("aspect", "Width over height", "", "file", width / height),
-        Property("file_bytes", "File size", "bytes", "file", file_bytes, logarithmic=True),
-        Property(
-            "bytes_per_pixel",
-            "File size per pixel",
-            "bytes",
-            "file",
-            file_bytes / (width * height),
-            logarithmic=True,
-        ),
+        *size,
         Property("age", "Age", "years", "file", _numbers(samples, lambda s: s.age_years)),
         _categories("sex", "Sex", samples, lambda s: s.sex),
         _categories("view", "View", samples, lambda s: s.view),

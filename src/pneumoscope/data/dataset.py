@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.files import read_json, sha256_bytes, write_json, write_text
 from pneumoscope.core.records import Label, Progress, Sample
 
-__all__ = ["Dataset", "Problem", "locate", "open_or_import", "write_header"]
+__all__ = ["Dataset", "Header", "Problem", "locate", "open_or_import", "read_header", "write_header"]
 
 SCHEMA_VERSION = 1
-_COLUMNS = tuple(field.name for field in fields(Sample))
+_COLUMNS = tuple(column.name for column in fields(Sample))
 _NUMBERS = {"age_years": float, "width": int, "height": int, "file_bytes": int}
 
 
@@ -36,6 +36,18 @@ class Problem:
 
     path: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What ``dataset.json`` says; ``complete`` False marks an import under way."""
+
+    name: str
+    layout: str
+    source: Path
+    root: Path
+    complete: bool = False
+    content: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,20 +94,14 @@ class Dataset:
         write_text(
             self.directory / "problems.csv", _to_csv(("path", "reason"), [asdict(p) for p in self.problems])
         )
-        write_header(
-            self.directory,
-            name=self.name,
-            layout=self.layout,
-            source=self.source or self.root,
-            root=self.root,
-            complete=True,
-            content={
-                "hash": self.hash,
-                "films": len(self.samples),
-                "problems": len(self.problems),
-                "notes": self.notes,
-            },
-        )
+        content = {
+            "hash": self.hash,
+            "films": len(self.samples),
+            "problems": len(self.problems),
+            "notes": self.notes,
+        }
+        source = self.source or self.root
+        write_header(self.directory, Header(self.name, self.layout, source, self.root, True, content))
 
     @classmethod
     def open(cls, directory: Path) -> Dataset:
@@ -187,27 +193,18 @@ def read_header(directory: Path) -> dict[str, Any]:
     return dict(header)
 
 
-def write_header(
-    directory: Path,
-    *,
-    name: str,
-    layout: str,
-    source: Path,
-    root: Path,
-    complete: bool,
-    content: Mapping[str, Any],
-) -> None:
-    """Write ``dataset.json``; ``complete`` False marks an import under way."""
+def write_header(directory: Path, header: Header) -> None:
+    """Write ``dataset.json``."""
     write_json(
         directory / "dataset.json",
         {
             "schema_version": SCHEMA_VERSION,
-            "name": name,
-            "layout": layout,
-            "source": _portable(directory, source),
-            "root": _portable(directory, root),
-            "complete": complete,
-            **content,
+            "name": header.name,
+            "layout": header.layout,
+            "source": _portable(directory, header.source),
+            "root": _portable(directory, header.root),
+            "complete": header.complete,
+            **header.content,
         },
     )
 

@@ -185,7 +185,7 @@ def _require_processes(job: _Job) -> None:
     except BrokenProcessPool as error:
         raise PneumoscopeError(
             "no worker process can be started to open films",
-            remedy="in a script of your own, put the call under 'if __name__ == \"__main__\":', or give workers=1",
+            remedy="in a script of your own, start from 'if __name__ == \"__main__\":', or give workers=1",
         ) from error
 
 

@@ -18,7 +18,7 @@ from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.files import atomic_path
 from pneumoscope.core.records import Label
 from pneumoscope.data.class_names import require_known, to_label
-from pneumoscope.data.dataset import Problem, write_header
+from pneumoscope.data.dataset import Header, Problem, write_header
 from pneumoscope.data.listing import Candidate, ImportOptions, Listing
 
 __all__ = ["find_archive", "read_medmnist"]
@@ -50,9 +50,7 @@ def read_medmnist(source: Path, destination: Path, options: ImportOptions) -> Li
     require_known((name for name, label in meanings.items() if label is None), str(archive))
     # From here on files are written: mark the directory as this source's, so that a killed import goes on.
     name = options.name or archive.stem
-    write_header(
-        destination, name=name, layout="medmnist", source=source, root=root, complete=False, content={}
-    )
+    write_header(destination, Header(name, "medmnist", source, root))
     candidates: list[Candidate] = []
     problems: list[Problem] = []
     for part, images, labels in parts:
@@ -79,7 +77,7 @@ def _write_png(file: Path, image: npt.NDArray[np.uint8]) -> None:
 def _parts(archive: Path) -> Iterator[tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
     """Part, images (N, H, W) uint8 and labels (N,) of each part that the archive has."""
     try:
-        with np.load(archive, allow_pickle=False) as arrays:
+        with open(archive, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             parts = [part for part in _PARTS if f"{part}_images" in arrays]
             if not parts:
                 raise DatasetError(

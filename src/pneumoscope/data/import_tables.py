@@ -11,48 +11,18 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.records import Label
 from pneumoscope.data.class_names import ClassMap, Skip, require_known, to_label
 from pneumoscope.data.dataset import Problem
+from pneumoscope.data.film_tables import COLUMNS, FilmFinder, FilmTable, load_table, normalise, read_text
 from pneumoscope.data.import_folders import SPLIT_NAMES
-from pneumoscope.data.listing import FILM_SUFFIXES, Candidate, ImportOptions, Listing, visible_files
+from pneumoscope.data.listing import Candidate, ImportOptions, Listing
 from pneumoscope.data.patients import guangzhou_etiology
 
-__all__ = ["find_table", "read_rsna", "read_table", "table_layout", "to_age", "to_sex", "to_view"]
-
-# In order of preference; compared in lower case with every run of other characters as one underscore.
-_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "file": (
-        "file", "path", "image", "filename", "file_name", "filepath", "file_path", "image_path", "image_file",
-        "image_index", "image_id", "image_name", "x_ray_image_name", "img", "films", "film",
-    ),
-    "label": (
-        "label", "class", "class_name", "labels", "category", "diagnosis", "finding", "finding_labels",
-        "target", "pneumonia",
-    ),
-    "etiology": ("etiology", "cause", "label_1_virus_category", "pathogen"),
-    "patient": ("patient_id", "patient", "patientid", "subject_id", "subject"),
-    "age": ("age_years", "age", "patient_age", "patientage"),
-    "sex": ("sex", "gender", "patient_sex", "patient_gender", "patientsex"),
-    "view": ("view", "view_position", "viewposition", "ap_pa", "projection"),
-    "site": ("site", "hospital", "institution", "source"),
-    "split": ("split", "publisher_split", "dataset_type", "subset", "partition", "fold"),
-}  # fmt: skip
-_TABLES = (".csv", ".tsv")
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    file: Path
-    rows: tuple[Mapping[str, str], ...]
-    columns: Mapping[str, str]
-
-    def cell(self, row: Mapping[str, str], role: str) -> str:
-        return (row.get(self.columns.get(role, "")) or "").strip()
+__all__ = ["read_rsna", "read_table", "to_age", "to_sex", "to_view"]
 
 
 def read_table(source: Path, destination: Path, options: ImportOptions) -> Listing:
@@ -64,16 +34,16 @@ def read_table(source: Path, destination: Path, options: ImportOptions) -> Listi
         DatasetError: there is no such table, a column is missing, or a class name is unknown.
     """
     del destination
-    table = _load(source)
+    table = load_table(source)
     for role in ("file", "label"):
         if role not in table.columns:
             raise DatasetError(
                 f"the table has no column of {role}s",
                 where=table.file,
-                expected=f"one of {', '.join(_COLUMNS[role])}",
+                expected=f"one of {', '.join(COLUMNS[role])}",
                 remedy="rename the column",
             )
-    finder = _Finder(table.file.parent.resolve())
+    finder = FilmFinder(table.file.parent.resolve())
     found: list[tuple[Path, Mapping[str, str], Label]] = []
     problems, unknown = [], []
     for row in table.rows:
@@ -110,10 +80,10 @@ def read_rsna(source: Path, destination: Path, options: ImportOptions) -> Listin
         DatasetError: there is no such table or a value of Target is neither 0 nor 1.
     """
     del destination
-    table = _load(source)
+    table = load_table(source)
     targets: dict[str, bool] = {}
     for row in table.rows:
-        cells = {_normalise(name): (value or "").strip() for name, value in row.items()}
+        cells = {normalise(name): (value or "").strip() for name, value in row.items()}
         if cells.get("target") not in ("0", "1"):
             raise DatasetError(
                 f"Target is {cells.get('target')!r}",
@@ -123,7 +93,7 @@ def read_rsna(source: Path, destination: Path, options: ImportOptions) -> Listin
             )
         targets[cells["patientid"]] = targets.get(cells["patientid"], False) or cells["target"] == "1"
     classes, class_map = _rsna_classes(table.file.parent), options.class_map
-    finder = _Finder(table.file.parent.resolve())
+    finder = FilmFinder(table.file.parent.resolve())
     candidates, problems = [], []
     for identifier, target in targets.items():
         label = to_label(classes.get(identifier, str(int(target))), class_map, numeric=True) or Skip.SKIP
@@ -142,27 +112,6 @@ def read_rsna(source: Path, destination: Path, options: ImportOptions) -> Listin
         else "Target 0 counts as normal, although some of these films show other disease"
     )
     return Listing(finder.folder, "rsna", tuple(candidates), tuple(problems), (note,))
-
-
-def find_table(folder: Path) -> Path | None:
-    """The table in ``folder`` that lists films, or None; a folder's first such table in order of name."""
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix.lower() in _TABLES and not file.name.startswith("."):
-            columns = _roles(_header(file))
-            if _is_rsna(_header(file)) or {"file", "label"} <= set(columns):
-                return file
-    return None
-
-
-def table_layout(file: Path) -> str:
-    """``rsna`` or ``csv`` by the table's columns.
-
-    Raises:
-        DatasetError: the file is no table.
-    """
-    if file.suffix.lower() not in (*_TABLES, ".txt"):
-        raise DatasetError("not a data set", where=file, expected="a folder, a CSV table or an .npz file")
-    return "rsna" if _is_rsna(_header(file)) else "csv"
 
 
 def to_age(text: str) -> float | None:
@@ -188,80 +137,7 @@ def to_view(text: str) -> str | None:
     return "LATERAL" if word in ("LL", "RL", "LAT", "LATERAL", "L") else None
 
 
-class _Finder:
-    """Finds the file that a cell names: as a path, below the folder by name, with or without its ending."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._by_name: dict[str, Path] | None = None
-
-    def find(self, name: str) -> Path | None:
-        path = Path(os.path.normpath(self.folder / name.replace("\\", "/")))
-        if path.is_file():
-            return path
-        if self._by_name is None:
-            self._by_name = {}
-            for file in visible_files(self.folder):
-                if file.suffix.lower() in FILM_SUFFIXES:
-                    self._by_name.setdefault(file.name, file)
-                    self._by_name.setdefault(file.stem, file)
-        return self._by_name.get(path.name)
-
-
-def _load(source: Path) -> _Table:
-    file = source if source.is_file() else find_table(source)
-    if file is None:
-        raise DatasetError(
-            "no table that lists films",
-            where=source,
-            expected=f"a CSV with a column of files ({', '.join(_COLUMNS['file'][:4])}, ...) and one of "
-            f"labels ({', '.join(_COLUMNS['label'][:4])}, ...)",
-        )
-    text = _text(file)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
-    rows = tuple(row for row in reader if any(value for value in row.values()))
-    if not rows:
-        raise DatasetError("the table has no rows", where=file)
-    return _Table(file, rows, _roles(reader.fieldnames or ()))
-
-
-def _text(file: Path) -> str:
-    content = file.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
-def _delimiter(text: str) -> str:
-    first = text.partition("\n")[0]
-    return max(",;\t", key=first.count)
-
-
-def _header(file: Path) -> Sequence[str]:
-    first = _text(file).partition("\n")[0]
-    return next(csv.reader([first], delimiter=_delimiter(first)), [])
-
-
-def _normalise(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", (name or "").lower()).strip("_")
-
-
-def _roles(header: Sequence[str]) -> dict[str, str]:
-    """The column of each role: the first of the role's names that the table has."""
-    present = {_normalise(name): name for name in reversed(header)}
-    roles = {
-        role: next((present[name] for name in names if name in present), None)
-        for role, names in _COLUMNS.items()
-    }
-    return {role: column for role, column in roles.items() if column is not None}
-
-
-def _is_rsna(header: Sequence[str]) -> bool:
-    return {"patientid", "target", "x", "y"} <= {_normalise(name) for name in header}
-
-
-def _label(table: _Table, row: Mapping[str, str], class_map: ClassMap) -> Label | Skip | None:
+def _label(table: FilmTable, row: Mapping[str, str], class_map: ClassMap) -> Label | Skip | None:
     label = to_label(table.cell(row, "label"), class_map, numeric=True)
     if label is not Label.PNEUMONIA:
         return label
@@ -271,7 +147,7 @@ def _label(table: _Table, row: Mapping[str, str], class_map: ClassMap) -> Label 
     return guangzhou_etiology(Path(table.cell(row, "file")).stem) or label
 
 
-def _candidate(table: _Table, file: Path, row: Mapping[str, str], label: Label) -> Candidate:
+def _candidate(table: FilmTable, file: Path, row: Mapping[str, str], label: Label) -> Candidate:
     return Candidate(
         file=file,
         label=label,
@@ -313,5 +189,5 @@ def _rsna_classes(folder: Path) -> dict[str, str]:
     file = next(iter(sorted(folder.glob("*detailed_class_info*.csv"))), None)
     if file is None:
         return {}
-    rows = csv.DictReader(io.StringIO(_text(file), newline=""))
+    rows = csv.DictReader(io.StringIO(read_text(file), newline=""))
     return {row["patientId"]: row["class"] for row in rows}

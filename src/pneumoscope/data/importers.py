@@ -18,9 +18,9 @@ from types import MappingProxyType
 
 from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.records import Preprocessing, Progress, Sample
-from pneumoscope.data import import_folders, import_npz, import_tables
+from pneumoscope.data import film_tables, import_folders, import_npz, import_tables
 from pneumoscope.data.cache import CacheWriter, cache_directory
-from pneumoscope.data.dataset import Dataset, Problem, locate, read_header, write_header
+from pneumoscope.data.dataset import Dataset, Header, Problem, locate, read_header, write_header
 from pneumoscope.data.decoding import DecodedFilm, FilmFacts, decode_films
 from pneumoscope.data.listing import Candidate, ImportOptions, Listing
 from pneumoscope.data.patients import guangzhou_patient
@@ -76,9 +76,7 @@ def import_dataset(
             where=source,
             expected="JPEG, PNG, TIFF, BMP or DICOM files in class folders, or a table that lists them",
         )
-    write_header(
-        destination, name=name, layout=layout, source=source, root=listing.root, complete=False, content={}
-    )
+    write_header(destination, Header(name, layout, source, listing.root))
     samples, problems, remarks = _open_films(listing, destination, options.workers, progress)
     if not samples:
         raise DatasetError(f"no usable film{_most_often(problems)}", where=source)
@@ -106,15 +104,15 @@ def detect_layout(source: Path, options: ImportOptions | None = None) -> str:
     if source.is_file():
         if source.suffix.lower() == ".npz":
             return "medmnist"
-        return import_tables.table_layout(source)
+        return film_tables.table_layout(source)
     if import_folders.find_split_folder(source):
         return "kaggle"
     if import_folders.has_known_class_folder(source, options.class_map):
         return "folders"
     if import_npz.find_archive(source):
         return "medmnist"
-    if table := import_tables.find_table(source):
-        return import_tables.table_layout(table)
+    if table := film_tables.find_table(source):
+        return film_tables.table_layout(table)
     return "folders"
 
 
@@ -182,7 +180,7 @@ def _to_sample(candidate: Candidate, path: str, name: str, film: DecodedFilm, fa
     """The manifest row; what the layout does not say, the film's header may."""
     header = facts.source
     declared = candidate.patient_id or header.get("patient_id")
-    patient = guangzhou_patient(declared or name)
+    patient = guangzhou_patient(name)
     return Sample(
         path=path,
         sha256=facts.sha256,

@@ -19,15 +19,8 @@ from scipy import ndimage
 
 from pneumoscope.core.config import Config
 from pneumoscope.core.records import FloatArray, Label, freeze
-from pneumoscope.data.phantom_anatomy import (
-    CANVAS,
-    CANVAS_EXTENT,
-    Anatomy,
-    Chest,
-    project_chest,
-    sample_anatomy,
-    vessel_canvas,
-)
+from pneumoscope.data.phantom_anatomy import Anatomy, Chest, project_chest, sample_anatomy
+from pneumoscope.data.phantom_canvas import sample_canvas, vessel_canvas
 from pneumoscope.data.phantom_lesions import Lesion, draw_lesion
 
 __all__ = ["Phantom", "PhantomConfig", "draw_phantom"]
@@ -98,7 +91,7 @@ def draw_phantom(
     shape = size, max(16, round(size * config.aspect))
     x, y = _coordinates(shape, rng, config)
     lesion = draw_lesion(label, rng, config.lesion_strength)
-    chest = project_chest(anatomy, x, y, _sample(vessel_canvas(anatomy), x, y))
+    chest = project_chest(anatomy, x, y, sample_canvas(vessel_canvas(anatomy.vessel_seed), x, y))
     density, mask = _with_lesion(chest, lesion, x, y)
     exposed = _expose(density, rng, config)
     if config.markers:
@@ -126,21 +119,14 @@ def _coordinates(
     return (x + roll * (x * x - 0.25)).astype(np.float32), y.astype(np.float32)
 
 
-def _sample(canvas: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
-    """A canvas's values at anatomical coordinates, 0 outside it."""
-    to_pixel = (CANVAS - 1) / 2
-    where = [(y / CANVAS_EXTENT + 1) * to_pixel, (x / CANVAS_EXTENT + 1) * to_pixel]
-    return ndimage.map_coordinates(canvas, where, order=1, mode="constant", output=np.float32)
-
-
 def _with_lesion(
     chest: Chest, lesion: Lesion | None, x: FloatArray, y: FloatArray
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     """Density (H, W) with the lesion, and where it is."""
     if lesion is None:
         return chest.density, np.zeros(chest.density.shape, dtype=bool)
-    added = 0.66 * _sample(lesion.filling, x, y) + _sample(lesion.markings, x, y)
-    mask = (_sample(lesion.region, x, y) > 0.5) & (chest.lung > 0.3)
+    added = 0.66 * sample_canvas(lesion.filling, x, y) + sample_canvas(lesion.markings, x, y)
+    mask = (sample_canvas(lesion.region, x, y) > 0.5) & (chest.lung > 0.3)
     return chest.density + chest.lung * added, mask
 
 

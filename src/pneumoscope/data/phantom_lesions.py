@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.special import expit
 
 from pneumoscope.core.records import Label
-from pneumoscope.data.phantom_anatomy import CANVAS, CANVAS_EXTENT, canvas_grid
+from pneumoscope.data.phantom_canvas import CANVAS, CANVAS_EXTENT, canvas_grid
 
 __all__ = ["Lesion", "draw_lesion"]
 

@@ -2,10 +2,6 @@
 
 In: a data set, a :class:`SplitConfig`, and groups of duplicate films. Out: a :class:`Split`, written as a CSV
 whose first line is a comment with the method, the seed and the hash of the data set.
-
-Films that share ``Sample.group_id``, and films in one group of duplicates, are one *block*; a block is never
-parted. Blocks are placed one by one, large ones first, where the class counts then lie nearest to the wanted
-ones (chi-square distance); ties and order come from the seed.
 """
 
 from __future__ import annotations
@@ -19,16 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field, model_validator
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from pneumoscope.core.config import Config
 from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.files import write_text
-from pneumoscope.core.records import Label, Sample
+from pneumoscope.core.records import Sample
+from pneumoscope.data.assignment import assign_parts
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import DuplicateGroup
 
@@ -184,10 +177,10 @@ def split_dataset(
         parts, notes = _publisher_parts(dataset.samples, config, linked)
     elif config.method == "k-fold":
         shares = {f"fold-{number}": 1 / config.folds for number in range(config.folds)}
-        parts = _assign(dataset.samples, shares, config.seed, linked)
+        parts = assign_parts(dataset.samples, shares, config.seed, linked)
     else:
         shares = {TRAIN: config.train, VALIDATION: config.validation, TEST: config.test}
-        parts = _assign(dataset.samples, shares, config.seed, linked)
+        parts = assign_parts(dataset.samples, shares, config.seed, linked)
     return Split(name, config.method, config.seed, dataset.hash, parts, notes, config.model_dump())
 
 
@@ -205,7 +198,7 @@ def hold_out(
     Raises:
         DatasetError: too few patients.
     """
-    parts = _assign(samples, {"rest": 1 - fraction, "held": fraction}, seed, linked)
+    parts = assign_parts(samples, {"rest": 1 - fraction, "held": fraction}, seed, linked)
     return (
         tuple(sample for sample in samples if parts[sample.path] == "rest"),
         tuple(sample for sample in samples if parts[sample.path] == "held"),
@@ -239,76 +232,3 @@ def _publisher_parts(
             f"(seed {config.seed})"
         )
     return parts, tuple(notes)
-
-
-def _assign(
-    samples: Sequence[Sample], shares: Mapping[str, float], seed: int, linked: Iterable[Sequence[str]]
-) -> dict[str, str]:
-    """The part of each path, blocks whole, class shares near ``shares``."""
-    names = [name for name, share in shares.items() if share > 0]
-    wanted_shares = np.array([shares[name] for name in names])
-    ordered = sorted(samples, key=lambda sample: sample.path)
-    blocks = _blocks(ordered, linked)
-    if blocks.max(initial=-1) + 1 < len(names):
-        raise DatasetError(
-            f"{blocks.max(initial=-1) + 1} patients cannot be split into {len(names)} parts",
-            expected="at least one patient a part",
-            remedy="ask for fewer parts or import more films",
-        )
-    counts = _class_counts(ordered, blocks)
-    chosen = _place(counts, wanted_shares, np.random.default_rng(seed))
-    empty = set(range(len(names))) - set(chosen.tolist())
-    if empty:
-        raise DatasetError(
-            f"no patient is left for {', '.join(names[part] for part in sorted(empty))}",
-            expected="patients of a similar number of films",
-            remedy="ask for fewer parts or import more films",
-        )
-    return {sample.path: names[chosen[block]] for sample, block in zip(ordered, blocks, strict=True)}
-
-
-def _blocks(samples: Sequence[Sample], linked: Iterable[Sequence[str]]) -> npt.NDArray[np.int64]:
-    """Number of the block of each film, (N,): connected components of shared groups and duplicates."""
-    row = {sample.path: index for index, sample in enumerate(samples)}
-    groups: dict[str, int] = {}
-    edges = [(index, groups.setdefault(sample.group_id, index)) for index, sample in enumerate(samples)]
-    for paths in linked:
-        present = [row[path] for path in paths if path in row]
-        edges += [(present[0], other) for other in present[1:]]
-    if not edges:
-        return np.zeros(0, np.int64)
-    ends = np.array(edges).T
-    graph = coo_array(
-        (np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(len(samples), len(samples))
-    )
-    _, component = connected_components(graph, directed=False)
-    return np.asarray(component, np.int64)
-
-
-def _class_counts(samples: Sequence[Sample], blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Films by block and label, (blocks, labels)."""
-    labels = {label: index for index, label in enumerate(Label)}
-    counts = np.zeros((blocks.max() + 1, len(labels)))
-    np.add.at(counts, (blocks, np.array([labels[sample.label] for sample in samples])), 1)
-    return counts[:, counts.sum(axis=0) > 0]
-
-
-def _place(
-    counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """The part of each block, (blocks,).
-
-    Every block goes where it lowers sum((placed - wanted)^2 / wanted) most; at least one film of each class
-    is wanted in every part, so that small sets do not leave a part without a class.
-    """
-    wanted = np.maximum(shares[:, None] * counts.sum(axis=0), 1.0)
-    placed = np.zeros_like(wanted)
-    order = rng.permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    chosen = np.zeros(len(counts), np.int64)
-    for block in order:
-        change = (counts[block] * (counts[block] + 2 * (placed - wanted)) / wanted).sum(axis=1)
-        part = int(np.argmin(change))
-        placed[part] += counts[block]
-        chosen[block] = part
-    return chosen

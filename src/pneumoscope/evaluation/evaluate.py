@@ -198,7 +198,7 @@ def _pneumonia_estimates(
         "balanced_accuracy": _Score(
             counts.balanced_accuracy, weighted.balanced_accuracy_statistic(positive, decided), both
         ),
-        "f1": _Score(counts.f1, weighted.f1_statistic(positive, decided), (positive | decided,)),
+        "f1": _Score(counts.f1, weighted.f1_statistic(positive, decided), both),
         "brier": _Score(metrics.brier(positive, probability), weighted.mean_statistic(errors), everyone),
         "log_loss": _Score(
             metrics.log_loss(positive, probability), weighted.mean_statistic(losses), everyone
@@ -264,7 +264,7 @@ def _score_estimates(
             value,
             draws[name],
             n=int(np.logical_or.reduce(score.classes).sum()),
-            smaller_class=min(len(np.unique(patients[rows])) for rows in score.classes),
+            smaller_class=min(len(np.unique(patients[rows])) for rows in score.classes if rows.any()),
             centred=score.centred,
         )
         if estimate is not None:

@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 _CURVE_POINTS = 400  # of a curve in the JSON; more than a figure has pixels for its steps
 
 _BOTH = "needs films with and without pneumonia"
-_CAUSES = "needs films of every class, with known cause"
+_CAUSES = "needs normal, bacterial and viral films"
 _NEEDS = {
     "precision": "no film was called positive",
     "sensitivity": "needs films with pneumonia",
@@ -41,12 +41,12 @@ _NEEDS = {
     "balanced_accuracy": _BOTH,
     "ppv": f"{_BOTH}, and one that is called positive",
     "npv": f"{_BOTH}, and one that is called negative",
-    "three_class_accuracy": "needs films of known cause",
+    "three_class_accuracy": _CAUSES,
     "macro_f1": _CAUSES,
     "macro_auc": _CAUSES,
     "bacterial_vs_viral_auc": "needs bacterial and viral films",
     **{f"recall_{name}": f"needs {name} films" for name in Task.THREE_CLASS.classes},
-    **{f"precision_{name}": f"no film was called {name}" for name in Task.THREE_CLASS.classes},
+    **{f"precision_{name}": f"{_CAUSES}, and one called {name}" for name in Task.THREE_CLASS.classes},
 }
 _CLASS_METRICS = {"three_class_accuracy", "macro_f1", "macro_auc", "bacterial_vs_viral_auc"} | {
     f"{kind}_{name}" for kind in ("precision", "recall") for name in Task.THREE_CLASS.classes

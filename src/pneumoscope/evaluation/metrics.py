@@ -190,11 +190,16 @@ def class_confusion(targets: Ints, predicted: Ints, classes: int) -> Ints:
 
 
 def class_proportions(confusion: Ints, classes: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-    """Three-class accuracy, and precision and recall per class, as (successes, trials)."""
+    """Three-class accuracy, and precision and recall per class, as (successes, trials).
+
+    Accuracy and precision have no trials where a class has no reference film: with pneumonia of unknown cause
+    left out, a network that calls everything normal would be always right.
+    """
     hits, called, present = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-    found = {"three_class_accuracy": (int(hits.sum()), int(confusion.sum()))}
+    every = bool(present.all())
+    found = {"three_class_accuracy": (int(hits.sum()), int(confusion.sum())) if every else (0, 0)}
     for k, name in enumerate(classes):
-        found[f"precision_{name}"] = (int(hits[k]), int(called[k]))
+        found[f"precision_{name}"] = (int(hits[k]), int(called[k])) if every else (0, 0)
         found[f"recall_{name}"] = (int(hits[k]), int(present[k]))
     return found
 

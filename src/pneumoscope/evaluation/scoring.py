@@ -81,7 +81,9 @@ def choose_films(dataset: Dataset, part: str | None = None, split_name: str = "d
 
 
 def _all_films(dataset: Dataset) -> Films:
-    return Films(dataset.samples, ALL, "all films, not split")
+    parts = sorted({sample.publisher_split for sample in dataset.samples if sample.publisher_split})
+    whose = f"the publisher's parts {' and '.join(parts)} together" if parts else "not split"
+    return Films(dataset.samples, ALL, f"all films, {whose}")
 
 
 def predict_films(

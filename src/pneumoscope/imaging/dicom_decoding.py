@@ -2,7 +2,7 @@
 
 In: a path. Out: the data set, then the stored values of its only frame. Nothing is scaled here.
 Decoders: Pillow for baseline JPEG and JPEG 2000 (it refuses damaged data), GDCM for lossless JPEG, JPEG-LS
-and 12-bit JPEG, pydicom itself for RLE and native data, pylibjpeg for HTJ2K where it is installed.
+and 12-bit JPEG, OpenJPEG for high-throughput JPEG 2000, pydicom itself for RLE and native data.
 """
 
 from __future__ import annotations
@@ -75,15 +75,14 @@ def stored_values(dataset: Dataset) -> npt.NDArray[Any]:
     from pydicom.pixels.utils import pixel_array
     from pydicom.uid import JPEGExtended12Bit
 
+    syntax = dataset.file_meta.TransferSyntaxUID
     header = _frame_header(dataset)
     if header is not None:
         _check_agreement(header, dataset)
-    if (
-        dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit
-        and header is not None
-        and header.precision > 8
-    ):
+    if syntax == JPEGExtended12Bit and header is not None and header.precision > 8:
         return _decode_twelve_bit_jpeg(dataset)
+    if syntax in _high_throughput():
+        return _decode_high_throughput_j2k(dataset)
     array: npt.NDArray[Any] = pixel_array(dataset, index=0, decoding_plugin=_plugin(dataset, header))
     return array
 
@@ -190,9 +189,25 @@ def _plugin(dataset: Dataset, header: FrameHeader | None) -> str:
     if syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit):
         return "pillow"
     # Pillow reads one sample of up to 16 bits exactly, several samples of 8 bits only.
-    if header is not None and syntax in uid.JPEG2000TransferSyntaxes:
+    if header is not None and syntax in (uid.JPEG2000, uid.JPEG2000Lossless):
         return "pillow" if header.samples == 1 or header.precision <= 8 else ""
     return ""
+
+
+def _high_throughput() -> tuple[str, ...]:
+    from pydicom import uid
+
+    return (uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
+
+
+def _decode_high_throughput_j2k(dataset: Dataset) -> npt.NDArray[Any]:
+    """A high-throughput JPEG 2000 frame of one sample through OpenJPEG's own binding."""
+    import openjpeg
+
+    if int(dataset.SamplesPerPixel) != 1:
+        raise NotImplementedError("high-throughput JPEG 2000 with several samples is not supported")
+    values: npt.NDArray[Any] = openjpeg.decode(_frame(dataset))
+    return values
 
 
 def _decode_twelve_bit_jpeg(dataset: Dataset) -> npt.NDArray[np.uint16]:

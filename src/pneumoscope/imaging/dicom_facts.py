@@ -7,7 +7,7 @@ birth date are not taken over.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,13 +83,13 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
         raise ValueError(f"{keyword} is not a number") from error
 
 
-def is_chest(facts: dict[str, str]) -> bool | None:
+def is_chest(facts: Mapping[str, str]) -> bool | None:
     """Whether the header names the chest as the body part; None when it names none."""
     part = facts.get("body_part", "").upper()
     return any(word in part for word in _CHEST_WORDS) if part else None
 
 
-def header_warnings(facts: dict[str, str], patient_orientation: tuple[str, ...] = ()) -> list[str]:
+def header_warnings(facts: Mapping[str, str], patient_orientation: tuple[str, ...] = ()) -> list[str]:
     """What in the header speaks against a frontal chest radiograph.
 
     Args:

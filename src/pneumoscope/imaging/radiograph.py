@@ -90,9 +90,10 @@ def read_radiograph(path: Path | str, *, min_size: int | None = None) -> Radiogr
 
 
 def _with_polarity_check(radiograph: Radiograph) -> Radiograph:
+    from pneumoscope.imaging.dicom_facts import is_chest
     from pneumoscope.imaging.polarity import looks_inverted
 
-    if not looks_inverted(radiograph.pixels):
+    if is_chest(radiograph.source) is False or not looks_inverted(radiograph.pixels):
         return radiograph
     interpretation = radiograph.source.get("photometric_interpretation", "")
     blame = f", although it is tagged {interpretation}" if interpretation.startswith("MONO") else ""

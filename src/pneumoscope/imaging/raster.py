@@ -55,18 +55,14 @@ def read_raster(path: Path, *, min_size: int | None = None) -> Radiograph:
     """
     check_file_bytes(path.stat().st_size, path)
     try:
-        with collected_warnings() as library:
-            picture = Image.open(path, formats=_FORMATS)
-        with picture:
-            with collected_warnings() as orientation_library:
-                orientation = picture.getexif().get(_ORIENTATION, 1)
-            columns, rows = picture.size
-            check_film_size(rows, columns, path)
-            _check_single_page(picture, path)
+        # Through a stream: given a name, Pillow (13.0) maps uncompressed TIFFs into memory with rows and
+        # columns exchanged when their orientation tag says so, and returns a scrambled picture.
+        with open(path, "rb") as stream:
+            with collected_warnings() as library:
+                picture = Image.open(stream, formats=_FORMATS)
+            check_film_size(picture.height, picture.width, path)
+            header_size = _prepare(picture, min_size, path)
             facts = {"format": _format(picture), "photometric_interpretation": picture.mode}
-            if min_size is not None and picture.format in ("JPEG", _MULTI_PICTURE_JPEG):
-                side = _OVERSAMPLING * min_size
-                picture.draft(None, (side, side))
             pixels, notes = _to_pixels(picture, facts)
     except UnreadableFileError:
         raise
@@ -78,13 +74,27 @@ def read_raster(path: Path, *, min_size: int | None = None) -> Radiograph:
             where=path,
             expected="a whole JPEG, PNG, TIFF or BMP file",
         ) from error
-    notes += [f"Pillow: {text}" for text in dict.fromkeys(library + orientation_library)]
     return Radiograph(
         pixels=freeze(pixels),
-        original_size=(columns, rows) if orientation in _TRANSPOSED else (rows, columns),
+        original_size=header_size or (pixels.shape[0], pixels.shape[1]),
         source=MappingProxyType(facts),
-        warnings=tuple(notes),
+        warnings=(*notes, *(f"Pillow: {text}" for text in library)),
     )
+
+
+def _prepare(picture: ImageFile, min_size: int | None, path: Path) -> tuple[int, int] | None:
+    """Refuse several pages; ask a JPEG for a reduced size, and return its full upright (rows, columns)."""
+    with collected_warnings():  # damaged EXIF; said once more, and kept, when the picture is turned upright
+        if picture.format == "TIFF":
+            _check_single_page(picture, path)
+        if picture.format not in ("JPEG", _MULTI_PICTURE_JPEG):
+            return None
+        orientation = picture.getexif().get(_ORIENTATION)
+    columns, rows = picture.size
+    if min_size is not None:
+        side = _OVERSAMPLING * min_size
+        picture.draft(None, (side, side))
+    return (columns, rows) if orientation in _TRANSPOSED else (rows, columns)
 
 
 def _format(picture: Image.Image) -> str:
@@ -93,7 +103,7 @@ def _format(picture: Image.Image) -> str:
 
 def _check_single_page(picture: Image.Image, path: Path) -> None:
     pages = int(getattr(picture, "n_frames", 1))
-    if picture.format == "TIFF" and pages > 1:
+    if pages > 1:
         raise UnreadableFileError(
             f"the TIFF file holds {pages} pages, and which one is the film is not known",
             where=path,
@@ -103,22 +113,31 @@ def _check_single_page(picture: Image.Image, path: Path) -> None:
 
 
 def _to_pixels(picture: ImageFile, facts: dict[str, str]) -> tuple[FloatArray, list[str]]:
-    """Decode, turn upright, drop colour and alpha, scale to [0, 1]."""
+    """Decode, turn upright, drop colour and alpha, scale to [0, 1]; notes the bits in ``facts``."""
     mode = picture.mode
     raw_mode = str(picture.tile[0][3]) if picture.tile else ""
     white_is_zero = mode.startswith("I;16") and _is_white_is_zero(picture)
-    upright = ImageOps.exif_transpose(picture)
+    picture.load()
+    with collected_warnings() as library:
+        upright = ImageOps.exif_transpose(picture)
+    pixels, notes = _convert(upright, facts)
+    # 16-bit colour reaches us as its upper 8 bits.
+    if ";16" in raw_mode and not mode.startswith("I"):
+        notes.append("16-bit colour was read as 8 bits")
+    return (1 - pixels if white_is_zero else pixels), notes + [f"Pillow: {text}" for text in library]
+
+
+def _convert(upright: Image.Image, facts: dict[str, str]) -> tuple[FloatArray, list[str]]:
+    mode = upright.mode
     if mode.startswith("I") or mode == "F":
         pixels, bits, notes = _scale(np.asarray(upright))
         facts["bits_stored"] = str(bits)
-        return (1 - pixels if white_is_zero else pixels), notes
+        return pixels, notes
     facts["bits_stored"] = "1" if mode == "1" else "8"
     if mode in ("1", "L"):
-        return _unit(upright.convert("L")), []
-    # 16-bit colour reaches us as its upper 8 bits.
-    notes = ["16-bit colour was read as 8 bits"] if ";16" in raw_mode else []
+        return np.asarray(upright.convert("L"), dtype=np.float32) / np.float32(255), []
     pixels, colored = _flatten(upright)
-    return pixels, notes + ([COLOR_WARNING] if colored else [])
+    return pixels, [COLOR_WARNING] if colored else []
 
 
 def _is_white_is_zero(picture: Image.Image) -> bool:
@@ -140,10 +159,6 @@ def _flatten(picture: Image.Image) -> tuple[FloatArray, bool]:
     if transparent and alpha.any():
         grey = grey * (alpha[..., 0].astype(np.float32) / np.float32(255))
     return grey, colored
-
-
-def _unit(picture: Image.Image) -> FloatArray:
-    return np.asarray(picture, dtype=np.float32) / np.float32(255)
 
 
 def _scale(values: npt.NDArray[Any]) -> tuple[FloatArray, int, list[str]]:

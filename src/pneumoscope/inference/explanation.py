@@ -49,8 +49,8 @@ def explain(
     else:
         evidence = occlusion(bundle, model_input.array, index)
     size = bundle.preprocessing.size
-    heat = to_original(model_input.geometry, _enlarge(normalise(evidence, prediction), size))
-    return Explanation(freeze(np.clip(heat, 0, 1).astype(np.float32)), method, target)
+    on_film = to_original(model_input.geometry, _enlarge(evidence, size))
+    return Explanation(freeze(normalise(on_film, prediction)), method, target)
 
 
 def class_activation(
@@ -110,11 +110,11 @@ def normalise(evidence: npt.NDArray[np.float32], prediction: Prediction) -> Floa
         return np.zeros_like(positive)
     threshold = prediction.operating_point.threshold
     strength = min(1.0, prediction.probability / threshold) if threshold > 0 else 1.0
-    return (positive * (strength / peak)).astype(np.float32)
+    return np.asarray(positive / np.float32(peak) * np.float32(strength))
 
 
-def _enlarge(heat: FloatArray, size: int) -> FloatArray:
+def _enlarge(evidence: FloatArray, size: int) -> FloatArray:
     """Bilinear, with cell centres where the network has them."""
     from PIL import Image
 
-    return np.asarray(Image.fromarray(heat).resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(evidence).resize((size, size), Image.Resampling.BILINEAR))

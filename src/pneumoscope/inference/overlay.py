@@ -59,9 +59,14 @@ def overlay(radiograph: Radiograph, explanation: Explanation) -> RGB:
     if heat.shape != radiograph.original_size:
         raise ValueError(f"heat map {heat.shape}, film {radiograph.original_size}")
     film = _on_original_grid(radiograph) * np.float32(255)
-    alpha = (heat * np.float32(OPACITY))[..., None]
-    blend = film[..., None] * (1 - alpha) + colours(heat) * alpha
-    return np.asarray(np.rint(blend), np.uint8)
+    alpha = heat * np.float32(OPACITY)
+    shades = colours(np.linspace(0, 1, 256, dtype=np.float32))
+    shade = np.rint(heat * np.float32(255)).astype(np.uint8)
+    film *= 1 - alpha
+    picture = np.empty((*heat.shape, 3), np.uint8)
+    for channel in range(3):  # one at a time: a film of 2,000 x 2,000 as float RGB is 48 MB
+        picture[..., channel] = np.rint(film + shades[shade, channel] * alpha)
+    return picture
 
 
 def annotate(picture: RGB, target: str) -> RGB:

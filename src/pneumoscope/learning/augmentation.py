@@ -8,6 +8,7 @@ on small films cost a few per cent of a training step; per-image augmentation co
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -34,15 +35,11 @@ def augment(films: Tensor, config: AugmentationConfig, generator: Generator) -> 
     Returns:
         (B, 1, S, S) float32 in [0, 1].
     """
-    batch = to_unit(films)
     if not config.enabled:
-        return batch
+        return to_unit(films)
+    batch = _soften_some(_expose(films, config, generator), config, generator)
     batch = _move(batch, config, generator)
-    batch = _expose(batch, config, generator)
-    batch = _blur_some(batch, config, generator)
-    if config.noise:
-        deviation = _uniform(len(batch), 0.0, config.noise, generator).view(-1, 1, 1, 1)
-        batch = batch + deviation * torch.randn(batch.shape, generator=generator)
+    _add_noise(batch, config, generator)
     _blank(batch, config, generator)
     return batch.clamp_(0.0, 1.0)
 
@@ -80,32 +77,43 @@ def _move(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Te
     return F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _expose(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
-    """Change gamma, contrast round the film's mean, and brightness."""
-    count = len(batch)
-    if config.gamma:
-        exponent = torch.exp(_uniform(count, -config.gamma, config.gamma, generator)).view(-1, 1, 1, 1)
-        batch = batch.clamp_(1e-4, 1.0).pow(exponent)
-    contrast = _uniform(count, 1 - config.contrast, 1 + config.contrast, generator).view(-1, 1, 1, 1)
-    brightness = _uniform(count, -config.brightness, config.brightness, generator).view(-1, 1, 1, 1)
-    mean = batch.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.addcmul(mean * (1 - contrast) + brightness, batch, contrast)
+def _expose(films: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Change gamma, contrast round the film's mean and brightness, by a table of the 256 grey values."""
+    count = len(films)
+    grey = torch.linspace(0, 1, 256).expand(count, 256)
+    exponent = torch.exp(_uniform(count, -config.gamma, config.gamma, generator)).unsqueeze(1)
+    contrast = _uniform(count, 1 - config.contrast, 1 + config.contrast, generator).unsqueeze(1)
+    brightness = _uniform(count, -config.brightness, config.brightness, generator).unsqueeze(1)
+    centre = (films.flatten(1).float().mean(dim=1, keepdim=True) / 255).pow(exponent)
+    table = ((grey.pow(exponent) - centre) * contrast + centre + brightness).clamp_(0.0, 1.0)
+    values = torch.stack([row[film.int()] for row, film in zip(table, films, strict=True)])
+    return values.unsqueeze(1)
 
 
-def _blur_some(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
-    """Gaussian blur, one width for all films of the batch that get it."""
-    chosen = _chosen(len(batch), config.blur_probability, generator)
-    if len(chosen) == 0:
-        return batch
-    sigma = float(_uniform(1, 0.3, max(config.blur_sigma, 0.3), generator))
-    radius = math.ceil(3 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    films = F.pad(batch[chosen], (radius, radius, radius, radius), mode="replicate")
-    films = F.conv2d(films, kernel.view(1, 1, 1, -1))
-    batch[chosen] = F.conv2d(films, kernel.view(1, 1, -1, 1))
+def _soften_some(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Lose detail in some films, as a small or strongly compressed copy does: shrink and enlarge again."""
+    side = batch.shape[-1]
+    for film in _chosen(len(batch), config.soften_probability, generator).tolist():
+        share = float(_uniform(1, config.soften_scale, 1.0, generator))
+        small = F.interpolate(batch[film, None], size=max(2, round(side * share)), mode="area")
+        batch[film] = F.interpolate(small, size=side, mode="bilinear")[0]
     return batch
+
+
+@cache
+def _noise(side: int) -> Tensor:
+    """White noise of unit variance for 64 films, drawn once: fresh noise would cost more than the rest."""
+    return torch.randn(64 * side * side, generator=Generator().manual_seed(0))
+
+
+def _add_noise(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
+    """Add to each film, in place, a random stretch of the noise at a random strength."""
+    side = batch.shape[-1]
+    noise = _noise(side)
+    starts = torch.randint(len(noise) - side * side, (len(batch),), generator=generator).tolist()
+    deviations = _uniform(len(batch), 0.0, config.noise, generator).tolist()
+    for film, start, deviation in zip(batch, starts, deviations, strict=True):
+        film.view(-1).add_(noise[start : start + side * side], alpha=deviation)
 
 
 def _blank(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, MobileNetV2Config, PreTrainedConfig, PreTrainedModel
 from transformers.models.convnext.modeling_convnext import ConvNextModel
 from transformers.models.mobilenet_v2.modeling_mobilenet_v2 import MobileNetV2ConvLayer
 
@@ -216,8 +216,9 @@ def _adapt(model: PreTrainedModel) -> PreTrainedModel:
             # He et al., ICCV 2015, counting the outputs of one group (Tan and Le's EfficientNet does).
             fan_out = module.out_channels * math.prod(module.kernel_size) / module.groups
             nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-    if isinstance(getattr(model, "pooler", None), nn.Module) and any(model.pooler.parameters()):
-        model.pooler = None
+    pooler = getattr(model, "pooler", None)
+    if isinstance(pooler, nn.Module) and list(pooler.parameters()):
+        model.register_module("pooler", None)
     _pad_in_convolutions(model)
     return model
 
@@ -228,7 +229,7 @@ def _pad_in_convolutions(model: PreTrainedModel) -> None:
     transformers pads as TensorFlow does by copying each layer's input, even where no pixel is added. The
     padding depends on the input's size for stride 2 only, where it stays as it is.
     """
-    if not getattr(model.config, "tf_padding", False):
+    if not isinstance(model.config, MobileNetV2Config) or not model.config.tf_padding:
         return
     own_padding = copy.deepcopy(model.config)
     own_padding.tf_padding = False

@@ -36,8 +36,8 @@ class AugmentationConfig(Config):
     contrast: float = Field(0.3, ge=0, lt=1, description="multiplied round the film's mean, 1 +- contrast")
     gamma: float = Field(0.35, ge=0, le=2, description="exponent exp(+-gamma)")
     noise: float = Field(0.04, ge=0, le=1, description="largest standard deviation of white noise")
-    blur_probability: Share = 0.2
-    blur_sigma: float = Field(1.5, gt=0, le=10, description="largest standard deviation in pixels")
+    soften_probability: Share = 0.2
+    soften_scale: float = Field(0.4, gt=0, le=1, description="smallest size of a softened film, as a share")
     erasing_probability: Share = 0.25
     erasing_area: float = Field(0.12, gt=0, le=0.9, description="largest share of the film that is erased")
     border_probability: Share = Field(0.25, description="share of films whose border is blanked")

@@ -45,7 +45,7 @@ def export_onnx(network: Network, size: int, file: Path) -> float:
     Raises:
         PneumoscopeError: the written model answers differently by more than 1e-4.
     """
-    frozen = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    frozen = copy.deepcopy(network).cpu().float().eval()
     films = torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(0))
     with atomic_path(file) as temporary:
         with _quiet_exporter():

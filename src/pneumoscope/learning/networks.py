@@ -223,7 +223,7 @@ class PlainCnn(Network):
 
     def blocks(self) -> list[nn.Module]:
         """Each convolution with its batch norm, and the head."""
-        return [layer for group in self.groups for layer in group] + [self.head]
+        return [layer for group in self.groups for layer in group.children()] + [self.head]
 
 
 class Vgg16(Network):
@@ -248,8 +248,6 @@ class Vgg16(Network):
         for layers, width in self.GROUPS:
             for _ in range(layers):
                 convolution = nn.Conv2d(channels, width, 3, padding=1)
-                nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(convolution.bias)
                 self.convolutions.extend([convolution, nn.ReLU(inplace=True)])
                 channels = width
             self.convolutions.append(nn.MaxPool2d(2))
@@ -264,6 +262,11 @@ class Vgg16(Network):
             nn.Dropout(0.5),
             nn.Linear(4096, config.classes),
         )
+        for layer in (*self.convolutions, *list(self.head.children())[:-1]):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                # Without batch norm the signal must keep its size by itself (He et al., ICCV 2015).
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.get_parameter("bias"))
 
     def features(self, images: Tensor) -> Tensor:
         """The map after the last pooling, (N, 512, S / 32, S / 32)."""
@@ -277,6 +280,9 @@ class Vgg16(Network):
 
 class ColourInput(nn.Module):
     """Repeats a film (N, 1, S, S) in [0, 1] to three channels, normalised as pretrained weights expect."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()

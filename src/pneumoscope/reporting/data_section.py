@@ -18,7 +18,7 @@ from pneumoscope.data.patients import guangzhou_patient
 from pneumoscope.data.phantom_files import WATERMARK
 from pneumoscope.reporting.run_folder import RunFolder
 
-__all__ = ["dataset_facts", "is_synthetic", "limits", "part_counts"]
+__all__ = ["dataset_facts", "is_synthetic", "limits", "part_counts", "shows_adults"]
 
 _ADULT_YEARS = 18.0
 _IMAGE_DESCRIPTION = 0x010E  # EXIF 2.3, table 4
@@ -65,26 +65,26 @@ def part_counts(run: RunFolder) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for path, part in (run.split or {}).items():
         counts.setdefault(part, Counter())[labels.get(path, _UNKNOWN)] += 1
-    order = [part for part in ("train", "validation", "test") if part in counts]
-    order += sorted(set(counts) - set(order), key=lambda part: (len(part), part))
+    usual = ("train", "validation", "test")
+    others = sorted(set(counts) - set(usual), key=lambda part: (len(part), part))
+    order = [*(part for part in usual if part in counts), *others]
     classes = [*map(str, Label), _UNKNOWN]
     return {part: {name: counts[part][name] for name in classes if counts[part][name]} for part in order}
 
 
 def limits(run: RunFolder) -> list[str]:
-    """What the data cannot show, then what the bundle says of itself."""
-    stated = list((run.bundle or {}).get("limitations", ()))
+    """What the data cannot show, as sentences."""
     if run.dataset is None:
-        return [*stated, *_ALWAYS]
+        return list(_ALWAYS)
     if _is_guangzhou(run.dataset):
-        return [*_GUANGZHOU, *_ALWAYS, *stated]
+        return [*_GUANGZHOU, *_ALWAYS]
     sites = {sample.site for sample in run.dataset.samples if sample.site}
     where = (
         f"{len(sites)} site{'s' if len(sites) > 1 else ''} ({', '.join(sorted(sites)[:5])})"
         if sites
         else "The manifest names no hospital: the films must be taken to come from one"
     )
-    return [f"{where}. Other devices and populations may shift the answers.", *_ALWAYS, *stated]
+    return [f"{where}. Other devices and populations may shift the answers.", *_ALWAYS]
 
 
 def is_synthetic(dataset: Dataset | None) -> bool:

@@ -199,7 +199,7 @@ def score_histogram(scores: Mapping[str, Array], *, threshold: float | None = No
     """Number of films per probability of pneumonia, by reference class, on a logarithmic count axis."""
     figure = new_figure(8.0, 4.0)
     axes = figure.subplots()
-    edges = np.linspace(0, 1, bins + 1)
+    edges = np.linspace(0, 1, bins + 1).tolist()
     for name, values in scores.items():
         sample = np.asarray(values, dtype=float)
         axes.hist(

@@ -147,7 +147,7 @@ def _roc(evaluation: Mapping[str, Any]) -> Picture:
 
 def _precision_recall(evaluation: Mapping[str, Any]) -> Picture:
     curve, estimates = evaluation["curves"]["precision_recall"], evaluation["estimates"]
-    points = ()
+    points: tuple[draw.MarkedPoint, ...] = ()
     if "precision" in estimates:
         points = (
             draw.MarkedPoint(

@@ -12,14 +12,14 @@ import functools
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 __all__ = [
     "CLASS_COLORS",
@@ -28,7 +28,6 @@ __all__ = [
     "SOFT",
     "class_balance",
     "class_color",
-    "distributions",
     "fold_curves",
     "icon_array",
     "learning_curves",
@@ -52,7 +51,7 @@ CLASS_COLORS: Mapping[str, str] = {
 }
 INK, SOFT, _LINE, _PALE = "#1c2733", "#5a6876", "#d9e0e6", "#c9d3db"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 12.0,
     "axes.titlesize": 13.0,
@@ -200,49 +199,6 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], xlabel: str = "films"
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(xlabel)
     figure.legend(loc="outside upper left", ncols=len(classes))
-    return figure
-
-
-@styled
-def distributions(
-    values: Mapping[str, Sequence[float]], xlabel: str, *, log: bool = False, bins: int = 40
-) -> Figure:
-    """Outlined histograms of one property per class, each scaled to the share of its class.
-
-    Args:
-        values: class -> values; those that are not finite are left out.
-        log: a logarithmic axis (file sizes); values must then be above zero.
-    """
-    figure = new_figure(6.4, 3.8)
-    axes = figure.subplots()
-    finite = {
-        name: np.asarray(v, dtype=float)[np.isfinite(np.asarray(v, dtype=float))]
-        for name, v in values.items()
-    }
-    pooled = np.concatenate(list(finite.values()))
-    low, high = (pooled.min(), pooled.max()) if pooled.size else (0.0, 1.0)
-    if low == high:
-        low, high = (low / 1.1, high * 1.1) if log else (low - 0.5, high + 0.5)
-    edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
-    for name, sample in finite.items():
-        if sample.size:
-            weights = np.full(sample.size, 100 / sample.size)
-            color = class_color(name)
-            axes.hist(sample, edges, weights=weights, color=color, alpha=0.18)
-            axes.hist(
-                sample,
-                edges,
-                weights=weights,
-                color=color,
-                histtype="step",
-                linewidth=2,
-                label=f"{name} ({sample.size:,})",
-            )
-    axes.set(xlabel=xlabel, ylabel="% of the class", xscale="log" if log else "linear")
-    if log:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend()
     return figure
 
 

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 GOAL = 0.90
-"""What precision, recall and F1 have to reach: the project's success criteria (docs/architecture.md)."""
+"""What precision, recall and F1 each have to reach: the project's success criterion, set beforehand."""
 
 _GOALS = {"precision": "Precision", "sensitivity": "Recall (sensitivity)", "f1": "F1"}
 _MEANING = {

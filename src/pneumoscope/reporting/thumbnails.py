@@ -90,10 +90,11 @@ def film_beside_heat_map(file: Path, bundle: Bundle, height: int = HEIGHT) -> by
         UnreadableFileError: the film cannot be read.
         BundleError: the bundle is damaged.
     """
-    examination = examine(file, bundle, force=True)
-    radiograph = read_radiograph(file, min_size=height)
+    radiograph = read_radiograph(file, min_size=max(height, bundle.preprocessing.size))
+    explanation = examine(file, bundle, force=True, radiograph=radiograph).explanation
+    assert explanation is not None  # a forced examination always explains
     left = _scaled(_to_bytes(radiograph.pixels), height).convert("RGB")
-    right = _scaled(overlay(radiograph, examination.explanation), height)
+    right = _scaled(overlay(radiograph, explanation), height)
     pair = Image.new("RGB", (left.width + right.width + 6, height), "white")
     pair.paste(left, (0, 0))
     pair.paste(right, (left.width + 6, 0))

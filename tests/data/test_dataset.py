@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pneumoscope.core.errors import DatasetError
+from pneumoscope.core.records import Label, Sample
+from pneumoscope.data.dataset import Dataset, Problem, locate, open_or_import
+from tests.data.films import dataset_of, write_kaggle
+
+FILM = Sample(
+    "NORMAL/Björk, 1.png", "a" * 64, "p1", "g1", Label.NORMAL, "train", "PA", 3.5, "F", "Canton", 7, 8, 9
+)  # fmt: skip
+BARE = Sample("b.png", "b" * 64, "p2", "p2", Label.PNEUMONIA)
+
+
+def test_save_and_open(tmp_path: Path) -> None:
+    root = tmp_path / "films"
+    problems = (Problem("x.txt", 'no, "film"'),)
+    dataset = Dataset(tmp_path / "set", root, "name", "csv", (FILM, BARE), problems, ("a note",), root)
+    dataset.save()
+    opened = Dataset.open(tmp_path / "set")
+    assert opened == replace(dataset, root=root.resolve(), source=root.resolve())
+    assert opened.file(BARE) == root.resolve() / "b.png"
+
+
+def test_the_manifest_is_readable_by_anything(tmp_path: Path) -> None:
+    replace(dataset_of((FILM,)), directory=tmp_path).save()
+    lines = (tmp_path / "manifest.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == (
+        "path,sha256,patient_id,group_id,label,publisher_split,view,age_years,sex,site,width,height,file_bytes"
+    )
+    assert lines[1] == f'"NORMAL/Björk, 1.png",{"a" * 64},p1,g1,normal,train,PA,3.5,F,Canton,7,8,9'
+
+
+def test_the_hash_is_of_the_content() -> None:
+    both = dataset_of((FILM, BARE))
+    assert dataset_of((BARE, FILM)).hash == both.hash
+    assert dataset_of((FILM,)).hash != both.hash
+    for change in ({"label": Label.VIRAL}, {"patient_id": "q"}, {"sha256": "c" * 64}, {"path": "c.png"}):
+        assert dataset_of((FILM, replace(BARE, **change))).hash != both.hash
+    assert dataset_of((FILM, replace(BARE, view="AP"))).hash == both.hash
+
+
+def test_data_set_and_films_can_be_moved_together(tmp_path: Path) -> None:
+    Dataset(tmp_path / "old" / "set", tmp_path / "old" / "films", "n", "csv", (BARE,)).save()
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert Dataset.open(tmp_path / "new" / "set").root == (tmp_path / "new" / "films").resolve()
+
+
+def test_a_root_that_shares_nothing_is_absolute() -> None:
+    assert locate(Path("/home/ann/set"), "/media/films") == Path("/media/films")
+
+
+def test_what_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no dataset\.json"):
+        Dataset.open(tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(DatasetError, match="damaged"):
+        Dataset.open(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"schema_version": 99}))
+    with pytest.raises(DatasetError, match="schema 99"):
+        Dataset.open(tmp_path)
+
+
+def test_a_damaged_manifest(tmp_path: Path) -> None:
+    replace(dataset_of((FILM,)), directory=tmp_path).save()
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(
+        manifest.read_text(encoding="utf-8").replace("normal", "unheard-of"), encoding="utf-8"
+    )
+    with pytest.raises(DatasetError, match="manifest cannot be read"):
+        Dataset.open(tmp_path)
+
+
+def test_open_or_import_imports_once(tmp_path: Path) -> None:
+    films = write_kaggle(tmp_path / "films", normals=1, persons=1)
+    first = open_or_import(films, workspace=tmp_path / "sets")
+    assert first.directory.parent == tmp_path / "sets"
+    assert first.directory.name.startswith("films-")
+    before = (first.directory / "manifest.csv").stat().st_mtime_ns
+    again = open_or_import(films, workspace=tmp_path / "sets")
+    assert again.hash == first.hash
+    assert (first.directory / "manifest.csv").stat().st_mtime_ns == before
+    assert open_or_import(first.directory).hash == first.hash

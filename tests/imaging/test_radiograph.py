@@ -1,0 +1,183 @@
+"""Any film file: the content decides, the import is cheap, real films of every flavour."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import dcmread
+
+from pneumoscope.core.errors import UnreadableFileError
+from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.radiograph import film_format, read_radiograph
+from tests.imaging.dicom_builder import radiograph, ramp, write
+
+
+@pytest.fixture
+def picture(chest):
+    return Image.fromarray(np.rint(chest * 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])
+def test_content_decides_not_the_name(tmp_path, picture, kind):
+    path = tmp_path / "film.dcm"
+    picture.save(path, kind)
+    film = read_radiograph(path)
+    assert film_format(path) == film.source["format"] == kind
+    assert film.original_size == (240, 200)
+    assert film.warnings == ()
+
+
+def test_dicom_under_any_name(tmp_path):
+    path = write(radiograph(ramp(12), 12), tmp_path / "film.png")
+    assert film_format(path) == "DICOM"
+    assert read_radiograph(str(path)).source["format"] == "DICOM"
+
+
+def test_min_size_reaches_the_jpeg_decoder(tmp_path, picture):
+    picture.resize((1000, 1200)).save(tmp_path / "film.jpg")
+    assert read_radiograph(tmp_path / "film.jpg", min_size=100).pixels.shape == (300, 250)
+
+
+def test_negative_is_noticed_and_not_changed(tmp_path, chest):
+    negative = np.rint((1 - chest) * 255).astype(np.uint8)
+    Image.fromarray(negative).save(tmp_path / "film.png")
+    film = read_radiograph(tmp_path / "film.png")
+    np.testing.assert_allclose(film.pixels, negative / 255, atol=1e-6)
+    assert "looks like a negative" in film.warnings[0]
+    tagged = radiograph(
+        255 - negative, 8, PhotometricInterpretation="MONOCHROME1", WindowCenter=128, WindowWidth=256
+    )
+    film = read_radiograph(write(tagged, tmp_path / "film.dcm"))
+    np.testing.assert_allclose(film.pixels, negative / 255, atol=1e-6)
+    assert "tagged MONOCHROME1" in film.warnings[0]
+
+
+def test_files_that_are_no_film(tmp_path):
+    for content in (b"%PDF-1.7", b"GIF89a" + bytes(200), b"PK\x03\x04", b"just text\n" * 30, b"\x00" * 500):
+        (tmp_path / "film.png").write_bytes(content)
+        with pytest.raises(UnreadableFileError, match="no film file"):
+            read_radiograph(tmp_path / "film.png")
+    with pytest.raises(UnreadableFileError, match="no such file"):
+        read_radiograph(tmp_path / "missing.png")
+    with pytest.raises(UnreadableFileError, match="this is a folder"):
+        read_radiograph(tmp_path)
+    (tmp_path / "film.png").write_bytes(b"")
+    with pytest.raises(UnreadableFileError, match="file is empty"):
+        read_radiograph(tmp_path / "film.png")
+
+
+def test_import_is_cheap():
+    code = (
+        "import sys, pneumoscope.imaging.radiograph;"
+        "print([name for name in ('pydicom', 'gdcm', 'scipy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_raster_film_needs_no_pydicom(tmp_path, picture):
+    picture.save(tmp_path / "film.jpg")
+    code = (
+        "import sys; from pneumoscope.imaging.radiograph import read_radiograph;"
+        "read_radiograph(sys.argv[1]); print('pydicom' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "film.jpg")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_one_thread_at_a_time_collects_warnings():
+    entered = threading.Event()
+
+    def collect():
+        with collected_warnings():
+            entered.set()
+
+    other = threading.Thread(target=collect)
+    with collected_warnings():
+        other.start()
+        assert not entered.wait(0.05)
+    other.join()
+    assert entered.is_set()
+
+
+def test_collected_warnings_are_complete_and_leave_the_filters_alone():
+    before = list(warnings.filters)
+    barrier = threading.Barrier(4)
+    results = {}
+
+    def collect(name):
+        barrier.wait()
+        for _ in range(50):
+            with collected_warnings() as messages:
+                warnings.warn(f"from {name}", stacklevel=1)
+                warnings.warn(f"from {name}", stacklevel=1)
+            results.setdefault(name, set()).add(tuple(messages))
+
+    threads = [threading.Thread(target=collect, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {name: {(f"from {name}",)} for name in range(4)}
+    assert warnings.filters == before
+
+
+@pytest.mark.films
+def test_real_dicom_files_of_every_flavour(films):
+    with open(films / "dicom" / "manifest.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 16
+    for row in rows:
+        path = films / "dicom" / row["file"]
+        if row["decodes"] == "no":
+            with pytest.raises(UnreadableFileError, match="cannot be decoded"):
+                read_radiograph(path)
+            continue
+        film = read_radiograph(path)
+        assert film.original_size == film.pixels.shape == (int(row["rows"]), int(row["columns"]))
+        assert film.source["modality"] == row["modality"]
+        assert film.source["transfer_syntax"] == row["transfer_syntax"]
+        assert film.source["bits_stored"] == row["bits_stored"]
+        assert film.pixels.std() > 0.02
+        warned = " ".join(film.warnings)
+        assert ("not that of a radiograph" in warned) is (row["modality"] != "CR")
+        if row["modality"] == "CR":
+            assert ("looks like a negative" in warned) is ("fake_mono1" in row["file"])
+
+
+@pytest.mark.films
+def test_real_film_in_several_compressions_is_one_film(films):
+    folder = films / "dicom" / "other_radiograph"
+    lossless = read_radiograph(folder / "wg04_CR_hip_mono2_10bit_JPLL.dcm").pixels
+    lossy = read_radiograph(folder / "wg04_CR_hip_mono2_10bit_JPLY_fixed.dcm").pixels
+    assert np.corrcoef(lossless.ravel(), lossy.ravel())[0, 1] > 0.999
+    rle = read_radiograph(folder / "wg04_CR_extremity_mono1_10bit_RLE.dcm").pixels
+    jpeg_ls = read_radiograph(folder / "wg04_CR_extremity_mono1_10bit_JLSL.dcm").pixels
+    np.testing.assert_array_equal(rle, jpeg_ls)
+
+
+@pytest.mark.films
+def test_real_monochrome1_film_by_hand(films):
+    path = films / "dicom" / "chest" / "gdcm_CR_chest_mono1_10bit_uncompressed.dcm"
+    stored = np.frombuffer(dcmread(path).PixelData, "<u2").reshape(440, 440)
+    expected = 1 - np.clip((stored - 549.5) / 1023 + 0.5, 0, 1)  # window 550, 1024
+    np.testing.assert_allclose(read_radiograph(path).pixels, expected, atol=1e-6)
+
+
+@pytest.mark.films
+def test_pictures_that_are_no_chest_film_still_decode(films):
+    paths = sorted((films / "not_chest_xray").iterdir())
+    assert len(paths) == 36
+    for path in paths[::4]:
+        pixels = read_radiograph(path).pixels
+        assert pixels.min() >= 0
+        assert pixels.max() <= 1
