@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pneumoscope.core.errors import InputError
-from pneumoscope.evaluation.calibration import TEMPERATURE_BOUNDS, fit_temperature, reliability
+from pneumoscope.evaluation.calibration import TEMPERATURE_BOUNDS, fit_calibration, reliability
 
 from .films import softmax
 
@@ -17,22 +17,33 @@ def _drawn(n: int, scale: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     return scale * right, targets
 
 
+def _temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    return float(fit_calibration(logits, targets)["temperature"])
+
+
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
 def test_the_temperature_that_was_put_in_is_found(scale: float) -> None:
-    assert fit_temperature(*_drawn(20_000, scale)) == pytest.approx(scale, rel=0.03)
+    found = fit_calibration(*_drawn(20_000, scale))
+    assert found["temperature"] == pytest.approx(scale, rel=0.03)
+    assert found["bias"] == pytest.approx([0, 0, 0], abs=0.06)
+
+
+def test_the_bias_that_was_put_in_is_found() -> None:
+    logits, targets = _drawn(20_000, 2.0)
+    found = fit_calibration(logits + 2 * np.array([0.0, 1.0, -0.5]), targets)
+    assert found["temperature"] == pytest.approx(2, rel=0.03)
+    assert found["bias"] == pytest.approx([0, -1, 0.5], abs=0.06)
 
 
 def test_scaling_the_logits_scales_the_temperature() -> None:
     logits, targets = _drawn(500, 1.0)
-    assert fit_temperature(4 * logits, targets) == pytest.approx(
-        4 * fit_temperature(logits, targets), rel=1e-3
-    )
+    assert _temperature(4 * logits, targets) == pytest.approx(4 * _temperature(logits, targets), rel=1e-2)
 
 
 def test_separable_films_get_a_finite_temperature_that_leaves_room_for_error() -> None:
     targets = np.arange(60) % 3
     logits = 10 * np.eye(3)[targets]
-    temperature = fit_temperature(logits, targets)
+    temperature = _temperature(logits, targets)
     assert TEMPERATURE_BOUNDS[0] < temperature < TEMPERATURE_BOUNDS[1]
     # Platt's target of 20 films a class: (20 + 1) / (20 + 2).
     assert softmax(logits / temperature).max(axis=1) == pytest.approx(21 / 22, abs=1e-3)
@@ -40,20 +51,20 @@ def test_separable_films_get_a_finite_temperature_that_leaves_room_for_error() -
 
 def test_useless_logits_are_flattened_within_bounds() -> None:
     rng = np.random.default_rng(0)
-    temperature = fit_temperature(100 * rng.normal(size=(300, 2)), rng.integers(2, size=300))
-    assert TEMPERATURE_BOUNDS[1] * 0.99 < temperature <= TEMPERATURE_BOUNDS[1]
+    temperature = _temperature(100 * rng.normal(size=(300, 2)), rng.integers(2, size=300))
+    assert TEMPERATURE_BOUNDS[1] * 0.99 < temperature <= TEMPERATURE_BOUNDS[1] * (1 + 1e-9)
 
 
 def test_films_of_unknown_class_do_not_count() -> None:
     logits, targets = _drawn(400, 2.0)
     more = np.concatenate([logits, np.full((50, 3), [9.0, 0, 0])])
-    assert fit_temperature(more, np.append(targets, np.full(50, -1))) == fit_temperature(logits, targets)
+    assert fit_calibration(more, np.append(targets, np.full(50, -1))) == fit_calibration(logits, targets)
 
 
-@pytest.mark.parametrize("targets", [[], [0, 0, 0], [-1, -1, 1]])
-def test_one_class_cannot_be_calibrated(targets: list[int]) -> None:
+@pytest.mark.parametrize("targets", [[], [0, 0, 0], [-1, -1, 1], [0, 1, 1]])
+def test_a_class_without_films_cannot_be_calibrated(targets: list[int]) -> None:
     with pytest.raises(InputError, match="cannot calibrate"):
-        fit_temperature(np.zeros((len(targets), 3)), np.array(targets, dtype=np.int64))
+        fit_calibration(np.zeros((len(targets), 3)), np.array(targets, dtype=np.int64))
 
 
 def test_reliability_by_hand() -> None:

@@ -101,3 +101,13 @@ def test_another_operating_point_can_be_chosen(bundle):
     assert (prediction.decision, prediction.operating_point.name) == (Decision.POSITIVE, "sensitive")
     with pytest.raises(ConfigError, match="lucky"):
         decide(bundle, logits, "lucky")
+
+
+def test_a_bias_moves_probability_between_the_classes() -> None:
+    calibration = {
+        "method": "bias-corrected-temperature",
+        "temperature": 2.0,
+        "bias": [0.0, np.log(3), 0.0],
+    }
+    row = calibrated_probabilities(np.zeros((1, 3)), calibration)[0]
+    assert row == pytest.approx([0.2, 0.6, 0.2])

@@ -79,7 +79,6 @@ def evaluate(
     point = opened.operating_point(operating_point)
     with progress_bar("reading films") as progress:
         source = open_or_import(dataset, progress=progress)
-        progress(len(source.samples), len(source.samples))
     films = choose_films(source, split, split_name)
     leaks = check_leakage(opened.document, films.samples)
     if leaks and not allow_leakage:
@@ -137,7 +136,6 @@ def _score(job: _Job, directory: Path) -> dict[str, Any]:
     manifest.add_input("bundle", job.bundle.id)
     with manifest.stage("decode"), progress_bar("decoding") as progress:
         cache = build_cache(job.dataset, job.bundle.preprocessing, progress=progress)
-        progress(len(job.dataset.samples), len(job.dataset.samples))
     with manifest.stage("predict"), progress_bar("predicting") as progress:
         table = predict_films(job.bundle, cache, job.films.samples, progress=progress)
         write_predictions(directory / "predictions.csv", table)

@@ -47,15 +47,19 @@ def print_error(error: PneumoscopeError) -> None:
 
 @contextmanager
 def progress_bar(title: str, unit: str = "films") -> Iterator[Progress]:
-    """A bar on standard error with count, rate and time left; yields ``progress(done, total)``."""
+    """A bar on standard error with count, rate and time left; yields ``progress(done, total)``.
+
+    The bar appears with the first call: work that finds nothing to do shows none.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress as Bar,
+        TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -67,9 +71,11 @@ def progress_bar(title: str, unit: str = "films") -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=notes()) as bar:
-        task = bar.add_task(title, total=None)
+        tasks: list[TaskID] = []
 
         def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            if not tasks:
+                tasks.append(bar.add_task(title, total=total))
+            bar.update(tasks[0], completed=done, total=total)
 
         yield report

@@ -42,24 +42,39 @@ def load_config(kind: type[C], file: Path | None = None, overrides: Mapping[str,
     values = _read_toml(file) if file else {}
     for key, value in (overrides or {}).items():
         if value is not None:
-            *tables, last = key.split(".")
-            table = values
-            for name in tables:
-                table = table.setdefault(name, {})
-            table[last] = value
+            _put(values, key, value)
     try:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(kind.model_fields)
         unknown = first["type"] == "extra_forbidden"
         raise ConfigError(
             f"unknown key '{key}'" if unknown else f"'{key}': {first['msg']} (got {first.get('input')!r})",
             where=file,
-            expected=f"one of {known}" if unknown else None,
+            expected=_known_keys(kind, first["loc"][:-1]) if unknown else None,
             remedy="correct the configuration or the flag",
         ) from error
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``values["a"]["b"]`` for the key ``a.b``."""
+    *tables, last = key.split(".")
+    for name in tables:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"'{key}': '{name}' is a single value", remedy="correct the flag")
+    values[last] = value
+
+
+def _known_keys(kind: type[Config], table: tuple[int | str, ...]) -> str | None:
+    """What may stand in a table of the configuration, in words; None for the tables of a list."""
+    for name in table:
+        inner = kind.model_fields[str(name)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, Config)):
+            return None
+        kind = inner
+    return f"one of {', '.join(kind.model_fields)}"
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -67,6 +82,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError("no such configuration file", where=file) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", where=file) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"not valid TOML: {error}", where=file, remedy="see docs/configuration.md"

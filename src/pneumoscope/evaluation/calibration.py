@@ -1,58 +1,75 @@
-"""Probabilities that mean what they say: temperature scaling, and the bins that show whether it worked.
+"""Probabilities that mean what they say: calibration, and the bins that show whether it worked.
 
-In: logits and reference of validation films. Out: one temperature; or the bins of a reliability diagram.
+In: logits and reference of validation films. Out: a temperature with a bias for each class; or the bins of a
+reliability diagram.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.evaluation.intervals import wilson
 from pneumoscope.evaluation.metrics import ECE_BINS, equal_mass_bins
 
-__all__ = ["TEMPERATURE_BOUNDS", "ReliabilityBin", "fit_temperature", "reliability"]
+__all__ = ["TEMPERATURE_BOUNDS", "ReliabilityBin", "fit_calibration", "reliability"]
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 """Outside of this a network is broken, not miscalibrated; Guo et al. (2017) report 0.95 to 4.2, table S.2."""
 
+BIAS_BOUND = 10.0
+"""Log-odds: a prevalence of one in 20,000 turned round; beyond it the films are not those of training."""
 
-def fit_temperature(logits: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]) -> float:
-    """The T that makes softmax(logits / T) fit best (Guo et al., ICML 2017, section 4.2).
 
-    The likelihood is taken against Platt's smoothed targets, (n_k + 1) / (n_k + 2) for a film's own class k
-    (Platt, 1999; Lin, Lin & Weng, Machine Learning 68, 2007): with hard targets the best T of separable
-    films is 0, which would claim certainty that a finite validation set cannot show.
+def fit_calibration(logits: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]) -> dict[str, Any]:
+    """The T and b that make softmax(logits / T + b) fit best: bias-corrected temperature scaling.
+
+    Temperature alone (Guo et al., ICML 2017) cannot move probability from one class to another; one bias a
+    class can (Alexandari, Kundaje & Shrikumar, ICML 2020, section 2.3). The likelihood is taken against
+    Platt's smoothed targets, (n_k + 1) / (n_k + 2) for a film's own class k (Platt, 1999; Lin, Lin & Weng,
+    Machine Learning 68, 2007): with hard targets the best T of separable films is 0, which would claim
+    certainty that a finite validation set cannot show.
 
     Args:
         logits: (N, K), finite.
         targets: (N,) class index; rows with -1 are left out.
 
+    Returns:
+        The ``calibration`` part of a bundle: method, temperature, and bias (K numbers, that of the first
+        class zero).
+
     Raises:
-        InputError: fewer than two films of known class, or all of one class.
+        InputError: fewer than two films of known class, or a class without films.
     """
     targets = np.asarray(targets)
     known = targets >= 0
     values, index = np.asarray(logits, dtype=np.float64)[known], targets[known]
-    if len(np.unique(index)) < 2:
+    present, classes = np.unique(index), values.shape[1]
+    if len(present) < classes:
         raise InputError(
-            f"cannot calibrate on {len(index)} films of {len(np.unique(index))} class(es)",
-            expected="validation films of at least two classes",
+            f"cannot calibrate on {len(index)} films of {len(present)} of {classes} classes",
+            expected="validation films of every class",
             remedy="choose a split whose validation part holds every class",
         )
-    desired = _smoothed(index, values.shape[1])
+    desired = _smoothed(index, classes)
 
-    def loss(log_temperature: float) -> float:
-        return -float(np.mean((desired * log_softmax(values / np.exp(log_temperature), axis=1)).sum(axis=1)))
+    def loss(parameters: npt.NDArray[np.float64]) -> float:
+        scaled = values / np.exp(parameters[0]) + np.append(0.0, parameters[1:])
+        return -float(np.mean((desired * log_softmax(scaled, axis=1)).sum(axis=1)))
 
-    low, high = np.log(TEMPERATURE_BOUNDS)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    bounds = [tuple(np.log(TEMPERATURE_BOUNDS))] + [(-BIAS_BOUND, BIAS_BOUND)] * (classes - 1)
+    found = minimize(loss, np.zeros(classes), method="L-BFGS-B", bounds=bounds)
+    return {
+        "method": "bias-corrected-temperature",
+        "temperature": float(np.exp(found.x[0])),
+        "bias": [0.0, *map(float, found.x[1:])],
+    }
 
 
 def _smoothed(targets: npt.NDArray[np.integer], classes: int) -> npt.NDArray[np.float64]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pneumoscope.core.errors import BundleError, PneumoscopeError
 from pneumoscope.core.records import Decision, Etiology, FloatArray, Prediction, Task
 from pneumoscope.inference.bundle import Bundle
+from pneumoscope.inference.schema import CALIBRATIONS
 from pneumoscope.inference.session import run_session
 
 __all__ = ["BATCH", "calibrated_probabilities", "decide", "run_network"]
@@ -54,13 +55,15 @@ def run_network(bundle: Bundle, batch: npt.NDArray[np.float32]) -> tuple[FloatAr
 def calibrated_probabilities(
     logits: npt.NDArray[Any], calibration: Mapping[str, Any]
 ) -> npt.NDArray[np.float64]:
-    """Temperature scaling: softmax of logits / temperature.
+    """softmax(logits / temperature + bias): temperature scaling, with a bias for each class or without.
 
-    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2; Alexandari, Kundaje &
+    Shrikumar, Maximum Likelihood with Bias-Corrected Calibration, ICML 2020, section 2.3.
 
     Args:
         logits: (N, K).
-        calibration: ``{"method": "temperature", "temperature": T}``, T > 0.
+        calibration: ``method`` (``temperature`` or ``bias-corrected-temperature``), ``temperature`` > 0 and,
+            for the latter, ``bias`` (K numbers).
 
     Returns:
         (N, K) float64; each row sums to 1.
@@ -68,9 +71,11 @@ def calibrated_probabilities(
     Raises:
         BundleError: another method.
     """
-    if calibration.get("method") != "temperature":
-        raise BundleError(f"calibration method {calibration.get('method')!r}", expected="temperature")
-    scaled = np.asarray(logits, np.float64) / calibration["temperature"]
+    if calibration.get("method") not in CALIBRATIONS:
+        raise BundleError(
+            f"calibration method {calibration.get('method')!r}", expected=" or ".join(CALIBRATIONS)
+        )
+    scaled = np.asarray(logits, np.float64) / calibration["temperature"] + calibration.get("bias", 0.0)
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 

@@ -13,7 +13,7 @@ from typing import Any
 from pneumoscope.core.errors import BundleError
 from pneumoscope.core.records import Task
 
-__all__ = ["SCHEMA_VERSION", "check_document"]
+__all__ = ["CALIBRATIONS", "SCHEMA_VERSION", "check_document"]
 
 SCHEMA_VERSION = 1
 """Version of the layout of ``bundle.json`` that this release reads and writes."""
@@ -37,6 +37,9 @@ _KEYS: Mapping[str, type] = {
     "intended_use": str,
     "limitations": list,
 }
+CALIBRATIONS = ("temperature", "bias-corrected-temperature")
+"""Methods of calibration that :func:`pneumoscope.inference.prediction.calibrated_probabilities` knows."""
+
 _FITS = ("squash", "letterbox")
 _EXPOSURES = ("percentile", "none")
 _EXPLANATIONS = ("class-activation", "occlusion")
@@ -91,16 +94,7 @@ def _check_preprocessing(values: dict[str, Any], where: Path) -> None:
 
 
 def _check_decision(document: dict[str, Any], where: Path) -> None:
-    calibration = document["calibration"]
-    method, temperature = calibration.get("method"), calibration.get("temperature")
-    _require(method == "temperature", where, "calibration.method", "temperature", method)
-    _require(
-        _is_number(temperature) and temperature > 0,
-        where,
-        "calibration.temperature",
-        "a positive number",
-        temperature,
-    )
+    _check_calibration(document["calibration"], len(document["classes"]), where)
     points = document["operating_points"]
     names = [point.get("name") if isinstance(point, dict) else None for point in points]
     unique = bool(names) and None not in names and len(set(names)) == len(names)
@@ -113,6 +107,17 @@ def _check_decision(document: dict[str, Any], where: Path) -> None:
     _require(default in names, where, "default_operating_point", f"one of {names}", default)
     margin = document["etiology"].get("margin", 0.0)
     _require(_is_number(margin) and 0 <= margin <= 1, where, "etiology.margin", "0 to 1", margin)
+
+
+def _check_calibration(values: dict[str, Any], classes: int, where: Path) -> None:
+    method, temperature = values.get("method"), values.get("temperature")
+    _require(method in CALIBRATIONS, where, "calibration.method", " or ".join(CALIBRATIONS), method)
+    positive = _is_number(temperature) and temperature > 0
+    _require(positive, where, "calibration.temperature", "a positive number", temperature)
+    if method == "bias-corrected-temperature":
+        bias = values.get("bias")
+        valid = isinstance(bias, list) and len(bias) == classes and all(map(_is_number, bias))
+        _require(valid, where, "calibration.bias", f"{classes} numbers", bias)
 
 
 def _check_outputs(document: dict[str, Any], where: Path) -> None:

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.records import OperatingPoint, Sample, Task
 from pneumoscope.core.run_manifest import library_versions
-from pneumoscope.evaluation.calibration import fit_temperature
+from pneumoscope.evaluation.calibration import fit_calibration
 from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
 from pneumoscope.evaluation.operating_points import choose_operating_points
 from pneumoscope.evaluation.predictions import PredictionTable, tabulate
@@ -32,7 +31,7 @@ from pneumoscope.learning.export import export_onnx
 from pneumoscope.learning.films import Films, plain_batches
 from pneumoscope.learning.networks import Network
 
-__all__ = ["Provenance", "Scan", "package", "remove_class_weights", "scan"]
+__all__ = ["Provenance", "Scan", "package", "scan"]
 
 GATE_TRAINING_FILMS = 2000
 """Training films that the gate's Gaussian is fitted to: enough for its dimensions, and quick to scan."""
@@ -90,17 +89,6 @@ def scan(network: Network, films: Films, batch_size: int = 64) -> Scan:
     return Scan(torch.cat(logits).numpy(), torch.cat(pooled).numpy(), shape)
 
 
-def remove_class_weights(network: Network, weights: Tensor) -> None:
-    """Take the class weights of the loss out of the head's bias, in place.
-
-    A network trained with weights w answers for the distribution p(k) w(k); subtracting log w(k) from the
-    logits gives back the training prevalence (Menon et al., ICLR 2021, section 3).
-    """
-    linear = [layer for layer in network.head.modules() if isinstance(layer, nn.Linear)][-1]
-    with torch.no_grad():
-        linear.bias.sub_(torch.log(weights))
-
-
 def package(
     network: Network,
     config: TrainConfig,
@@ -123,10 +111,10 @@ def package(
     training_scan, validation_scan = scans
     task = config.task
     targets = np.array([task.target(sample.label) for sample in provenance.validation])
-    calibration = {"method": "temperature", "temperature": fit_temperature(validation_scan.logits, targets)}
+    calibration = fit_calibration(validation_scan.logits, targets)
     probabilities = calibrated_probabilities(validation_scan.logits, calibration)
     table = tabulate(provenance.validation, task, validation_scan.logits, probabilities)
-    points = choose_operating_points(1 - probabilities[:, 0], targets > 0, config.costs)
+    points = choose_operating_points(table.probability, table.positive, config.costs)
     gate, arrays = fit_gate(training_scan.features, validation_scan.features, config.false_refusal_rate)
     evaluation = _evaluate(table, points, config, provenance)
     weight = network.head_weight()
@@ -189,7 +177,8 @@ def _training(config: TrainConfig, provenance: Provenance) -> dict[str, Any]:
         "initial_weights": provenance.initial_weights,
         "versions": library_versions(),
         "seeds": {"training": config.seed},
-        "config": config.model_dump(mode="json"),
+        # A bundle travels: it names what it started from, not where that lay on one machine.
+        "config": {**config.model_dump(mode="json"), "init": Path(config.init).name},
     }
 
 

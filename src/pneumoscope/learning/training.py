@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pneumoscope.core.errors import ConfigError, DatasetError, DownloadError
+from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.files import read_json, write_json, write_text
 from pneumoscope.core.records import Sample, Task
 from pneumoscope.core.run_manifest import RunManifest
@@ -42,16 +42,15 @@ from pneumoscope.learning.films import (
     plain_batches,
 )
 from pneumoscope.learning.fitting import TrainingListener, fit
+from pneumoscope.learning.initialisation import build_network
 from pneumoscope.learning.module import FilmClassifier, StepPlan
-from pneumoscope.learning.networks import Network, NetworkConfig, create_network
+from pneumoscope.learning.networks import Network
 from pneumoscope.learning.packaging import (
     GATE_TRAINING_FILMS,
     Provenance,
     package,
-    remove_class_weights,
     scan,
 )
-from pneumoscope.learning.pretrained import PUBLISHED, load_pretrained
 from pneumoscope.learning.staging import compute_features
 
 __all__ = ["TrainingSet", "train", "training_set"]
@@ -146,12 +145,10 @@ def train(
             )
         with run.stage("network"):
             _tell(listener, f"building {config.network}")
-            network, initial_weights = _build_network(config, listener)
+            network, initial_weights = build_network(config, lambda message: _tell(listener, message))
         with run.stage("fit"):
             weights = _class_weights(training.targets, config)
             _fit(network, config, (training, validation), weights, directory, listener)
-            if weights is not None:
-                remove_class_weights(network, weights)
         with run.stage("package"):
             _tell(listener, "writing the bundle")
             provenance = Provenance(films.training, films.validation, _facts(films), initial_weights)
@@ -197,50 +194,6 @@ def _class_weights(targets: Any, config: TrainConfig) -> Tensor | None:
         return None
     counts = np.bincount(targets, minlength=len(config.task.classes))
     return torch.from_numpy(len(targets) / (len(counts) * counts)).float()
-
-
-def _build_network(config: TrainConfig, listener: TrainingListener | None) -> tuple[Network, str]:
-    """The network with its initial weights, and where they came from, in words."""
-    classes = len(config.task.classes)
-    network = create_network(
-        NetworkConfig(name=config.network, classes=classes, dropout=config.dropout, size=config.size)
-    )
-    source = _weights_source(config)
-    if source is None:
-        return network, "random"
-    try:
-        return network, load_pretrained(network, source).source
-    except DownloadError:
-        if config.init != "auto" or config.stage != "full":
-            raise
-        _tell(
-            listener,
-            f"WARNING: {source} cannot be downloaded here: training from scratch, which needs more epochs "
-            "and gives a weaker network; give a local file or folder with --init",
-        )
-        return network, f"random ({source} could not be downloaded)"
-
-
-def _weights_source(config: TrainConfig) -> str | None:
-    """The file, folder or hub name to start from; None for random weights.
-
-    Raises:
-        ConfigError: published weights were asked for and the network has none.
-    """
-    if config.init not in ("auto", "hub", "random"):
-        return config.init
-    if config.init == "random":
-        return None
-    published = PUBLISHED.get(config.network)
-    if config.network.startswith("hf:"):
-        published = config.network.removeprefix("hf:")
-    if published is None and (config.init == "hub" or config.stage != "full"):
-        raise ConfigError(
-            f"there are no published weights for '{config.network}'",
-            expected=f"one of {', '.join(PUBLISHED)}",
-            remedy="give a local safetensors file with --init, or train from scratch with --init random",
-        )
-    return published
 
 
 def _fit(

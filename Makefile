@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine: make demo, make test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One thread a process: two test processes with two threads each would fight over two cores.
+TEST_THREADS := OMP_NUM_THREADS=1 PNEUMOSCOPE_THREADS=1
+
+.PHONY: demo test lint types layers tests system benchmarks clean
+
+demo: $(INSTALLED) system
+	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo.sh demo
+
+test: lint types layers tests
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+layers: $(INSTALLED)
+	$(BIN)/lint-imports
+
+tests: $(INSTALLED) system
+	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
+benchmarks: $(INSTALLED)
+	$(BIN)/python benchmarks/run.py
+
+# Pango and HarfBuzz draw the PDF reports; without them everything but --pdf works.
+system:
+	sh scripts/system_packages.sh
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Installs what pip cannot: Pango and HarfBuzz, which WeasyPrint needs to write PDF reports.
+set -eu
+
+packages="libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
+missing=""
+for library in libpango-1.0.so.0 libpangoft2-1.0.so.0 libharfbuzz-subset.so.0; do
+    ldconfig -p 2>/dev/null | grep -q "$library" || missing="$missing $library"
+done
+[ -z "$missing" ] && exit 0
+
+if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $packages >/dev/null
+else
+    echo "Missing for PDF reports:$missing. As root: apt-get install $packages" >&2
+fi

@@ -1,0 +1,79 @@
+"""The README's commands exist with their options, its files exist, its Python runs names that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import pneumoscope
+from pneumoscope.cli.main import app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _commands(text: str) -> list[str]:
+    found = re.findall(r"^(?:\$ | {4})(pneumoscope [^#\n]+)", text, flags=re.MULTILINE)
+    return [command.strip() for command in found]
+
+
+COMMANDS = [(page.name, command) for page in PAGES for command in _commands(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{p}: {c}" for p, c in COMMANDS])
+def test_commands_parse(page: str, command: str) -> None:
+    words = shlex.split(command)[1:]
+    found = typer.main.get_command(app)
+    while subcommands := getattr(found, "commands", None):
+        assert words[0] in subcommands, f"{page}: no command '{words[0]}'"
+        found, words = subcommands[words[0]], words[1:]
+    context = found.make_context("pneumoscope", [], resilient_parsing=True)
+    context.resilient_parsing = False
+    found.make_parser(context).parse_args(list(words))
+
+
+def test_an_unknown_option_would_be_noticed() -> None:
+    with pytest.raises(Exception, match="No such option"):
+        test_commands_parse("README.md", "pneumoscope predict film.png --no-such-option")
+
+
+def test_the_readme_shows_every_verb() -> None:
+    commands = typer.main.get_command(app).commands
+    verbs = {*commands, *(f"data {name}" for name in commands["data"].commands)} - {"data"}
+    assert {verb for verb in verbs if f"pneumoscope {verb} " in README} == verbs
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_tree_exists() -> None:
+    tree = re.search(r"```text\n(.*?)```", README, flags=re.DOTALL)
+    assert tree is not None
+
+    for line in tree[1].splitlines():
+        path, inner = line.split()[0], line.startswith("  ")
+
+        assert ((ROOT / "src/pneumoscope" if inner else ROOT) / path).is_dir(), path
+
+
+def test_python_names_exist() -> None:
+    assert set(re.findall(r"\bps\.(\w+)", README)) <= set(pneumoscope.__all__)
+
+
+def test_configuration_page_names_every_key() -> None:
+    from pneumoscope.data.splits import SplitConfig
+    from pneumoscope.evaluation.evaluate import EvaluationConfig
+    from pneumoscope.learning.config import AugmentationConfig, TrainConfig
+
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for config in (TrainConfig, AugmentationConfig, SplitConfig, EvaluationConfig):
+        missing = [key for key in config.model_fields if key not in text]
+        assert missing == [], config.__name__
