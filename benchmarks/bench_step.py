@@ -47,7 +47,11 @@ def compare(repeats: int = 1) -> Table:
 
 
 def run_steps(
-    network: str, channels_last: bool = False, keep_buffers: bool = False, bfloat16: bool = False
+    network: str,
+    channels_last: bool = False,
+    keep_buffers: bool = False,
+    bfloat16: bool = False,
+    size: int = SIZE,
 ) -> dict[str, float]:
     """Images/s of the median step."""
     if keep_buffers:
@@ -60,11 +64,11 @@ def run_steps(
 
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
-    model = create_network(NetworkConfig(name=network, classes=3, size=SIZE)).train()
+    model = create_network(NetworkConfig(name=network, classes=3, size=size)).train()
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
     optimiser = torch.optim.AdamW(model.parameters())
-    films, targets = torch.rand(BATCH, 1, SIZE, SIZE), torch.randint(3, (BATCH,))
+    films, targets = torch.rand(BATCH, 1, size, size), torch.randint(3, (BATCH,))
     seconds = []
     for _ in range(STEPS + 1):
         start = time.perf_counter()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -110,7 +109,7 @@ def measure(command: Sequence[str]) -> Measurement:
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{errors.read().decode()}")
         lines = output.read().decode().splitlines()
-    if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
+    if usage.ru_maxrss <= _own_peak():
         raise RuntimeError("this process is larger than the one it measures")
     values = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     return Measurement(values, seconds, usage.ru_maxrss * 1024 / 1e6)
@@ -144,6 +143,12 @@ def machine() -> str:
         f"{os.cpu_count()} cores of {processor}, {gigabytes:.0f} GB, {platform.system()}; "
         f"Python {platform.python_version()}, {versions}"
     )
+
+
+def _own_peak() -> int:
+    """Peak resident memory of this process in kB (proc(5), VmHWM)."""
+    status = dict(line.split(":", 1) for line in _lines("/proc/self/status"))
+    return int(status["VmHWM"].split()[0])
 
 
 def _lines(file: str) -> list[str]:

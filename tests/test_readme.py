@@ -77,3 +77,9 @@ def test_configuration_page_names_every_key() -> None:
     for config in (TrainConfig, AugmentationConfig, SplitConfig, EvaluationConfig):
         missing = [key for key in config.model_fields if key not in text]
         assert missing == [], config.__name__
+
+
+def test_architecture_page_names_every_module() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    modules = [file for file in (ROOT / "src/pneumoscope").glob("*/*.py") if file.stem != "__init__"]
+    assert [str(file) for file in modules if f"| `{file.stem}` |" not in text] == []

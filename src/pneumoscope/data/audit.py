@@ -170,7 +170,7 @@ def _describe(item: Property, samples: Sequence[Sample], questions: Mapping[str,
 def _edges(known: npt.NDArray[np.float64], item: Property) -> npt.NDArray[np.float64]:
     """Edges of a histogram's bins; one bin a category."""
     if item.names:
-        return np.arange(len(item.names) + 1) - 0.5
+        return np.arange(len(item.names) + 1, dtype=np.float64) - 0.5
     low, high = float(known.min()), float(known.max())
     if item.logarithmic and low > 0 and high > low:
         return np.asarray(np.geomspace(low, high, _HISTOGRAM_BINS + 1), dtype=np.float64)

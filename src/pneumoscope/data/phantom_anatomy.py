@@ -26,7 +26,7 @@ __all__ = [
     "sample_anatomy",
 ]
 
-Field = npt.NDArray[np.float32]
+Field = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)

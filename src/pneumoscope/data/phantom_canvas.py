@@ -12,7 +12,7 @@ from scipy import ndimage
 
 __all__ = ["CANVAS", "CANVAS_EXTENT", "canvas_grid", "sample_canvas", "vessel_canvas"]
 
-Field = npt.NDArray[np.float32]
+Field = npt.NDArray[np.floating]
 
 CANVAS = 288
 """Side of a canvas in its own pixels."""

@@ -20,7 +20,7 @@ from pneumoscope.data.phantom_canvas import CANVAS, CANVAS_EXTENT, canvas_grid
 
 __all__ = ["Lesion", "draw_lesion"]
 
-Field = npt.NDArray[np.float32]
+Field = npt.NDArray[np.floating]
 
 # Centre (x, y), half axes (x, y) of where consolidation sits: right upper, middle and lower lobe, left upper
 # and lower lobe. The film's left is the patient's right.

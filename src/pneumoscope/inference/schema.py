@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pneumoscope.core.errors import BundleError
 from pneumoscope.core.records import Task
@@ -131,7 +131,7 @@ def _check_outputs(document: dict[str, Any], where: Path) -> None:
     _require(valid, where, "network.feature_shape", "[channels, rows, columns]", shape)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

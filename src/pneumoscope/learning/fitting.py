@@ -21,10 +21,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pneumoscope.core.files import write_text
+from pneumoscope.core.files import atomic_path, write_text
 from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.module import FilmClassifier
 
@@ -121,6 +122,21 @@ class _Monitor(Callback):
             self.listener.epoch(report, int(trainer.max_epochs or 1))
 
 
+class _Patience(EarlyStopping):
+    """Early stopping that also remembers, in a run that goes on, that its patience had run out."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are never half-written; Lightning's are, where /tmp is another file system."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with atomic_path(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
 def fit(
     module: FilmClassifier,
     loaders: tuple[DataLoader, DataLoader],
@@ -137,13 +153,12 @@ def fit(
     """
     config = module.config
     checkpoints = directory / "checkpoints"
-    best = ModelCheckpoint(
-        checkpoints, "best", monitor="validation_loss", save_last=True, enable_version_counter=False
-    )
     callbacks: list[Callback] = [
         _Monitor(directory / "history.csv", config.stage, listener),
-        EarlyStopping("validation_loss", patience=config.patience),
-        best,
+        _Patience("validation_loss", patience=config.patience),
+        ModelCheckpoint(checkpoints, "best", monitor="validation_loss", enable_version_counter=False),
+        # Not the other's save_last, which is written only when the best is.
+        ModelCheckpoint(checkpoints, "last", enable_version_counter=False),
     ]
     if config.ema_decay is not None:
         callbacks.append(WeightAveraging(multi_avg_fn=_rising_average(config.ema_decay)))
@@ -162,6 +177,7 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            plugins=[_WholeCheckpoints()],
             log_every_n_steps=10,
         )
         trainer.fit(module, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -211,6 +227,8 @@ def _quiet_lightning() -> Iterator[None]:
             # A resumed run finds its own checkpoints.
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+            # Lightning asks for a class that torch 2.12 has deprecated.
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             yield
     finally:
         logger.setLevel(level)

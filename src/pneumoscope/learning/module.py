@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -62,6 +63,9 @@ class FilmClassifier(lightning.LightningModule):
         config: the run's configuration.
         class_weights: (K,) weights of the loss, or None.
         plan: length of the run.
+
+    Raises:
+        ConfigError: a stage is to train more blocks than the network has.
     """
 
     def __init__(
@@ -74,6 +78,9 @@ class FilmClassifier(lightning.LightningModule):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights)
         self._scored: list[tuple[Tensor, Tensor]] = []
+        if config.stage != "frozen":
+            for epoch in reversed(range(plan.epochs)):
+                set_trainable(network, self.trainable_blocks(epoch))
 
     def forward(self, batch: Tensor) -> Tensor:
         """Logits (B, K) of films (B, 1, S, S), or of features when only the head is trained."""
@@ -86,6 +93,11 @@ class FilmClassifier(lightning.LightningModule):
         """Freeze and unfreeze what the stage says for this epoch."""
         if self.config.stage != "frozen":
             set_trainable(self.network, self.trainable_blocks(self.current_epoch))
+
+    def on_train_batch_start(self, _: tuple[Tensor, Tensor], number: int) -> None:
+        """Draw dropout from (seed, epoch, batch), so that a resumed run drops what it would have dropped."""
+        rng = np.random.default_rng((self.config.seed, self.current_epoch, number))
+        torch.manual_seed(int(rng.integers(2**62)))
 
     def trainable_blocks(self, epoch: int) -> int | None:
         """Blocks before the head that are trained in ``epoch``; None: all."""

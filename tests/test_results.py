@@ -1,0 +1,47 @@
+"""The figures in the README and in docs/results.md are those of the committed predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pneumoscope.core.files import read_json
+from pneumoscope.core.records import Estimate
+from pneumoscope.evaluation.evaluate import evaluate, evaluation_from_json
+from pneumoscope.evaluation.metrics import TITLES
+from pneumoscope.evaluation.predictions import read_predictions
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+IN_THE_README = (
+    "roc_auc",
+    "accuracy",
+    "sensitivity",
+    "specificity",
+    "false_negative_rate",
+    "f1",
+    "ece",
+    "three_class_accuracy",
+    "bacterial_vs_viral_auc",
+)
+
+
+def _row(name: str, estimate: Estimate) -> str:
+    interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
+    return f"| {TITLES[name]} | {estimate.value:.4f} | {interval} | {estimate.n:,} |"
+
+
+def test_the_committed_predictions_give_the_committed_figures() -> None:
+    committed = evaluation_from_json(read_json(RESULTS / "cross-validation.json"))
+    again = evaluate(read_predictions(RESULTS / "cross-validation.csv"), committed.operating_point)
+    assert dict(again.estimates) == dict(committed.estimates)
+
+
+@pytest.mark.parametrize(
+    ("page", "names"), [("README.md", IN_THE_README), ("docs/results.md", tuple(TITLES))]
+)
+def test_the_tables_show_those_figures(page: str, names: tuple[str, ...]) -> None:
+    estimates = evaluation_from_json(read_json(RESULTS / "cross-validation.json")).estimates
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [row for row in (_row(name, estimates[name]) for name in names) if row not in text] == []
