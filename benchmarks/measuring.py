@@ -46,11 +46,19 @@ _LIBRARIES = ("torch", "lightning", "transformers", "onnxruntime", "numpy", "pil
 
 @dataclass(frozen=True)
 class Measurement:
-    """One process: what it printed, its wall time in seconds and its peak resident memory in MB (10^6)."""
+    """One process.
+
+    Attributes:
+        values: what it printed.
+        seconds: its wall time.
+        peak_mb: its peak resident memory in MB (10^6 bytes).
+        disturbance: share of the machine's processor time that went to other processes meanwhile.
+    """
 
     values: Mapping[str, Any]
     seconds: float
     peak_mb: float
+    disturbance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,12 +105,13 @@ def measure(command: Sequence[str]) -> Measurement:
         RuntimeError: it failed, or its peak memory cannot be told from that of this process.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), _busy_seconds()
         process = subprocess.Popen(
             command, stdout=output, stderr=errors, env=without_tuning(os.environ), cwd=ROOT
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
+        others = _busy_seconds() - busy - usage.ru_utime - usage.ru_stime
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         errors.seek(0)
@@ -112,7 +121,8 @@ def measure(command: Sequence[str]) -> Measurement:
     if usage.ru_maxrss <= _own_peak():
         raise RuntimeError("this process is larger than the one it measures")
     values = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-    return Measurement(values, seconds, usage.ru_maxrss * 1024 / 1e6)
+    disturbance = max(0.0, others) / (seconds * (os.cpu_count() or 1))
+    return Measurement(values, seconds, usage.ru_maxrss * 1024 / 1e6, disturbance)
 
 
 def alternate(commands: Mapping[str, Sequence[str]], repeats: int) -> dict[str, list[Measurement]]:
@@ -121,8 +131,9 @@ def alternate(commands: Mapping[str, Sequence[str]], repeats: int) -> dict[str, 
     for turn in range(repeats):
         for side, command in commands.items():
             results[side].append(measure(command))
-            taken = results[side][-1].seconds
-            print(f"  {turn + 1}/{repeats} {side}: {taken:.1f} s", file=sys.stderr, flush=True)
+            last = results[side][-1]
+            note = f"; others took {last.disturbance:.0%} of the machine" if last.disturbance > 0.05 else ""
+            print(f"  {turn + 1}/{repeats} {side}: {last.seconds:.1f} s{note}", file=sys.stderr, flush=True)
     return results
 
 
@@ -143,6 +154,12 @@ def machine() -> str:
         f"{os.cpu_count()} cores of {processor}, {gigabytes:.0f} GB, {platform.system()}; "
         f"Python {platform.python_version()}, {versions}"
     )
+
+
+def _busy_seconds() -> float:
+    """Processor time that all processes together have used since the machine started (proc(5), stat)."""
+    user, nice, system, _idle, _waiting, *rest = map(int, _lines("/proc/stat")[0].split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 def _own_peak() -> int:

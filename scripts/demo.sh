@@ -11,11 +11,11 @@ run() {
     pneumoscope "$@"
 }
 
-run data phantoms -o "$out/films" --count 600 --size 128 --seed 7
+run data phantoms -o "$out/films" --count 1000 --size 224 --seed 7
 run data import "$out/films" -o "$out/dataset"
 run data split "$out/dataset" --method publisher
 run data audit "$out/dataset"
-run train "$out/dataset" -o "$out/run" --network cnn-9 --size 96 --epochs 12 --name demo
+run train "$out/dataset" -o "$out/run" --network cnn-9 --size 64 --learning-rate 1e-3 --epochs 20 --name demo
 run evaluate "$out/run/bundle" "$out/dataset" --split test -o "$out/run/test"
 run report "$out/run"
 film=$(find "$out/films/test/PNEUMONIA" -type f | sort | head -n 1)

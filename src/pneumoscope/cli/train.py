@@ -55,7 +55,9 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Any other key, as KEY=VALUE in TOML; augmentation.noise=0.02."),
     ] = None,
-    split_name: Annotated[str, typer.Option(help="Split of the data set; made when missing.")] = "default",
+    split_name: Annotated[
+        str, typer.Option(help="Split of the data set; the default one is made when missing.")
+    ] = "default",
     folds: Annotated[int | None, typer.Option(min=2, help="Cross-validate by patient.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the stopped run of this directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -68,6 +70,10 @@ def train(
     }  # fmt: skip
     _require_torch()
     if resume is not None:
+        if any(value is not None for value in (dataset, config, output, folds, *flags.values())):
+            raise InputError(
+                "--resume goes on with a run as it began", remedy="give no data set and no other option"
+            )
         summary = _resume(resume)
     elif dataset is None:
         raise InputError("no data set given", expected="pneumoscope train DATASET", remedy="see --help")
@@ -143,6 +149,8 @@ def _resume(directory: Path) -> dict[str, Any]:
     if not file.exists():
         raise InputError("not a run directory", where=directory, expected="a folder with run.json")
     run = read_json(file)
+    if run["command"] not in ("train", "cross-validate"):
+        raise InputError(f"a run of '{run['command']}' cannot be resumed", where=directory)
     results = run["results"]
     config = TrainConfig(**run["config"])
     return _run(

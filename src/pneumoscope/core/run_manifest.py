@@ -15,9 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pneumoscope.core.files import write_json
+from pydantic import ValidationError
 
-__all__ = ["RunManifest", "library_versions"]
+from pneumoscope.core.config import Config
+from pneumoscope.core.errors import ConfigError
+from pneumoscope.core.files import read_json, write_json
+
+__all__ = ["RunManifest", "earlier_run", "library_versions"]
 
 _LIBRARIES = (
     "pneumoscope", "numpy", "scipy", "scikit-learn", "pillow", "pydicom", "onnxruntime", "torch", "lightning",
@@ -96,3 +100,39 @@ class RunManifest:
     def save(self) -> None:
         """Write ``run.json`` atomically."""
         write_json(self.directory / "run.json", self.content)
+
+
+def earlier_run(
+    directory: Path, command: str, config: Config, inputs: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """What ``run.json`` says of the run that ``directory`` holds and that may go on; None for a new folder.
+
+    Args:
+        directory: the run's folder; it need not exist.
+        command: what is to run there.
+        config: with which configuration.
+        inputs: on which inputs, by name; an input that the earlier run did not name is not compared.
+
+    Raises:
+        ConfigError: the folder holds a run of another command, configuration or input.
+    """
+    file = Path(directory) / "run.json"
+    if not file.exists():
+        return None
+    content: dict[str, Any] = read_json(file)
+    if content["command"] != command:
+        what = f"of another kind ({content['command']})"
+    elif not _is_same(config, content["config"]):
+        what = "with another configuration"
+    elif any(content["inputs"].get(name, digest) != digest for name, digest in inputs.items()):
+        what = "on other films or with another split of them"
+    else:
+        return content
+    raise ConfigError(f"the folder holds a run {what}", where=directory, remedy="choose another folder")
+
+
+def _is_same(config: Config, values: Mapping[str, Any]) -> bool:
+    try:
+        return type(config)(**values) == config
+    except ValidationError:
+        return False

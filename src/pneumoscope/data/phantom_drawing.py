@@ -121,7 +121,7 @@ def _coordinates(
 
 def _with_lesion(
     chest: Chest, lesion: Lesion | None, x: FloatArray, y: FloatArray
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
     """Density (H, W) with the lesion, and where it is."""
     if lesion is None:
         return chest.density, np.zeros(chest.density.shape, dtype=bool)

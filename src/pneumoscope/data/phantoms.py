@@ -1,7 +1,7 @@
 """A data set of synthetic chest radiographs, in the layouts that people have, for demos and tests.
 
 In: a folder and a :class:`WriteConfig`. Out: films, lesion masks in the sibling folder ``<folder>-masks``
-(same relative paths, ``.png``, only for films with a lesion), and a README that says what they are. Every
+(same relative paths, ``.png``, only for films with a lesion) beside a README that says what they are. Every
 file carries a watermark in its metadata. :func:`draw_phantom` draws a single film without files.
 """
 
@@ -95,7 +95,6 @@ def write_phantoms(
                 "the folder for the phantoms is not empty", where=directory, remedy="name a new folder"
             )
     plan = _plan(config)
-    write_text(folder / "README.txt", _readme(config))
     write_text(masks / "README.txt", _readme(config))
     boxes: list[list[tuple[int, int, int, int]]] = []
     for done, film in enumerate(plan, start=1):

@@ -190,7 +190,7 @@ def _refused(error: urllib.error.HTTPError, part: Path, address: str) -> None:
     ) from error
 
 
-def _validator(headers: Message) -> str | None:
+def _validator(headers: HTTPMessage) -> str | None:
     """A strong ETag, or the date of the last change; a weak ETag cannot guard a range (RFC 9110, 13.1.5)."""
     tag = headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")

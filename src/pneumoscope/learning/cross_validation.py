@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.files import write_json
 from pneumoscope.core.records import OperatingPoint, Sample
-from pneumoscope.core.run_manifest import RunManifest
+from pneumoscope.core.run_manifest import RunManifest, earlier_run
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import find_duplicates
@@ -57,10 +58,21 @@ def cross_validate(
     Returns:
         The evaluation as JSON values. Its operating point is the probability 0.5, set beforehand; each fold's
         own operating points are in the fold's ``evaluation/test.json``.
+
+    Raises:
+        ConfigError: ``directory`` holds another run.
     """
+    earlier = earlier_run(directory, "cross-validate", config, {"dataset": dataset.hash})
+    if earlier and earlier["results"]["folds"] != folds:
+        raise ConfigError(
+            f"the folder holds a cross-validation of {earlier['results']['folds']} folds",
+            where=directory,
+            remedy="choose another folder",
+        )
     run = RunManifest(directory, "cross-validate", config.model_dump(mode="json"), {"split": config.seed})
     run.add_input("dataset", dataset.hash)
     run.content["results"] = {"dataset_directory": str(dataset.directory.resolve()), "folds": folds}
+    run.save()
     with run.stage("split"):
         duplicates = find_duplicates(dataset)
         split = split_dataset(

@@ -227,6 +227,8 @@ def _quiet_lightning() -> Iterator[None]:
             # A resumed run finds its own checkpoints.
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*The number of training batches.*")
+            # Frozen blocks stay in evaluation mode.
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
             # Lightning asks for a class that torch 2.12 has deprecated.
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             yield

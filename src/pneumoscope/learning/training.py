@@ -7,6 +7,8 @@ In: training and validation films of a data set and a configuration. Out: a run 
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -20,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pneumoscope.core.errors import ConfigError, DatasetError
-from pneumoscope.core.files import read_json, write_json, write_text
+from pneumoscope.core.errors import DatasetError
+from pneumoscope.core.files import sha256_bytes, write_json, write_text
 from pneumoscope.core.records import Sample, Task
-from pneumoscope.core.run_manifest import RunManifest
+from pneumoscope.core.run_manifest import RunManifest, earlier_run
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import find_duplicates
@@ -92,16 +94,16 @@ class TrainingSet:
 def training_set(dataset: Dataset, split_name: str = "default", seed: int = 0) -> TrainingSet:
     """The train and validation parts of a split of ``dataset``.
 
-    A split that is missing is made: the publisher's own when the films carry one with a test part, else
+    A missing default split is made: the publisher's own when all films carry one with a test part, else
     fractions by patient. It is saved with the data set, so that ``evaluate --split test`` finds it.
 
     Raises:
-        DatasetError: the split does not fit the data set, or the films cannot be split.
+        DatasetError: there is no such split, it does not fit the data set, or the films cannot be split.
     """
     file = split_file(dataset.directory, split_name)
-    if not file.exists():
+    if split_name == "default" and not file.exists():
         published = {sample.publisher_split for sample in dataset.samples}
-        method = "publisher" if published >= {"train", "test"} else "fractions"
+        method = "publisher" if published - {"val"} == {"train", "test"} else "fractions"
         config = SplitConfig(method=method, seed=seed)
         split_dataset(dataset, config, find_duplicates(dataset), name=split_name).save(file)
     split = Split.load(file)
@@ -125,14 +127,18 @@ def train(
         listener: told of stages, steps and epochs.
 
     Raises:
-        ConfigError: ``directory`` holds a run with another configuration.
+        ConfigError: ``directory`` holds a run with another configuration or on other films.
         DatasetError: a class has no films.
         DownloadError: ``init = "hub"`` and the weights cannot be had.
     """
     films = films.usable(config.task)
-    if _is_finished(directory, config):
+    table = _split_table(films)
+    inputs = {"dataset": films.dataset.hash, "split": sha256_bytes(table.encode())}
+    earlier = earlier_run(directory, "train", config, inputs)
+    if earlier and earlier["outcome"] == "done":
         return load_bundle(directory / "bundle")
-    run = _open_run(films, config, directory)
+    run = _open_run(films, config, directory, inputs)
+    write_text(directory / "split.csv", table)
     keep_large_buffers()
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     with torch.random.fork_rng(devices=[]):
@@ -157,31 +163,28 @@ def train(
     return bundle
 
 
-def _open_run(films: TrainingSet, config: TrainConfig, directory: Path) -> RunManifest:
+def _split_table(films: TrainingSet) -> str:
+    rows = [(s.path, TRAIN) for s in films.training] + [(s.path, VALIDATION) for s in films.validation]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "part"), *rows])
+    return text.getvalue()
+
+
+def _open_run(
+    films: TrainingSet, config: TrainConfig, directory: Path, inputs: Mapping[str, str]
+) -> RunManifest:
     values = config.model_dump(mode="json")
     run = RunManifest(directory, "train", values, {"training": config.seed})
-    run.add_input("dataset", films.dataset.hash)
+    for name, digest in inputs.items():
+        run.add_input(name, digest)
     run.content["results"]["dataset_directory"] = str(films.dataset.directory.resolve())
+    if "name" in films.split:
+        run.content["results"]["split_name"] = films.split["name"]
     run.save()
     write_json(directory / "config.json", values)
-    rows = [f"{s.path},train" for s in films.training] + [f"{s.path},validation" for s in films.validation]
-    write_text(directory / "split.csv", "\n".join(["path,part", *rows, ""]))
     packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()})
     write_text(directory / "environment.txt", "\n".join([*packages, ""]))
     return run
-
-
-def _is_finished(directory: Path, config: TrainConfig) -> bool:
-    """Whether ``directory`` holds the finished run of ``config``."""
-    if not (directory / "config.json").exists():
-        return False
-    if TrainConfig(**read_json(directory / "config.json")) != config:
-        raise ConfigError(
-            "the folder holds a run with another configuration",
-            where=directory,
-            remedy="choose another folder with -o, or resume with --resume",
-        )
-    return read_json(directory / "run.json")["outcome"] == "done"
 
 
 def _targets(samples: tuple[Sample, ...], task: Task) -> Any:
