@@ -1,8 +1,7 @@
 """What networks learn from phantoms: convolutions help, and heat maps lie where the lesions are.
 
-One small network is trained for about twenty seconds, on films whose lesions are drawn at three times the
-usual contrast; its maps have 12 x 12 cells. Energy is the share of a heat map's sum, chance the share of the
-film's area, both averaged over the films.
+Energy is the share of a heat map's sum, chance the share of the film's area, both averaged over films and
+then over the two kinds of lesions. A map has 12 x 12 cells.
 """
 
 import numpy as np
@@ -27,14 +26,15 @@ SIDE, CELL = 96, 8
 class Answers:
     """What a network, trained on the rest, says of the test films; nothing is augmented."""
 
-    def __init__(self, dataset, directory, **changes):
+    def __init__(self, dataset, directory, *, explain=False, **changes):
         recipe = {
             "task": "binary", "batch_size": 32, "learning_rate": 3e-3, "weight_decay": 0.05, "patience": 99,
             "schedule": "one-cycle", "augmentation": {"enabled": False}, "seed": 0,
         }  # fmt: skip
         bundle = train(training_set(dataset), small_run(**{**recipe, **changes}), directory)
         self.films = Split.load(split_file(dataset.directory)).samples(dataset, "test")
-        self.examinations = [ps.examine(dataset.file(film), bundle, force=True) for film in self.films]
+        files = [dataset.file(film) for film in self.films]
+        self.examinations = [ps.examine(file, bundle, force=True, explain=explain) for file in files]
 
     def auc(self):
         ill = [film.label is not Label.NORMAL for film in self.films]
@@ -59,13 +59,12 @@ def draw(folder, count, side, test_share, phantom):
 
 
 def test_a_network_without_convolutions_does_worse(tmp_path):
-    """Measured on 150 films: AUC 0.935 against 0.836, the better of three learning rates for the MLP."""
-    films = draw(tmp_path, 500, 48, 0.3, PhantomConfig(lesion_strength=1.5))
-    convolutions = Answers(films, tmp_path / "cnn", network="cnn-9", size=48, epochs=8, ema_decay=None).auc()
+    """Measured on 135 films: AUC 0.97 against 0.84."""
+    films = draw(tmp_path, 450, 48, 0.3, PhantomConfig(lesion_strength=1.5))
+    convolutions = Answers(films, tmp_path / "cnn", network="cnn-9", size=48, epochs=7, ema_decay=None).auc()
     dense = Answers(
         films, tmp_path / "mlp", network="mlp", size=48, epochs=15, ema_decay=None, learning_rate=3e-4
     ).auc()
-    print(convolutions, dense)
     assert convolutions > 0.88
     assert dense < convolutions - 0.05
 
@@ -74,12 +73,13 @@ def test_a_network_without_convolutions_does_worse(tmp_path):
 def lesions(tmp_path_factory):
     """Lesions at three times the usual contrast, close to the film's frame, without burned-in letters."""
     phantom = PhantomConfig(lesion_strength=3.0, scale_range=(1.25, 1.32), shift=0.03, markers=False)
-    return draw(tmp_path_factory.mktemp("lesions"), 280, SIDE, 0.2, phantom)
+    return draw(tmp_path_factory.mktemp("lesions"), 340, SIDE, 0.2, phantom)
 
 
 @pytest.fixture(scope="module")
 def answers(lesions, tmp_path_factory):
-    return Answers(lesions, tmp_path_factory.mktemp("run"), network="cnn-9", size=SIDE, epochs=7)
+    folder = tmp_path_factory.mktemp("run")
+    return Answers(lesions, folder, explain=True, network="cnn-9", size=SIDE, epochs=6, ema_decay=None)
 
 
 def measure(answers, dataset, label):
@@ -96,18 +96,26 @@ def measure(answers, dataset, label):
     return np.mean(values, axis=0)
 
 
-@pytest.mark.parametrize(
-    ("label", "times_chance"), [(Label.BACTERIAL, 2.5), (Label.VIRAL, 1.3)], ids=["bacterial", "viral"]
-)
-def test_most_of_a_heat_map_lies_in_the_lesion_or_a_cell_from_it(answers, lesions, label, times_chance):
-    energy, chance, near, near_chance, hits = measure(answers, lesions, label)
-    print(label, energy, chance, near, near_chance, hits)
-    assert near > 0.5
-    assert energy > times_chance * chance
-    assert hits > times_chance * chance
+def test_most_of_a_heat_map_lies_in_the_lesion_or_a_cell_from_it(answers, lesions):
+    """Measured on 44 films: 66 % there (chance 30 %), 36 % inside (14 %), and 68 % of the peaks inside.
+
+    The lesions are as small as two cells and every cell sees 68 pixels, so much lies beside the outline.
+    """
+    bacterial, viral = (measure(answers, lesions, label) for label in (Label.BACTERIAL, Label.VIRAL))
+    energy, chance, near, near_chance, hits = (bacterial + viral) / 2
+    assert near > 0.55
+    assert near > 1.7 * near_chance
+    assert energy > 2 * chance
+    assert hits > 0.5
+    # One lobe, 4 % of the film, against most of both lungs, 23 %.
+    assert bacterial[0] > 3 * bacterial[1]
+    assert viral[0] > 1.6 * viral[1]
 
 
 def test_a_normal_film_stays_darker(answers):
-    peak = {label: np.mean([heat.max() for _, heat in answers.of(label)]) for label in Label if label is not Label.PNEUMONIA}
-    print(peak, answers.auc())
-    assert peak[Label.NORMAL] < 0.6 * min(peak[Label.BACTERIAL], peak[Label.VIRAL])
+    """Measured: mean peak 0.54 against 0.97 and 1.00."""
+    normal, bacterial, viral = (
+        np.mean([heat.max() for _, heat in answers.of(label)])
+        for label in (Label.NORMAL, Label.BACTERIAL, Label.VIRAL)
+    )
+    assert normal < 0.75 * min(bacterial, viral)

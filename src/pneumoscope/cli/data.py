@@ -143,7 +143,7 @@ def audit_films(
         print_json(audit)
         return
     print_audit(opened, audit)
-    console().print(f"\nPage: {page}\nJSON: {page.with_suffix('.json')}", markup=False, soft_wrap=True)
+    console().print(f"\nPage: {page}\nJSON: {page.with_suffix('.json')}")
     print_next(f"pneumoscope data split {opened.directory}", f"pneumoscope train {opened.directory}")
 
 

@@ -80,12 +80,12 @@ def print_dataset(dataset: Dataset) -> None:
             f"\nFiles not used: {len(dataset.problems)}, listed in {dataset.directory / 'problems.csv'}"
         )
         for reason, count in reasons[:_SHOWN_REASONS]:
-            out.print(f"  {count:>6}  {reason}", markup=False)
+            out.print(f"  {count:>6}  {reason}")
         if len(reasons) > _SHOWN_REASONS:
             out.print(f"  and {len(reasons) - _SHOWN_REASONS} other reasons")
     for note in dataset.notes:
-        out.print(f"Note: {note}", markup=False)
-    out.print(f"\nData set: {dataset.directory}   films: {dataset.root}", markup=False, soft_wrap=True)
+        out.print(f"Note: {note}")
+    out.print(f"\nData set: {dataset.directory}   films: {dataset.root}")
 
 
 def print_audit(dataset: Dataset, audit: Mapping[str, Any]) -> None:
@@ -106,14 +106,14 @@ def print_split(dataset: Dataset, split: Split) -> None:
     parts = {part: split.samples(dataset, part) for part in split.names}
     _print_counts(f"Split '{split.name}' ({split.method}, seed {split.seed})", "part", parts)
     for note in split.notes:
-        console().print(f"Note: {note}", markup=False)
+        console().print(f"Note: {note}")
 
 
 def print_next(*commands: str) -> None:
     """Say what can be done next."""
     console().print("\nNext:")
     for command in commands:
-        console().print(f"  {command}", markup=False, soft_wrap=True)
+        console().print(f"  {command}")
 
 
 def print_json(content: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ def evaluate(
     else:
         print_evaluation(document, source.name)
     _remark(document, len(source.problems), len(leaks))
-    notes().print(f"results: {directory / 'evaluation.html'}", soft_wrap=True)
+    notes().print(f"results: {directory / 'evaluation.html'}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +166,7 @@ def _score(job: _Job, directory: Path) -> dict[str, Any]:
 def _remark(document: Mapping[str, Any], problems: int, leaks: int) -> None:
     """What a reader of the figures must know besides them."""
     if leaks:
-        notes().print(
-            f"[bold red]CONTAMINATED[/]: the bundle has seen {leaks} of these films or their patients"
-        )
+        notes().print(f"CONTAMINATED: the bundle has seen {leaks} of these films or their patients")
     if document["scorings"] > 1:
         notes().print(
             f"this bundle has now been scored {document['scorings']} times on these films; "

@@ -33,6 +33,6 @@ def register(app: typer.Typer) -> None:
 
         with progress_bar("drawing the worst mistakes") as progress:
             page = write_run_report(run, pdf=pdf, file=output, progress=progress)
-        console().print(f"report: {page}", soft_wrap=True)
+        console().print(f"report: {page}")
         if pdf:
-            console().print(f"PDF: {page.with_suffix('.pdf')}", soft_wrap=True)
+            console().print(f"PDF: {page.with_suffix('.pdf')}")

@@ -26,7 +26,7 @@ def console() -> Console:
     """The console of results (standard output)."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 @cache
@@ -34,7 +34,7 @@ def notes() -> Console:
     """The console of everything else (standard error)."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_error(error: PneumoscopeError) -> None:
