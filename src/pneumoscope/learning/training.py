@@ -153,8 +153,7 @@ def train(
             _tell(listener, f"building {config.network}")
             network, initial_weights = build_network(config, lambda message: _tell(listener, message))
         with run.stage("fit"):
-            weights = _class_weights(training.targets, config)
-            _fit(network, config, (training, validation), weights, directory, listener)
+            _fit(network, config, (training, validation), directory, listener)
         with run.stage("package"):
             _tell(listener, "writing the bundle")
             provenance = Provenance(films.training, films.validation, _facts(films), initial_weights)
@@ -192,8 +191,8 @@ def _targets(samples: tuple[Sample, ...], task: Task) -> Any:
 
 
 def _class_weights(targets: Any, config: TrainConfig) -> Tensor | None:
-    """(K,) weights that make all classes count the same, N / (K n_k); None without balancing."""
-    if config.imbalance == "none":
+    """(K,) weights that make all classes count the same in the loss, N / (K n_k); None without."""
+    if config.imbalance != "weighted-loss":
         return None
     counts = np.bincount(targets, minlength=len(config.task.classes))
     return torch.from_numpy(len(targets) / (len(counts) * counts)).float()
@@ -203,7 +202,6 @@ def _fit(
     network: Network,
     config: TrainConfig,
     films: tuple[Films, Films],
-    weights: Tensor | None,
     directory: Path,
     listener: TrainingListener | None,
 ) -> None:
@@ -214,12 +212,8 @@ def _fit(
     loaders = _feature_loaders if config.stage == "frozen" else _film_loaders
     _tell(listener, f"training on {len(training)} films, validating on {len(validation)}")
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
-    module = FilmClassifier(
-        network,
-        config,
-        weights if config.imbalance == "weighted-loss" else None,
-        StepPlan(len(order), config.epochs),
-    )
+    weights = _class_weights(training.targets, config)
+    module = FilmClassifier(network, config, weights, StepPlan(len(order), config.epochs))
     fit(module, loaders(network, config, films, order), directory, listener)
 
 
