@@ -8,7 +8,8 @@ import pytest
 
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.records import Label, Sample
-from pneumoscope.data.dataset import Dataset, Problem, locate, open_or_import
+from pneumoscope.data.dataset import Dataset, Problem, locate
+from pneumoscope.data.importers import open_or_import
 from tests.data.films import dataset_of, write_kaggle
 
 FILM = Sample(

@@ -270,7 +270,8 @@ def draw_phantoms(
 
 def _open(path: Path) -> Dataset:
     """The data set at ``path``; a folder of films is imported into ``datasets/`` first."""
-    from pneumoscope.data.dataset import Dataset, open_or_import
+    from pneumoscope.data.dataset import Dataset
+    from pneumoscope.data.importers import open_or_import
 
     if (path / "dataset.json").is_file():
         return Dataset.open(path)

@@ -68,7 +68,7 @@ def evaluate(
     """Score a bundle: every figure with its count and its 95 % interval."""
     from pneumoscope.cli.evaluate_output import print_evaluation
     from pneumoscope.core.config import load_config
-    from pneumoscope.data.dataset import open_or_import
+    from pneumoscope.data.importers import open_or_import
     from pneumoscope.evaluation.evaluate import EvaluationConfig
     from pneumoscope.evaluation.leakage import check_leakage, leakage_error
     from pneumoscope.evaluation.scoring import choose_films

@@ -125,7 +125,7 @@ def _default_directory(network: str) -> Path:
 def _run(
     source: Path, config: TrainConfig, directory: Path, split_name: str, folds: int | None
 ) -> dict[str, Any]:
-    from pneumoscope.data.dataset import open_or_import
+    from pneumoscope.data.importers import open_or_import
     from pneumoscope.learning.cross_validation import cross_validate
     from pneumoscope.learning.training import train as train_network
     from pneumoscope.learning.training import training_set

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from pneumoscope.core.errors import DatasetError
-from pneumoscope.core.files import read_json, sha256_bytes, write_json, write_text
-from pneumoscope.core.records import Label, Progress, Sample
+from pneumoscope.core.files import read_json, write_json, write_text
+from pneumoscope.core.records import Label, Sample
 
-__all__ = ["Dataset", "Header", "Problem", "locate", "open_or_import", "read_header", "write_header"]
+__all__ = ["Dataset", "Header", "Problem", "locate", "read_header", "write_header"]
 
 SCHEMA_VERSION = 1
 _COLUMNS = tuple(column.name for column in fields(Sample))
@@ -138,31 +138,6 @@ class Dataset:
             notes=tuple(header.get("notes", ())),
             source=locate(directory, header["source"]),
         )
-
-
-def open_or_import(
-    path: Path, *, workspace: Path = Path("datasets"), progress: Progress | None = None
-) -> Dataset:
-    """Open a data-set directory, or import anything else into ``workspace/<name>-<8 hex of its path>``.
-
-    Args:
-        path: a data-set directory, a folder of films, a table or an ``.npz`` file.
-        workspace: where imported data sets go; an earlier import of the same path is used again.
-        progress: called while films are decoded.
-
-    Raises:
-        DatasetError: nothing usable is there.
-    """
-    path = Path(path)
-    if (path / "dataset.json").is_file():
-        return Dataset.open(path)
-    from pneumoscope.data.importers import import_dataset
-
-    resolved = path.resolve()
-    directory = Path(workspace) / f"{resolved.stem}-{sha256_bytes(str(resolved).encode())[:8]}"
-    if (directory / "dataset.json").is_file() and read_header(directory).get("complete"):
-        return Dataset.open(directory)
-    return import_dataset(path, directory, progress=progress)
 
 
 def read_header(directory: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pneumoscope.core.errors import ConfigError, DatasetError
+from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.records import Preprocessing, Progress, Sample
 from pneumoscope.data import film_tables, import_folders, import_npz, import_tables
 from pneumoscope.data.cache import CacheWriter, cache_directory
@@ -25,7 +26,7 @@ from pneumoscope.data.decoding import DecodedFilm, FilmFacts, decode_films
 from pneumoscope.data.listing import Candidate, ImportOptions, Listing
 from pneumoscope.data.patients import guangzhou_patient
 
-__all__ = ["LAYOUTS", "ImportOptions", "detect_layout", "import_dataset"]
+__all__ = ["LAYOUTS", "ImportOptions", "detect_layout", "import_dataset", "open_or_import"]
 
 Reader = Callable[[Path, Path, ImportOptions], Listing]
 
@@ -92,6 +93,29 @@ def import_dataset(
     )
     dataset.save()
     return dataset
+
+
+def open_or_import(
+    path: Path, *, workspace: Path = Path("datasets"), progress: Progress | None = None
+) -> Dataset:
+    """Open a data-set directory, or import anything else into ``workspace/<name>-<8 hex of its path>``.
+
+    Args:
+        path: a data-set directory, a folder of films, a table or an ``.npz`` file.
+        workspace: where imported data sets go; an earlier import of the same path is used again.
+        progress: called while films are decoded.
+
+    Raises:
+        DatasetError: nothing usable is there.
+    """
+    path = Path(path)
+    if (path / "dataset.json").is_file():
+        return Dataset.open(path)
+    resolved = path.resolve()
+    directory = Path(workspace) / f"{resolved.stem}-{sha256_bytes(str(resolved).encode())[:8]}"
+    if (directory / "dataset.json").is_file() and read_header(directory).get("complete"):
+        return Dataset.open(directory)
+    return import_dataset(path, directory, progress=progress)
 
 
 def detect_layout(source: Path, options: ImportOptions | None = None) -> str:

@@ -3,7 +3,7 @@
 The known architectures are built from the configuration values written here, so no network is needed; any
 other backbone comes from a local folder or the Hugging Face hub as ``hf:<name or folder>``.
 
-In: a :class:`~pneumoscope.learning.networks.NetworkConfig`. Out: a :class:`Backbone` whose last feature map
+In: a :class:`~pneumoscope.learning.network.NetworkConfig`. Out: a :class:`Backbone` whose last feature map
 feeds a pooled linear head, so that class activation maps exist.
 """
 
@@ -27,7 +27,7 @@ from transformers.models.mobilenet_v2.modeling_mobilenet_v2 import MobileNetV2Co
 
 from pneumoscope.core.errors import ConfigError, DownloadError
 from pneumoscope.core.files import read_json
-from pneumoscope.learning.networks import (
+from pneumoscope.learning.network import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ColourInput,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.files import atomic_path
-from pneumoscope.learning.networks import Network
+from pneumoscope.learning.network import Network
 
 __all__ = ["export_onnx"]
 

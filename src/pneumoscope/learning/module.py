@@ -1,6 +1,6 @@
 """The Lightning module: loss, optimiser, schedule and validation figures of one network.
 
-In: a :class:`~pneumoscope.learning.networks.Network` and its configuration. Out: logged losses and the
+In: a :class:`~pneumoscope.learning.network.Network` and its configuration. Out: logged losses and the
 validation figures that early stopping and the learning curves use.
 """
 
@@ -21,7 +21,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR
 
 from pneumoscope.learning.config import TrainConfig
-from pneumoscope.learning.networks import Network
+from pneumoscope.learning.network import Network
 from pneumoscope.learning.staging import parameter_groups, set_trainable
 
 __all__ = ["FilmClassifier", "StepPlan", "learning_rate_factor"]

@@ -29,7 +29,7 @@ from pneumoscope.inference.prediction import calibrated_probabilities
 from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.export import export_onnx
 from pneumoscope.learning.films import Films, plain_batches
-from pneumoscope.learning.networks import Network
+from pneumoscope.learning.network import Network
 
 __all__ = ["Provenance", "Scan", "package", "scan"]
 

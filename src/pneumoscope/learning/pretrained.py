@@ -22,7 +22,7 @@ from transformers.utils import logging
 from pneumoscope.core.errors import InputError, UnreadableFileError
 from pneumoscope.core.files import sha256_file, write_bytes
 from pneumoscope.learning.backbones import Backbone, fetch_published
-from pneumoscope.learning.networks import Network
+from pneumoscope.learning.network import Network
 
 __all__ = ["PUBLISHED", "PretrainedReport", "load_pretrained", "save_weights"]
 

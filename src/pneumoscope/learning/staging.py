@@ -1,6 +1,6 @@
 """What is trained, and how fast: frozen blocks, layer-wise learning rates, features computed once.
 
-In: a :class:`~pneumoscope.learning.networks.Network`, whose ``blocks()`` run from the input to the head.
+In: a :class:`~pneumoscope.learning.network.Network`, whose ``blocks()`` run from the input to the head.
 Out: parameter groups for an optimiser, a network with frozen blocks, or its features.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.records import Progress
-from pneumoscope.learning.networks import Network
+from pneumoscope.learning.network import Network
 
 __all__ = ["compute_features", "parameter_groups", "set_trainable"]
 
