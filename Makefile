@@ -27,7 +27,7 @@ tests: $(INSTALLED) system
 	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 benchmarks: $(INSTALLED)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 # Pango and HarfBuzz draw the PDF reports; without them everything but --pdf works.
 system:
