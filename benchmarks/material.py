@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.measuring import answered, measure, module_command
 
-__all__ = ["Material", "find_bundle", "find_films"]
+__all__ = ["Material", "find_bundle", "find_films", "find_twin"]
 
 DATA_VARIABLE = "PNEUMOSCOPE_DATA"
 SIZE = 224
@@ -61,6 +61,12 @@ def find_bundle(workspace: Path) -> str:
     return str(
         measure(module_command("benchmarks.material", "bundle", workspace=str(workspace))).values["bundle"]
     )
+
+
+def find_twin(bundle: str, workspace: Path) -> str:
+    """``reference-int8`` where the package ships it, else ``bundle`` quantised with random films."""
+    command = module_command("benchmarks.material", "twin", bundle=bundle, workspace=str(workspace))
+    return str(measure(command).values["bundle"])
 
 
 def prepare_films(kind: str, count: int, workspace: str) -> dict[str, Any]:
@@ -122,6 +128,25 @@ def prepare_bundle(workspace: str) -> dict[str, Any]:
     return {"bundle": str(_untrained_bundle(Path(workspace)))}
 
 
+def prepare_twin(bundle: str, workspace: str) -> dict[str, Any]:
+    """Name of the 8-bit bundle, or directory of one made with random films: its speed is the same."""
+    from pneumoscope.inference.bundle import load_bundle, shipped_bundles, write_bundle
+
+    if bundle == "reference" and "reference-int8" in shipped_bundles():
+        return {"bundle": "reference-int8"}
+    import numpy as np
+
+    from pneumoscope.learning.quantisation import quantise_model
+
+    source = load_bundle(bundle)
+    size = source.preprocessing.size
+    films = np.random.default_rng(0).random((4, 1, size, size), np.float32)
+    model = Path(workspace) / "twin.onnx"
+    quantise_model(source.directory / "model.onnx", [films], model)
+    document = {**source.document, "name": "untrained-int8"}
+    return {"bundle": str(write_bundle(Path(workspace) / "twin", model, document, source.arrays).directory)}
+
+
 def _untrained_bundle(workspace: Path) -> Path:
     import numpy as np
     import torch
@@ -167,4 +192,4 @@ def _untrained_bundle(workspace: Path) -> Path:
 
 
 if __name__ == "__main__":
-    answered({"films": prepare_films, "bundle": prepare_bundle})
+    answered({"films": prepare_films, "bundle": prepare_bundle, "twin": prepare_twin})

@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import bench_prediction, bench_step, bench_training, material, measuring
+from benchmarks import bench_network, bench_prediction, bench_step, bench_training, material, measuring
 from benchmarks.training_loops import train_as_pneumoscope, train_plainly
 
 from tests.films import write_film
-from tests.tiny_bundle import CELLS, write_tiny_bundle
+from tests.tiny_bundle import CELLS, SIZE, write_tiny_bundle
 
 
 def run_python(code, *arguments):
@@ -75,6 +76,34 @@ def test_the_cold_start_is_measured_from_outside(tmp_path):
 def test_a_training_step_is_measured(threads):
     result = bench_step.run_steps("cnn-small", channels_last=True, bfloat16=True, size=32)
     assert result["images_per_second"] > 0
+
+
+def test_every_side_of_a_network_pass_is_measured(tmp_path, monkeypatch, threads):
+    monkeypatch.setattr(bench_network, "SECONDS", 0.0)
+    network = {"name": "cnn-small", "parameters": 0, "feature_shape": [2, CELLS, CELLS]}
+    bundle = str(write_tiny_bundle(tmp_path / "tiny", network=network).directory)
+    twin = material.prepare_twin(bundle, str(tmp_path))["bundle"]
+    assert Path(twin) == tmp_path / "twin"
+    for name in (bundle, twin):
+        found = bench_network.time_bundle(name, 1, (1, 2))
+        assert list(found) == ["batch_1", "batch_2"]
+    facts = bench_network.describe(bundle)
+    assert facts == {"network": "cnn-small", "size": SIZE, "classes": 3}
+    assert bench_network.time_torch(**facts, threads=1, batches=(2,))["batch_2"] > 0
+
+
+def test_a_network_pass_is_compared_at_the_same_threads_and_batch():
+    times = {
+        ("VGG16, torch eager", 1): {"batch_1": 400.0, "batch_8": 300.0},
+        ("net, torch eager", 1): {"batch_1": 60.0, "batch_8": 40.0, "batch_32": 50.0},
+        ("reference", 1): {"batch_1": 10.0, "batch_8": 8.0, "batch_32": 10.0},
+    }
+    measured = {key: [measuring.Measurement(values, 1.0, 1.0)] for key, values in times.items()}
+    rows = bench_network.rows_of(measured, "net, torch eager")
+    assert rows[0] == ["VGG16, torch eager", "1", "400.00", "300.00", "", "", ""]
+    assert rows[2] == [
+        "reference", "1", "10.00", "8.00", "10.00", "6.0 / 5.0 / 5.0 (6)", "40.0 / 37.5 (40)"
+    ]  # fmt: skip
 
 
 def test_the_tables_name_the_goals():

@@ -71,10 +71,20 @@ def test_python_names_exist() -> None:
 def test_configuration_page_names_every_key() -> None:
     from pneumoscope.data.splits import SplitConfig
     from pneumoscope.evaluation.evaluate import EvaluationConfig
+    from pneumoscope.evaluation.stress_scores import StressConfig
     from pneumoscope.learning.config import AugmentationConfig, TrainConfig
+    from pneumoscope.learning.ladder_config import LadderConfig, RungTable
 
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    for config in (TrainConfig, AugmentationConfig, SplitConfig, EvaluationConfig):
+    for config in (
+        TrainConfig,
+        AugmentationConfig,
+        SplitConfig,
+        EvaluationConfig,
+        LadderConfig,
+        RungTable,
+        StressConfig,
+    ):
         missing = [key for key in config.model_fields if key not in text]
         assert missing == [], config.__name__
 

@@ -118,7 +118,7 @@ def test_an_option_that_is_no_pair_is_refused(run, text):
      ("unfreeze=[{epoch=0,blocks=1}]", [{"epoch": 0, "blocks": 1}])],
 )  # fmt: skip
 def test_values_of_options_are_toml_or_plain_words(text, value):
-    assert command._parse_options([text]) == {text.partition("=")[0]: value}
+    assert command.parse_options([text]) == {text.partition("=")[0]: value}
 
 
 def test_a_data_set_is_needed(run):
@@ -141,14 +141,14 @@ def test_a_folder_is_imported_on_the_way(run, asked, dataset):
 
 def stop_after(monkeypatch, step):
     """End the run like a kill would."""
-    real = command._TrainingDisplay.step
+    real = command.TrainingDisplay.step
 
     def stop(self, done, total, speed):
         real(self, done, total, speed)
         if done == step:
             raise Killed
 
-    monkeypatch.setattr(command._TrainingDisplay, "step", stop)
+    monkeypatch.setattr(command.TrainingDisplay, "step", stop)
 
 
 def test_a_stopped_run_goes_on_with_the_split_that_it_had(run, dataset, monkeypatch, tmp_path):

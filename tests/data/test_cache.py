@@ -110,3 +110,9 @@ def test_only_one_process_writes(tmp_path: Path) -> None:
 def test_no_cache(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no pixel cache"):
         PixelCache(tmp_path, SMALL)
+
+
+def test_a_finished_cache_is_read_while_another_process_holds_it(dataset: Dataset) -> None:
+    build_cache(dataset, SMALL)
+    with CacheWriter(cache_directory(dataset.directory, SMALL), SMALL):
+        assert len(build_cache(dataset, SMALL)) == 10

@@ -119,6 +119,68 @@ def test_shares_must_add_up() -> None:
         load_config(SplitConfig, overrides={"train": 0.7})
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(20, 60),
+    seed=st.integers(0, 1000),
+    link=st.tuples(st.integers(0, 19), st.integers(0, 19)),
+)
+def test_a_cluster_is_left_out_whole_and_no_patient_is_parted(
+    count: int, seed: int, link: tuple[int, int]
+) -> None:
+    samples = patients(count, seed, most=4)
+    rng = np.random.default_rng(seed)
+    # Patients 0 to 19 are spread evenly: every cluster has normal and pneumonia films whatever is linked.
+    own = {s.group_id: int(s.group_id[1:]) // 3 % 3 for s in samples}
+    clusters = {s.path: own[s.group_id] if rng.random() < 0.8 else int(rng.integers(3)) for s in samples}
+    duplicates = [DuplicateGroup("exact", tuple(f"{n}-0.png" for n in link))]
+    split = split_dataset(
+        dataset_of(samples), SplitConfig(method="leave-cluster-out"), duplicates, clusters=clusters
+    )
+    assert split.folds == ("fold-0", "fold-1", "fold-2")
+    by_group: dict[str, set[str]] = {}
+    for s in samples:
+        part = split.parts[s.path]
+        if part != "aside":
+            assert part == f"fold-{clusters[s.path]}"
+            by_group.setdefault(s.group_id, set()).add(part)
+    assert all(len(parts) == 1 for parts in by_group.values())
+    assert len({split.parts[path] for path in duplicates[0].paths} - {"aside"}) <= 1
+    assert f"{Counter(split.parts.values())['aside']} films are set aside" in split.notes[1]
+
+
+def test_most_films_of_a_patient_decide_and_a_tie_goes_to_the_lower_cluster() -> None:
+    films = [(f"{label}-{cluster}", label, cluster) for label in LABELS for cluster in (0, 1)]
+    samples = [sample(f"{name}.png", name, label) for name, label, _ in films]
+    clusters = {f"{name}.png": cluster for name, _, cluster in films}
+    for path, group, cluster in (
+        ("a1", "a", 1),
+        ("a2", "a", 1),
+        ("a3", "a", 0),
+        ("b1", "b", 1),
+        ("b2", "b", 0),
+    ):
+        samples.append(sample(path, group))
+        clusters[path] = cluster
+    split = split_dataset(
+        dataset_of(tuple(samples)), SplitConfig(method="leave-cluster-out"), clusters=clusters, name="c"
+    )
+    assert {path: split.parts[path] for path in ("a1", "a2", "a3", "b1", "b2")} == {
+        "a1": "fold-1", "a2": "fold-1", "a3": "aside", "b1": "aside", "b2": "fold-0",
+    }  # fmt: skip
+    assert split.names == ("fold-0", "fold-1", "aside")
+
+
+def test_a_cluster_of_one_class_cannot_be_left_out() -> None:
+    samples = patients(12, most=1)
+    clusters = {s.path: int(s.label is Label.NORMAL) for s in samples}
+    config = SplitConfig(method="leave-cluster-out")
+    with pytest.raises(DatasetError, match="cluster 0 of 2 does not hold both"):
+        split_dataset(dataset_of(samples), config, clusters=clusters)
+    with pytest.raises(ConfigError, match="no clusters"):
+        split_dataset(dataset_of(samples), config)
+
+
 def publisher(train: int, val: int, test: int) -> tuple[Sample, ...]:
     counts = {"train": train, "val": val, "test": test}
     return tuple(

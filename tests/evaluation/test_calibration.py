@@ -61,6 +61,20 @@ def test_films_of_unknown_class_do_not_count() -> None:
     assert fit_calibration(more, np.append(targets, np.full(50, -1))) == fit_calibration(logits, targets)
 
 
+def test_a_film_of_weight_two_counts_as_two() -> None:
+    logits, targets = _drawn(400, 2.0)
+    targets = np.append(targets, -1)
+    logits = np.concatenate([logits, np.zeros((1, 3))])
+    weights = np.append(np.where(targets[:-1] == 1, 2.0, 1.0), 1.0)
+    weighted = fit_calibration(logits, targets, weights)
+    assert fit_calibration(logits, targets, 3 * weights)["temperature"] == pytest.approx(
+        weighted["temperature"], rel=1e-3
+    )
+    # The films of class 1 count twice, so its odds double.
+    shift = np.array(weighted["bias"]) - fit_calibration(logits, targets)["bias"]
+    assert shift[1] - shift[2] == pytest.approx(np.log(2), abs=0.05)
+
+
 @pytest.mark.parametrize("targets", [[], [0, 0, 0], [-1, -1, 1], [0, 1, 1]])
 def test_a_class_without_films_cannot_be_calibrated(targets: list[int]) -> None:
     with pytest.raises(InputError, match="cannot calibrate"):

@@ -163,7 +163,42 @@ def test_softening_takes_detail_from_some_films():
     soft = detail < 0.8
     assert 16 < soft.sum() < 48
     torch.testing.assert_close(detail[~soft], torch.ones(int((~soft).sum())), atol=1e-3, rtol=0)
-    assert changed(films, soften_probability=1.0).diff(dim=-1).abs().mean(dim=(1, 2, 3)).max() < 0.95
+    assert changed(films, soften_probability=1.0).diff(dim=-1).abs().mean(dim=(1, 2, 3)).median() < 0.6
+
+
+def test_a_film_takes_the_histogram_of_another():
+    dark = torch.arange(SIDE * SIDE).remainder(100).view(1, SIDE, SIDE)
+    films = torch.cat([dark, dark + 150]).to(torch.uint8)
+    seen = torch.stack([changed(films, seed, histogram_probability=1.0) for seed in range(40)])
+    means = seen.mean(dim=(2, 3, 4)) * 255
+    assert means[:, 0].min() == pytest.approx(49.2, abs=1), "its own film can be drawn"
+    assert means[:, 0].max() > 170, "the bright film's histogram, nearly in full"
+    assert means[:, 1].min() < 80
+    order = seen[:, 0, 0].flatten(1)[:, films[0].flatten().argsort(stable=True)]
+    assert (order.diff(dim=1) >= 0).all(), "grey levels keep their order"
+
+
+def test_a_tone_curve_rises_from_black_to_white():
+    ramp = torch.arange(256).repeat(64, 4).view(64, SIDE, SIDE).to(torch.uint8)
+    batch = changed(ramp, tone_probability=0.5).flatten(1)[:, :256]
+    straight = torch.linspace(0, 1, 256)
+    bent = (batch - straight).abs().amax(dim=1)
+    assert 16 < (bent > 0.01).sum() < 48
+    assert bent.max() > 0.1
+    assert (batch.diff(dim=1) >= 0).all()
+    torch.testing.assert_close(batch[:, [0, -1]], straight[[0, -1]].expand(64, 2), atol=1e-5, rtol=0)
+
+
+def test_some_films_get_sharper_and_some_softer():
+    edge = torch.full((64, SIDE, SIDE), 100, dtype=torch.uint8)
+    edge[:, :, SIDE // 2 :] = 150
+    batch = changed(edge, sharpness_probability=0.75)
+    step = batch[..., 16] - batch[..., 15]
+    height = step.mean(dim=(1, 2)) * 255
+    assert 4 < (height > 52).sum() < 44
+    assert 4 < (height < 48).sum() < 44
+    assert ((height - 50).abs() < 1e-3).sum() > 4
+    torch.testing.assert_close(batch[..., :8], to_unit(edge)[..., :8], atol=1e-5, rtol=0)
 
 
 def test_erasing_writes_one_grey_rectangle_of_at_most_its_area(films):
@@ -187,3 +222,18 @@ def test_blanked_borders_reach_no_further_than_their_width(films):
     assert batch[:, 0][touched].max() == 0
     for edge in (touched[:, 0], touched[:, -1], touched[:, :, 0], touched[:, :, -1]):
         assert edge.any()
+
+
+def test_a_chest_gets_other_surroundings():
+    films = torch.zeros(64, SIDE, SIDE, dtype=torch.uint8) + (torch.arange(64) * 4).view(64, 1, 1).to(
+        torch.uint8
+    )
+    batch, plain = changed(films, background_probability=0.5)[:, 0], to_unit(films)[:, 0]
+    outside = batch[:, 0, 0] != plain[:, 0, 0]
+    assert 16 < outside.sum() < 48
+    torch.testing.assert_close(batch[:, 12:20, 12:20], plain[:, 12:20, 12:20], atol=2e-3, rtol=0)
+    corners = torch.stack([batch[:, y, x] for y in (0, -1) for x in (0, -1)], dim=1)
+    torch.testing.assert_close(corners, corners[:, :1].expand(64, 4), atol=1e-2, rtol=0)
+    levels = (corners[outside, 0] * 255 / 4).remainder(1)
+    from_films = (torch.minimum(levels, 1 - levels) < 0.02).float().mean()
+    assert 0.4 < from_films < 0.95, "from other films, and plain grey in about three of ten"

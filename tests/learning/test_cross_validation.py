@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -10,9 +11,10 @@ from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.files import read_json
 from pneumoscope.core.records import Label
 from pneumoscope.data.dataset import Dataset
+from pneumoscope.data.splits import SplitConfig, split_dataset, split_file
 from pneumoscope.evaluation.predictions import read_predictions
 from pneumoscope.learning import cross_validation
-from pneumoscope.learning.cross_validation import cross_validate
+from pneumoscope.learning.cross_validation import cross_validate, split_folds
 
 from .phantoms import Listener, small_run
 
@@ -106,3 +108,34 @@ def test_a_folder_of_another_cross_validation_is_refused(finished, films, datase
     with pytest.raises(ConfigError, match="another kind"):
         cross_validate(films, CONFIG, directory / "fold-0", 2)
     assert (directory / "run.json").read_bytes() == before
+
+
+def test_the_parts_of_a_split_can_be_the_folds(dataset, tmp_path):
+    """Films that were set aside are neither trained on nor tested."""
+    order = sorted(dataset.samples, key=lambda film: film.group_id)
+    clusters = {film.path: number * 2 // len(order) for number, film in enumerate(order)}
+    mixed = next(one for one, other in pairwise(order) if one.group_id == other.group_id)
+    clusters[mixed.path] = 1 - clusters[mixed.path]
+    made = split_dataset(dataset, SplitConfig(method="leave-cluster-out"), clusters=clusters, name="clusters")
+    made.save(split_file(dataset.directory, "clusters"))
+    folds = split_folds(dataset, 2, "clusters")
+    assert folds.protocol == "2-fold cross-validation over the split 'clusters' (leave-cluster-out)"
+    evaluation = cross_validate(dataset, CONFIG, tmp_path / "cv", folds)
+    assert evaluation["protocol"] == folds.protocol
+    aside = {path for path, part in made.parts.items() if part == "aside"}
+    assert aside
+    assert evaluation["n"] == len(dataset.samples) - len(aside)
+    for fold in (0, 1):
+        seen = parts_of(tmp_path / "cv" / f"fold-{fold}")
+        tested = read_predictions(tmp_path / "cv" / f"fold-{fold}" / "predictions" / "test.csv").paths
+        assert {made.parts[path] for path in seen} == {f"fold-{1 - fold}"}
+        assert {made.parts[path] for path in tested} == {f"fold-{fold}"}
+    with pytest.raises(ConfigError, match="over the split 'clusters'"):
+        cross_validate(dataset, CONFIG, tmp_path / "cv", 2)
+    replace(made, parts={**made.parts, next(iter(aside)): "fold-0"}).save(
+        split_file(dataset.directory, "clusters")
+    )
+    with pytest.raises(ConfigError, match="over an earlier split 'clusters'"):
+        cross_validate(dataset, CONFIG, tmp_path / "cv", split_folds(dataset, 2, "clusters"))
+    with pytest.raises(ConfigError, match="3 folds"):
+        split_folds(dataset, 3, "clusters")

@@ -1,6 +1,8 @@
 """The loop: what it writes, when it stops, and that a stopped run ends as an unbroken one does."""
 
 import csv
+import os
+import signal
 import warnings
 
 import numpy as np
@@ -107,6 +109,20 @@ def test_a_stopped_run_ends_as_an_unbroken_one_does(unbroken, tmp_path, moment):
     assert listener.steps[-1] == (12, 12)
 
 
+def test_an_interruption_reaches_the_caller_and_the_run_goes_on(unbroken, tmp_path):
+    class Interrupting(Listener):
+        def step(self, done, total, images_per_second):
+            super().step(done, total, images_per_second)
+            if done == 8:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Interrupting())
+    assert signal.getsignal(signal.SIGINT) is before, "the next interruption counts too"
+    assert same_weights(run(tmp_path), unbroken[1])
+
+
 def test_a_run_that_was_fitted_is_not_trained_again(unbroken, tmp_path):
     first = run(tmp_path)
     listener = Listener()
@@ -156,6 +172,7 @@ def test_without_an_average_the_last_step_counts(tmp_path):
     plain = run(tmp_path / "plain", ema_decay=None)
     averaged = run(tmp_path / "averaged", ema_decay=0.9)
     assert not same_weights(plain, averaged)
+    assert same_weights(plain, run(tmp_path / "none", ema_decay=0.0)), "0 is how TOML says none"
 
 
 def test_the_average_rises_up_to_its_decay():
@@ -167,6 +184,16 @@ def test_the_average_rises_up_to_its_decay():
     assert count.item() == 9, "counters are copied"
     update([mean], [torch.tensor([0.0])], 1000)
     assert mean.item() == pytest.approx(0.5 * 1.9)
+
+
+def test_the_last_weights_are_kept_where_asked_for(unbroken, tmp_path):
+    """The same run, whose best epoch was not its last, ends with other weights."""
+    directory, best, _ = unbroken
+    losses = [float(row["validation_loss"]) for row in history(directory)]
+    module = run(tmp_path, checkpoint="last")
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert same_weights(module, best) == (losses.index(min(losses)) == len(losses) - 1)
 
 
 @pytest.mark.parametrize(

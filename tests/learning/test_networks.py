@@ -89,3 +89,15 @@ def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError) as caught:
         create_network(Config(name="lenet"))
     assert all(name in str(caught.value) for name in NETWORKS)
+
+
+@pytest.mark.parametrize("name", [*OWN, "vgg16"])
+def test_hidden_dense_layers_come_before_the_output(name):
+    plain = create_network(Config(name=name, size=32, dense_layers=(6,)))
+    deep = create_network(Config(name=name, size=32, dense_layers=(6, 5, 4, 3))).eval()
+    assert weight_layers(deep.head) == 5, "five dense layers are four hidden ones and the output"
+    assert weight_layers(deep) == weight_layers(plain) + 3
+    logits, features = deep(torch.rand(2, 1, 32, 32))
+    assert logits.shape == (2, 3)
+    torch.testing.assert_close(deep.classify(features), logits)
+    assert deep.head_weight() is None, "a head that is not linear gives no class-activation map"

@@ -86,9 +86,12 @@ def test_a_step_changes_only_what_is_trained(network):
     assert changed == {name for name in before if name.startswith(("head.", "groups.3.1."))}
 
 
-@pytest.mark.parametrize(("name", "shape"), [("cnn-9", (5, 256, 1, 1)), ("cnn-small", (5, 32, 8, 8))])
-def test_features_computed_once_give_the_same_logits(name, shape):
-    network = create_network(NetworkConfig(name=name))
+@pytest.mark.parametrize(
+    ("name", "layers", "shape"),
+    [("cnn-9", (), (5, 256, 1, 1)), ("cnn-9", (8,), (5, 256, 1, 1)), ("cnn-small", (), (5, 32, 8, 8))],
+)
+def test_features_computed_once_give_the_same_logits(name, layers, shape):
+    network = create_network(NetworkConfig(name=name, dense_layers=layers))
     films = torch.rand(5, 1, 32, 32)
     seen = []
     features = compute_features(

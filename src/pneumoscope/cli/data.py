@@ -1,4 +1,4 @@
-"""``pneumoscope data``: import, audit, split, export, download, phantoms.
+"""``pneumoscope data``: import, audit, clusters, split, export, download, phantoms.
 
 In: folders, tables and archives of films. Out: data sets on disk, and a summary of each step for people
 (tables) or for machines (``--json``).
@@ -8,26 +8,23 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from pneumoscope.cli.data_opening import clusters_of, duplicates_of, open_dataset, split_of
 from pneumoscope.cli.data_summaries import (
     dataset_summary,
     duplicates_summary,
     print_audit,
+    print_clusters,
     print_dataset,
     print_json,
     print_next,
     print_split,
     split_summary,
 )
-from pneumoscope.cli.terminal import console, notes, progress_bar
-
-if TYPE_CHECKING:
-    from pneumoscope.data.dataset import Dataset
-    from pneumoscope.data.duplicates import DuplicateGroup
-    from pneumoscope.data.splits import Split
+from pneumoscope.cli.terminal import console, progress_bar
 
 __all__ = ["app"]
 
@@ -65,6 +62,7 @@ class SplitMethod(StrEnum):
     FRACTIONS = "fractions"
     K_FOLD = "k-fold"
     PUBLISHER = "publisher"
+    LEAVE_CLUSTER_OUT = "leave-cluster-out"
 
 
 DatasetArgument = Annotated[
@@ -133,7 +131,7 @@ def audit_films(
     from pneumoscope.data.splits import Split, split_file
     from pneumoscope.reporting.audit_page import write_audit_page
 
-    opened = _open(dataset)
+    opened = open_dataset(dataset)
     parts = Split.load(split_file(opened.directory, split)) if split else None
     with progress_bar("Auditing") as progress:
         audit = run_audit(opened, split=parts, seed=seed, progress=progress)
@@ -154,7 +152,12 @@ def split_films(
     train: Annotated[float | None, typer.Option(help="Share of train (default: 0.8).")] = None,
     validation: Annotated[float | None, typer.Option(help="Share of validation (default: 0.1).")] = None,
     test: Annotated[float | None, typer.Option(help="Share of test (default: 0.1).")] = None,
-    folds: Annotated[int | None, typer.Option(help="Parts of k-fold (default: 5).")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Parts of k-fold (default: 5); clusters to leave out (default: as they stand apart)."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random (default: 0).")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with the same keys.")] = None,
     name: Annotated[str, typer.Option(help="Name of the split.")] = "default",
@@ -173,10 +176,11 @@ def split_films(
         "seed": seed,
     }
     settings = load_config(SplitConfig, config, wanted)
-    opened = _open(dataset)
+    opened = open_dataset(dataset)
     file = split_file(opened.directory, name)
-    duplicates = _duplicates_of(opened)
-    split = split_dataset(opened, settings, duplicates, name=name)
+    duplicates = duplicates_of(opened)
+    clusters = clusters_of(opened, settings) if settings.method == "leave-cluster-out" else None
+    split = split_dataset(opened, settings, duplicates, name=name, clusters=clusters)
     split.save(file)
     if json:
         print_json(
@@ -187,6 +191,33 @@ def split_films(
     console().print(f"Groups of duplicates kept together: {len(duplicates)}")
     console().print(f"Written to {file}")
     print_next(f"pneumoscope train {opened.directory}")
+
+
+@app.command("clusters")
+def cluster_films(
+    dataset: DatasetArgument,
+    count: Annotated[
+        int | None, typer.Option(min=2, help="Clusters; when not given, as many as stand apart best.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of k-means and of the folds of the AUC.")] = 0,
+    json: Json = False,
+) -> None:
+    """Find films that were taken and processed alike, and whether that alone gives the class away."""
+    from pneumoscope.data.acquisition import cluster_dataset, describe_clusters
+    from pneumoscope.reporting.acquisition_page import write_acquisition
+
+    opened = open_dataset(dataset)
+    with progress_bar("Measuring films") as progress:
+        clusters, cache = cluster_dataset(opened, count, seed=seed, progress=progress)
+    found = describe_clusters(opened, clusters, seed=seed)
+    folder = opened.directory / "acquisition"
+    page = write_acquisition(found, opened, clusters, cache, folder)
+    if json:
+        print_json(found)
+        return
+    print_clusters(found)
+    console().print(f"\nPage: {page}\nClusters: {folder / 'clusters.csv'}")
+    print_next(f"pneumoscope data split {opened.directory} --method leave-cluster-out --name clusters")
 
 
 @app.command("export")
@@ -204,8 +235,8 @@ def export_films(
     """Write a data set per part, as arrays or as train / val / test class folders."""
     from pneumoscope.data.export import export_folders, export_npz
 
-    opened = _open(dataset)
-    parts = _split_of(opened, split)
+    opened = open_dataset(dataset)
+    parts = split_of(opened, split)
     with progress_bar("Writing films") as progress:
         if format is ExportFormat.NPZ:
             written = export_npz(opened, parts, output, size=size, progress=progress)
@@ -266,39 +297,3 @@ def draw_phantoms(
         return
     console().print(f"{count} phantoms in {folder}")
     print_next(f"pneumoscope data import {folder} -o {folder.with_name(folder.name + '-dataset')}")
-
-
-def _open(path: Path) -> Dataset:
-    """The data set at ``path``; a folder of films is imported into ``datasets/`` first."""
-    from pneumoscope.data.dataset import Dataset
-    from pneumoscope.data.importers import open_or_import
-
-    if (path / "dataset.json").is_file():
-        return Dataset.open(path)
-    with progress_bar("Opening films") as progress:
-        dataset = open_or_import(path, progress=progress)
-    notes().print(f"Using the data set {dataset.directory}")
-    return dataset
-
-
-def _duplicates_of(dataset: Dataset) -> tuple[DuplicateGroup, ...]:
-    """Groups of duplicates, stored or found now."""
-    from pneumoscope.data.duplicates import find_duplicates, load_duplicates
-
-    stored = load_duplicates(dataset)
-    if stored is not None:
-        return stored
-    with progress_bar("Looking for duplicates") as progress:
-        return find_duplicates(dataset, progress=progress)
-
-
-def _split_of(dataset: Dataset, name: str) -> Split:
-    """The split ``name``; the default one is made when it is not there."""
-    from pneumoscope.data.splits import Split, SplitConfig, split_dataset, split_file
-
-    file = split_file(dataset.directory, name)
-    if name != "default" or file.exists():
-        return Split.load(file)
-    split = split_dataset(dataset, SplitConfig(), _duplicates_of(dataset), name=name)
-    split.save(file)
-    return split

@@ -22,6 +22,7 @@ __all__ = [
     "dataset_summary",
     "duplicates_summary",
     "print_audit",
+    "print_clusters",
     "print_dataset",
     "print_json",
     "print_next",
@@ -99,6 +100,29 @@ def print_audit(dataset: Dataset, audit: Mapping[str, Any]) -> None:
         style = _SEVERITY_STYLES.get(finding["severity"], "")
         findings.add_row(Text(finding["severity"], style), Text(finding["text"]))
     console().print(findings if audit["findings"] else "Nothing to warn of.")
+
+
+def print_clusters(found: Mapping[str, Any]) -> None:
+    """Films and classes per cluster, what sets each apart, and how well acquisition tells the class."""
+    from rich.table import Table
+
+    from pneumoscope.data.acquisition import SOURCES
+
+    table = Table("cluster", "films", "classes", "what sets it apart (median here, elsewhere)")
+    for item in found["clusters"]:
+        classes = ", ".join(
+            f"{label} {count:,} ({count / item['films']:.0%})" for label, count in item["classes"].items()
+        )
+        telling = "; ".join(
+            f"{one['title']} {one['here']:.3g}, {one['elsewhere']:.3g}" for one in item["telling"][:3]
+        )
+        table.add_row(str(item["cluster"]), f"{item['films']:,}", classes, telling)
+    console().print(table)
+    for name, score in found["auc"].items():
+        console().print(
+            f"pneumonia told from normal by {SOURCES[name]}: AUC {score['value']:.3f} "
+            f"({score['low']:.3f} to {score['high']:.3f})"
+        )
 
 
 def print_split(dataset: Dataset, split: Split) -> None:

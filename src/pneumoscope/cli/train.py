@@ -10,7 +10,7 @@ import json
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pneumoscope.learning.config import TrainConfig
     from pneumoscope.learning.fitting import EpochReport
 
-__all__ = ["register"]
+__all__ = ["TrainingDisplay", "parse_options", "register", "require_training"]
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +58,9 @@ def train(
     split_name: Annotated[
         str, typer.Option(help="Split of the data set; the default one is made when missing.")
     ] = "default",
-    folds: Annotated[int | None, typer.Option(min=2, help="Cross-validate by patient.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Cross-validate, by patient or over --split-name.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the stopped run of this directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:  # fmt: skip
@@ -66,9 +68,9 @@ def train(
     flags = {
         "network": network, "task": task, "init": init, "stage": stage, "epochs": epochs, "size": size,
         "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, "name": name,
-        **_parse_options(option or []),
+        **parse_options(option or []),
     }  # fmt: skip
-    _require_torch()
+    require_training()
     if resume is not None:
         if any(value is not None for value in (dataset, config, output, folds, *flags.values())):
             raise InputError(
@@ -90,10 +92,15 @@ def train(
         _print_summary(summary)
 
 
-def _require_torch() -> None:
+def require_training(*more: str) -> None:
+    """Make sure that the libraries of training, and ``more``, are installed.
+
+    Raises:
+        MissingExtraError: names those that are not.
+    """
     from importlib.util import find_spec
 
-    missing = [name for name in ("torch", "lightning", "transformers") if find_spec(name) is None]
+    missing = [name for name in ("torch", "lightning", "transformers", *more) if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
             f"training needs {', '.join(missing)}",
@@ -101,7 +108,7 @@ def _require_torch() -> None:
         )
 
 
-def _parse_options(options: list[str]) -> dict[str, Any]:
+def parse_options(options: list[str]) -> dict[str, Any]:
     """``KEY=VALUE`` strings to values; VALUE is TOML, or else a plain string."""
     import tomllib
 
@@ -126,15 +133,16 @@ def _run(
     source: Path, config: TrainConfig, directory: Path, split_name: str, folds: int | None
 ) -> dict[str, Any]:
     from pneumoscope.data.importers import open_or_import
-    from pneumoscope.learning.cross_validation import cross_validate
+    from pneumoscope.learning.cross_validation import cross_validate, split_folds
     from pneumoscope.learning.training import train as train_network
     from pneumoscope.learning.training import training_set
 
     with progress_bar("reading films") as progress:
         dataset = open_or_import(source, progress=progress)
-    with _TrainingDisplay() as display:
+    with TrainingDisplay() as display:
         if folds:
-            evaluation = cross_validate(dataset, config, directory, folds, display)
+            chosen = split_folds(dataset, folds, split_name)
+            evaluation = cross_validate(dataset, config, directory, chosen, display)
             return {"run": str(directory), "evaluation": evaluation}
         films = training_set(dataset, split_name, config.seed)
         bundle = train_network(films, config, directory, display)
@@ -159,14 +167,14 @@ def _resume(directory: Path) -> dict[str, Any]:
     )  # fmt: skip
 
 
-class _TrainingDisplay:
+class TrainingDisplay:
     """Draws a run's stages, its progress bar with films/s and time left, and a line for each epoch."""
 
     def __init__(self) -> None:
         self.bar: Bar | None = None
         self.task: TaskID | None = None
 
-    def __enter__(self) -> _TrainingDisplay:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

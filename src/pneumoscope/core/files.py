@@ -6,11 +6,13 @@ In: paths and contents. Out: files that either hold the whole content or did not
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ __all__ = [
     "sha256_file",
     "write_bytes",
     "write_json",
+    "write_table",
     "write_text",
 ]
 
@@ -72,6 +75,18 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` to ``path`` atomically, indented, keys in the order given; NaN is refused."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``rows`` (at least one; the keys of the first are the columns) to ``file`` as CSV, atomically.
+
+    None becomes an empty cell.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(file, text.getvalue())
 
 
 def read_json(path: Path) -> Any:

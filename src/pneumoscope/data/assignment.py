@@ -19,7 +19,10 @@ from scipy.sparse.csgraph import connected_components
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.records import Label, Sample
 
-__all__ = ["assign_parts"]
+__all__ = ["ASIDE", "assign_parts", "assign_to_clusters", "film_blocks"]
+
+ASIDE = "aside"
+"""The part of films that a split neither trains on nor tests."""
 
 
 def assign_parts(
@@ -39,7 +42,7 @@ def assign_parts(
     names = [name for name, share in shares.items() if share > 0]
     wanted_shares = np.array([shares[name] for name in names])
     ordered = sorted(samples, key=lambda sample: sample.path)
-    blocks = _blocks(ordered, linked)
+    blocks = film_blocks(ordered, linked)
     if blocks.max(initial=-1) + 1 < len(names):
         raise DatasetError(
             f"{blocks.max(initial=-1) + 1} patients cannot be split into {len(names)} parts",
@@ -58,7 +61,42 @@ def assign_parts(
     return {sample.path: names[chosen[block]] for sample, block in zip(ordered, blocks, strict=True)}
 
 
-def _blocks(samples: Sequence[Sample], linked: Iterable[Sequence[str]]) -> npt.NDArray[np.int64]:
+def assign_to_clusters(
+    samples: Sequence[Sample], clusters: Mapping[str, int], linked: Iterable[Sequence[str]]
+) -> tuple[dict[str, str], int]:
+    """A part for each film by its path: ``fold-<cluster>``, or ``aside``; and how many are set aside.
+
+    A block goes to the cluster that holds most of its films, of equal numbers to the lower one. Its films of
+    other clusters are set aside: trained on, they would show the network the cluster that it must not know;
+    tested, they would not be of the cluster that is tested.
+
+    Args:
+        samples: films.
+        clusters: number of the cluster by path.
+        linked: groups of paths that must stay together besides those of one patient.
+
+    Raises:
+        DatasetError: a part would lack pneumonia or normal films, and could not be scored.
+    """
+    blocks = film_blocks(samples, linked)
+    own = np.array([clusters[sample.path] for sample in samples])
+    counts = np.zeros((blocks.max(initial=-1) + 1, own.max(initial=-1) + 1))
+    np.add.at(counts, (blocks, own), 1)
+    chosen = np.where(counts.argmax(axis=1)[blocks] == own, own, -1)
+    normal = np.array([sample.label is Label.NORMAL for sample in samples])
+    for cluster in range(counts.shape[1]):
+        if len(np.unique(normal[chosen == cluster])) < 2:
+            raise DatasetError(
+                f"cluster {cluster} of {counts.shape[1]} does not hold both normal and pneumonia films",
+                expected="both in every part, so that each can be scored",
+                remedy="ask for fewer folds",
+            )
+    names = [ASIDE if part < 0 else f"fold-{part}" for part in chosen.tolist()]
+    parts = {sample.path: name for sample, name in zip(samples, names, strict=True)}
+    return parts, names.count(ASIDE)
+
+
+def film_blocks(samples: Sequence[Sample], linked: Iterable[Sequence[str]]) -> npt.NDArray[np.int64]:
     """Number of the block of each film, (N,): connected components of shared groups and duplicates."""
     row = {sample.path: index for index, sample in enumerate(samples)}
     groups: dict[str, int] = {}

@@ -16,13 +16,21 @@ import numpy.typing as npt
 from pneumoscope.core.records import Progress, Sample
 from pneumoscope.data.cache import PixelCache
 
-__all__ = ["Property", "file_properties", "measure_properties", "picture_properties"]
+__all__ = [
+    "CENTRE",
+    "Property",
+    "file_properties",
+    "grey_histograms",
+    "grey_percentile",
+    "measure_properties",
+    "picture_properties",
+]
 
 Values = npt.NDArray[np.float64]
 
 _BLOCK = 256
-# Rows and columns 30 to 190 of 224: the thorax without collimation, markers and burned-in text.
-_CENTRE = (30 / 224, 190 / 224)
+CENTRE = (30 / 224, 190 / 224)
+"""Rows and columns 30 to 190 of 224: the thorax without collimation, markers and burned-in text."""
 _CORNER = 0.1
 _NEARLY = 2
 
@@ -113,9 +121,9 @@ def picture_properties(
 def _measure(pixels: npt.NDArray[np.uint8]) -> Values:
     """(n, 7) measures of (n, S, S) films."""
     n, side = len(pixels), pixels.shape[1]
-    low, high = (round(side * edge) for edge in _CENTRE)
+    low, high = (round(side * edge) for edge in CENTRE)
     corner = max(1, round(side * _CORNER))
-    whole, centre = _histograms(pixels), _histograms(pixels[:, low:high, low:high])
+    whole, centre = grey_histograms(pixels), grey_histograms(pixels[:, low:high, low:high])
     levels = np.arange(256)
     mean = whole @ levels
     spread = np.sqrt(np.maximum(whole @ levels**2 - mean**2, 0))
@@ -126,7 +134,7 @@ def _measure(pixels: npt.NDArray[np.uint8]) -> Values:
         [
             mean,
             spread,
-            _percentile(centre, 0.95) - _percentile(centre, 0.05),
+            grey_percentile(centre, 0.95) - grey_percentile(centre, 0.05),
             whole[:, : _NEARLY + 1].sum(axis=1),
             whole[:, 255 - _NEARLY :].sum(axis=1),
             corners,
@@ -136,7 +144,7 @@ def _measure(pixels: npt.NDArray[np.uint8]) -> Values:
     )
 
 
-def _histograms(pixels: npt.NDArray[np.uint8]) -> Values:
+def grey_histograms(pixels: npt.NDArray[np.uint8]) -> Values:
     """(n, 256) share of each grey level."""
     n = len(pixels)
     index = pixels.reshape(n, -1) + 256 * np.arange(n, dtype=np.int32)[:, None]
@@ -144,7 +152,7 @@ def _histograms(pixels: npt.NDArray[np.uint8]) -> Values:
     return counts / counts.sum(axis=1, keepdims=True)
 
 
-def _percentile(histograms: Values, share: float) -> Values:
+def grey_percentile(histograms: Values, share: float) -> Values:
     """The lowest grey level up to which at least ``share`` of the pixels lie, (n,)."""
     return (np.cumsum(histograms, axis=1) >= share - 1e-12).argmax(axis=1).astype(np.float64)
 

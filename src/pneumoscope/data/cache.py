@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.files import write_json
-from pneumoscope.core.records import Preprocessing, Progress, Sample
+from pneumoscope.core.records import FloatArray, Preprocessing, Progress, Sample
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.decoding import DecodedFilm, FilmFacts, decode_films
 from pneumoscope.imaging.preprocessing import fingerprint
@@ -65,6 +65,17 @@ class PixelCache:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def batches(self, samples: Sequence[Sample], size: int) -> Iterator[FloatArray]:
+        """The samples as model inputs, in their order: batches (at most ``size``, 1, S, S) in [0, 1].
+
+        Raises:
+            DatasetError: a film is not in the cache.
+        """
+        rows = self.rows(samples)
+        for start in range(0, len(rows), size):
+            pixels = self.pixels[rows[start : start + size]].astype(np.float32)
+            yield pixels[:, None] / np.float32(255)
+
     def rows(self, samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
         """The row of each sample, (len(samples),) int64.
 
@@ -100,6 +111,8 @@ def build_cache(
         DatasetError: a film has changed or cannot be read any more.
     """
     directory = cache_directory(dataset.directory, preprocessing)
+    if finished := _finished(directory, preprocessing, dataset):
+        return finished
     with CacheWriter(directory, preprocessing) as writer:
         first = {s.sha256: s for s in reversed(dataset.samples) if s.sha256 not in writer.facts}
         missing = sorted(first.values(), key=lambda sample: sample.path)
@@ -117,6 +130,16 @@ def build_cache(
             if progress:
                 progress(done, total)
     return PixelCache(directory, preprocessing)
+
+
+def _finished(directory: Path, preprocessing: Preprocessing, dataset: Dataset) -> PixelCache | None:
+    """The cache when it holds every film, read without its lock: processes that only read never collide."""
+    try:
+        cache = PixelCache(directory, preprocessing)
+        cache.rows(dataset.samples)
+    except DatasetError:
+        return None
+    return cache
 
 
 class CacheWriter:

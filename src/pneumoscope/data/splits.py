@@ -21,13 +21,14 @@ from pneumoscope.core.config import Config
 from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.files import write_text
 from pneumoscope.core.records import Sample
-from pneumoscope.data.assignment import assign_parts
+from pneumoscope.data.assignment import ASIDE, assign_parts, assign_to_clusters
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import DuplicateGroup
 
 __all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "SplitConfig", "hold_out", "split_dataset", "split_file"]
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_FOLDS = 5
 _PUBLISHER_PARTS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
 
 # Below this the publisher's validation part cannot choose a threshold (the Guangzhou set's has 16 films).
@@ -38,14 +39,16 @@ class SplitConfig(Config):
     """How to split.
 
     ``fractions``: the three shares; ``k-fold``: ``folds`` equal parts; ``publisher``: the parts that the
-    publisher gave, with a validation part carved out of train where it has none of use.
+    publisher gave, with a validation part carved out of train where it has none of use;
+    ``leave-cluster-out``: a part for each of ``folds`` clusters of films that were taken and processed alike,
+    or, without a number, for as many clusters as stand apart best.
     """
 
-    method: Literal["fractions", "k-fold", "publisher"] = "fractions"
+    method: Literal["fractions", "k-fold", "publisher", "leave-cluster-out"] = "fractions"
     train: float = Field(0.8, gt=0, le=1)
     validation: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
-    folds: int = Field(5, ge=2, le=100)
+    folds: int | None = Field(None, ge=2, le=100)
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -63,7 +66,8 @@ class Split:
     Attributes:
         name: file name without ending; method, seed: how it was made.
         dataset_hash: of the manifest that was split.
-        parts: part by ``Sample.path``: ``train``, ``validation``, ``test``, or ``fold-0`` ... ``fold-4``.
+        parts: part by ``Sample.path``: ``train``, ``validation``, ``test``, or ``fold-0`` ... ``fold-4``, or
+            ``aside`` for a film of no part.
         notes: what a reader should know, as sentences; config: the whole configuration.
     """
 
@@ -77,10 +81,15 @@ class Split:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parts that hold films, in the order train, validation, test or fold-0, fold-1, ..."""
-        order = {TRAIN: 0, VALIDATION: 1, TEST: 2}
+        """The parts that hold films, in the order train, validation, test or fold-0, fold-1, ..., aside."""
+        order = {TRAIN: 0, VALIDATION: 1, TEST: 2, ASIDE: 4}
         found = set(self.parts.values())
         return tuple(sorted(found, key=lambda part: (order.get(part, 3), len(part), part)))
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """The parts that are folds of a cross-validation."""
+        return tuple(name for name in self.names if name.startswith("fold-"))
 
     def samples(self, dataset: Dataset, *parts: str) -> tuple[Sample, ...]:
         """The films of ``parts``, in the data set's order.
@@ -159,6 +168,7 @@ def split_dataset(
     duplicates: Iterable[DuplicateGroup] | None = None,
     *,
     name: str = "default",
+    clusters: Mapping[str, int] | None = None,
 ) -> Split:
     """Split ``dataset``.
 
@@ -167,17 +177,23 @@ def split_dataset(
         config: method, shares and seed.
         duplicates: groups of films that must stay together, besides those of one patient.
         name: the split's name.
+        clusters: number of the acquisition cluster by path, for ``leave-cluster-out``.
 
     Raises:
-        DatasetError: too few patients for the parts, or no publisher's split to take over.
+        DatasetError: too few patients for the parts, no publisher's split to take over, or a cluster of one
+            class.
+        ConfigError: ``leave-cluster-out`` without clusters.
     """
     linked = [group.paths for group in duplicates or ()]
     notes: tuple[str, ...] = ()
     if config.method == "publisher":
         parts, notes = _publisher_parts(dataset.samples, config, linked)
     elif config.method == "k-fold":
-        shares = {f"fold-{number}": 1 / config.folds for number in range(config.folds)}
+        folds = config.folds or _FOLDS
+        shares = {f"fold-{number}": 1 / folds for number in range(folds)}
         parts = assign_parts(dataset.samples, shares, config.seed, linked)
+    elif config.method == "leave-cluster-out":
+        parts, notes = _cluster_parts(dataset.samples, clusters, linked)
     else:
         shares = {TRAIN: config.train, VALIDATION: config.validation, TEST: config.test}
         parts = assign_parts(dataset.samples, shares, config.seed, linked)
@@ -202,6 +218,22 @@ def hold_out(
     return (
         tuple(sample for sample in samples if parts[sample.path] == "rest"),
         tuple(sample for sample in samples if parts[sample.path] == "held"),
+    )
+
+
+def _cluster_parts(
+    samples: Sequence[Sample], clusters: Mapping[str, int] | None, linked: Sequence[Sequence[str]]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """A part for each acquisition cluster."""
+    if clusters is None:
+        raise ConfigError(
+            "no clusters to leave out", remedy="give the clusters that cluster_dataset finds in these films"
+        )
+    parts, aside = assign_to_clusters(samples, clusters, linked)
+    return parts, (
+        "each part is a cluster of films that were taken and processed alike; its class shares are its own, "
+        "not those of the data set",
+        f"{aside} films are set aside, because most films of their patient are in another cluster",
     )
 
 

@@ -27,7 +27,11 @@ BIAS_BOUND = 10.0
 """Log-odds: a prevalence of one in 20,000 turned round; beyond it the films are not those of training."""
 
 
-def fit_calibration(logits: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]) -> dict[str, Any]:
+def fit_calibration(
+    logits: npt.NDArray[np.floating],
+    targets: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.floating] | None = None,
+) -> dict[str, Any]:
     """The T and b that make softmax(logits / T + b) fit best: bias-corrected temperature scaling.
 
     Temperature alone (Guo et al., ICML 2017) cannot move probability from one class to another; one bias a
@@ -39,6 +43,7 @@ def fit_calibration(logits: npt.NDArray[np.floating], targets: npt.NDArray[np.in
     Args:
         logits: (N, K), finite.
         targets: (N,) class index; rows with -1 are left out.
+        weights: (N,) how much each film counts; None: all the same.
 
     Returns:
         The ``calibration`` part of a bundle: method, temperature, and bias (K numbers, that of the first
@@ -50,6 +55,7 @@ def fit_calibration(logits: npt.NDArray[np.floating], targets: npt.NDArray[np.in
     targets = np.asarray(targets)
     known = targets >= 0
     values, index = np.asarray(logits, dtype=np.float64)[known], targets[known]
+    counted = None if weights is None else np.asarray(weights, dtype=np.float64)[known]
     present, classes = np.unique(index), values.shape[1]
     if len(present) < classes:
         raise InputError(
@@ -61,7 +67,7 @@ def fit_calibration(logits: npt.NDArray[np.floating], targets: npt.NDArray[np.in
 
     def loss(parameters: npt.NDArray[np.float64]) -> float:
         scaled = values / np.exp(parameters[0]) + np.append(0.0, parameters[1:])
-        return -float(np.mean((desired * log_softmax(scaled, axis=1)).sum(axis=1)))
+        return -float(np.average((desired * log_softmax(scaled, axis=1)).sum(axis=1), weights=counted))
 
     bounds = [tuple(np.log(TEMPERATURE_BOUNDS))] + [(-BIAS_BOUND, BIAS_BOUND)] * (classes - 1)
     found = minimize(loss, np.zeros(classes), method="L-BFGS-B", bounds=bounds)

@@ -35,6 +35,7 @@ __all__ = [
     "AGE_BANDS",
     "EvaluationConfig",
     "Scoring",
+    "estimate_figures",
     "evaluate",
     "evaluation_from_json",
     "evaluation_to_json",
@@ -101,19 +102,17 @@ def evaluate(
     if not len(table):
         raise InputError("no films to score", expected="at least one film", remedy="choose another split")
     config, scoring = config or EvaluationConfig(), scoring or Scoring()
+    decided = table.probability >= operating_point.threshold
     by_subgroup = {
-        name: MappingProxyType(_pneumonia_estimates(table.select(rows), operating_point, config))
+        name: MappingProxyType(_pneumonia_estimates(table.select(rows), decided[rows], config))
         for name, rows in subgroups(table, samples).items()
     }
-    estimates = _pneumonia_estimates(table, operating_point, config)
-    if table.task is Task.THREE_CLASS:
-        estimates |= _class_estimates(table, config)
     return Evaluation(
         n=len(table),
         patients=len(set(table.patient_ids)),
         prevalence=float(table.positive.mean()),
         classes=table.task.classes,
-        estimates=MappingProxyType({name: estimates[name] for name in metrics.TITLES if name in estimates}),
+        estimates=MappingProxyType(estimate_figures(table, decided, config)),
         by_subgroup=MappingProxyType(by_subgroup),
         confusion=tuple(map(tuple, _confusion(table, operating_point).tolist())),
         operating_point=operating_point,
@@ -121,6 +120,26 @@ def evaluate(
         protocol=scoring.protocol,
         contaminated=scoring.contaminated,
     )
+
+
+def estimate_figures(
+    table: PredictionTable, decided: Bools, config: EvaluationConfig | None = None
+) -> dict[str, Estimate]:
+    """The figures of ``table`` where each film was decided by itself: pooled folds have a threshold each.
+
+    Args:
+        table: at least one film.
+        decided: (N,) whether pneumonia was called.
+        config: bootstrap and costs.
+
+    Returns:
+        Estimates by name, in the order of :data:`metrics.TITLES`; an undefined figure is absent.
+    """
+    config = config or EvaluationConfig()
+    estimates = _pneumonia_estimates(table, decided, config)
+    if table.task is Task.THREE_CLASS:
+        estimates |= _class_estimates(table, config)
+    return {name: estimates[name] for name in metrics.TITLES if name in estimates}
 
 
 def subgroups(table: PredictionTable, samples: Sequence[Sample]) -> dict[str, Bools]:
@@ -172,11 +191,10 @@ def _confusion(table: PredictionTable, point: OperatingPoint) -> npt.NDArray[np.
 
 
 def _pneumonia_estimates(
-    table: PredictionTable, point: OperatingPoint, config: EvaluationConfig
+    table: PredictionTable, decided: Bools, config: EvaluationConfig
 ) -> dict[str, Estimate]:
     """Figures of the question *is there pneumonia?*"""
     positive, probability = table.positive, table.probability
-    decided = probability >= point.threshold
     counts = metrics.decision_counts(positive, decided)
     shares = metrics.proportions(counts)
     sensitivity, specificity = shares["sensitivity"], shares["specificity"]

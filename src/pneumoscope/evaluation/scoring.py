@@ -32,6 +32,7 @@ _METHODS = {
     "publisher": "publisher's split",
     "fractions": "re-split by patient (seed {seed})",
     "k-fold": "k-fold split by patient (seed {seed})",
+    "leave-cluster-out": "split by acquisition cluster (seed {seed})",
 }
 
 
@@ -97,13 +98,11 @@ def predict_films(
         samples: at least one film.
         progress: called after every batch.
     """
-    rows = cache.rows(samples)
     logits = []
-    for start in range(0, len(rows), BATCH):
-        pixels = cache.pixels[rows[start : start + BATCH]].astype(np.float32) / np.float32(255)
-        logits.append(run_network(bundle, pixels[:, None])[0])
+    for number, batch in enumerate(cache.batches(samples, BATCH)):
+        logits.append(run_network(bundle, batch)[0])
         if progress:
-            progress(min(start + BATCH, len(rows)), len(rows))
+            progress(number * BATCH + len(batch), len(samples))
     raw = np.concatenate(logits).astype(np.float64)
     return tabulate(samples, bundle.task, raw, calibrated_probabilities(raw, bundle.document["calibration"]))
 

@@ -67,6 +67,8 @@ def check_document(document: Any, where: Path) -> None:
         )
     for key, kind in _KEYS.items():
         _require(isinstance(document.get(key), kind), where, key, f"a {kind.__name__}", document.get(key))
+    if "derived_from" in document:
+        _check_origin(document["derived_from"], where)
     tasks = {task.value: task for task in Task}
     _require(document["task"] in tasks, where, "task", " or ".join(tasks), document["task"])
     classes = tasks[document["task"]].classes
@@ -74,6 +76,12 @@ def check_document(document: Any, where: Path) -> None:
     _check_preprocessing(document["preprocessing"], where)
     _check_decision(document, where)
     _check_outputs(document, where)
+
+
+def _check_origin(values: Any, where: Path) -> None:
+    """``derived_from`` is optional: the bundle that this one was made from, and how."""
+    said = isinstance(values, dict) and all(isinstance(values.get(key), str) for key in ("id", "method"))
+    _require(said, where, "derived_from", "an object with the texts 'id' and 'method'", values)
 
 
 def _check_preprocessing(values: dict[str, Any], where: Path) -> None:

@@ -106,7 +106,7 @@ class Backbone(Network):
         super().__init__()
         self.input = ColourInput(source.mean, source.std)
         self.backbone = model
-        self.head = PooledHead(channels, config.classes, config.dropout)
+        self.head = PooledHead(channels, config)
         self._arguments = _forward_arguments(model)
 
     def features(self, images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pneumoscope.core.config import Config
 from pneumoscope.core.records import Preprocessing, Task
 from pneumoscope.evaluation.costs import CostConfig
 
-__all__ = ["AugmentationConfig", "TrainConfig", "UnfreezeStep"]
+__all__ = ["AugmentationConfig", "DistillationConfig", "MixingConfig", "TrainConfig", "UnfreezeStep"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -35,13 +35,59 @@ class AugmentationConfig(Config):
     brightness: float = Field(0.12, ge=0, le=1, description="added")
     contrast: float = Field(0.3, ge=0, lt=1, description="multiplied round the film's mean, 1 +- contrast")
     gamma: float = Field(0.35, ge=0, le=2, description="exponent exp(+-gamma)")
+    histogram_probability: Share = Field(
+        0.0, description="share of films that take, in part, the grey-level histogram of another film"
+    )
+    tone_probability: Share = Field(0.0, description="share of films sent through a random tone curve")
+    sharpness_probability: Share = Field(0.0, description="share of films that are blurred or sharpened")
     noise: float = Field(0.04, ge=0, le=1, description="largest standard deviation of white noise")
     soften_probability: Share = 0.2
-    soften_scale: float = Field(0.4, gt=0, le=1, description="smallest size of a softened film, as a share")
+    soften_scale: float = Field(
+        0.4,
+        gt=0,
+        le=1,
+        description="smallest size of a softened film, as a share",
+        json_schema_extra={"no_change": 1},
+    )
+    background_probability: Share = Field(
+        0.0, description="share of films that get what lies outside the chest of another film, or plain grey"
+    )
     erasing_probability: Share = 0.25
     erasing_area: float = Field(0.12, gt=0, le=0.9, description="largest share of the film that is erased")
     border_probability: Share = Field(0.25, description="share of films whose border is blanked")
     border_width: float = Field(0.08, ge=0, le=0.4, description="largest blanked border, share of the side")
+
+
+class MixingConfig(Config):
+    """How often the films of a batch are mixed with one another; a batch undergoes one of them or none."""
+
+    mixup_probability: Share = Field(0.0, description="share of batches blended with another order of theirs")
+    mixup_share: float = Field(0.5, gt=0, le=0.5, description="largest share of the second film in a blend")
+    cutmix_probability: Share = Field(0.0, description="share of batches with patches of another film")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any film is mixed."""
+        return self.mixup_probability + self.cutmix_probability > 0
+
+    @model_validator(mode="after")
+    def _check(self) -> MixingConfig:
+        if self.mixup_probability + self.cutmix_probability > 1:
+            raise ValueError("mixup_probability and cutmix_probability add up to more than 1")
+        return self
+
+
+class DistillationConfig(Config):
+    """Learning from the answers of networks that did not see the film (cross-fitted teachers)."""
+
+    folds: int = Field(
+        3, ge=2, description="parts of the training films; a teacher for each of them and size"
+    )
+    sizes: tuple[Annotated[int, Field(ge=16, le=1024)], ...] = Field(
+        (64, 96), min_length=1, description="sides of the teachers' inputs in pixels"
+    )
+    epochs: int | None = Field(None, ge=1, description="of a teacher; None: as many as the network's own")
+    share: Share = Field(0.5, description="share of the teachers in the targets; the rest is the label")
 
 
 class UnfreezeStep(Config):
@@ -78,6 +124,9 @@ class TrainConfig(Config):
 
     epochs: int = Field(10, ge=1)
     patience: int = Field(5, ge=1, description="epochs without a better validation loss before stopping")
+    checkpoint: Literal["best", "last"] = Field(
+        "best", description="which epoch's weights are kept: of the lowest validation loss, or the last"
+    )
     batch_size: int = Field(32, ge=2)
     optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     learning_rate: float = Field(5e-4, gt=0)
@@ -86,10 +135,15 @@ class TrainConfig(Config):
     warmup: Share = Field(0.05, description="share of the steps with a rising learning rate")
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     dropout: float = Field(0.2, ge=0, lt=1)
-    ema_decay: float | None = Field(0.995, gt=0, lt=1, description="average of the weights; None: none")
+    dense_layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="widths of hidden dense layers in the head; without them class-activation maps exist"
+    )
+    ema_decay: float | None = Field(0.995, ge=0, lt=1, description="average of the weights; 0 or None: none")
     gradient_clip: float | None = Field(5.0, gt=0)
     imbalance: Literal["weighted-loss", "sampler", "none"] = "weighted-loss"
     augmentation: AugmentationConfig = AugmentationConfig()
+    mixing: MixingConfig = MixingConfig()
+    distillation: DistillationConfig | None = None
 
     seed: int = Field(0, ge=0)
     deterministic: bool = False
@@ -103,6 +157,8 @@ class TrainConfig(Config):
     def _check(self) -> TrainConfig:
         if self.stage != "full" and self.init == "random":
             raise ValueError(f"stage '{self.stage}' builds on pretrained weights, but init is 'random'")
+        if self.stage == "frozen" and (self.distillation or self.mixing.enabled):
+            raise ValueError("stage 'frozen' learns from fixed features: no mixing, no distillation")
         if self.stage == "staged" and (not self.unfreeze or self.unfreeze[0].epoch != 0):
             raise ValueError("the first step of 'unfreeze' must have epoch = 0")
         return self

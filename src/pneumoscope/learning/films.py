@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pneumoscope.learning.augmentation import augment, to_unit
-from pneumoscope.learning.config import AugmentationConfig
+from pneumoscope.learning.config import AugmentationConfig, MixingConfig
+from pneumoscope.learning.mixing import mix
 
 __all__ = ["BatchOrder", "FeatureBatches", "FilmBatches", "Films", "InOrder", "film_loader", "plain_batches"]
 
@@ -91,17 +92,35 @@ class InOrder(Sampler[BatchKey]):
 
 
 class FilmBatches(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented batches by key: (B, 1, S, S) float32 in [0, 1] and (B,) targets."""
+    """Augmented batches by key: (B, 1, S, S) float32 in [0, 1] and (B,) targets.
 
-    def __init__(self, films: Films, augmentation: AugmentationConfig) -> None:
+    Args:
+        films: what the batches are made of.
+        augmentation: how the films are changed.
+        soft_targets: (N, K) class probabilities; with them the targets of a batch are (B, K).
+        mixing: how films are mixed with one another; for soft targets only.
+    """
+
+    def __init__(
+        self,
+        films: Films,
+        augmentation: AugmentationConfig,
+        soft_targets: Tensor | None = None,
+        mixing: MixingConfig | None = None,
+    ) -> None:
         self.films = films
         self.augmentation = augmentation
+        self.soft_targets = soft_targets
+        self.mixing = mixing or MixingConfig()
 
     def __getitem__(self, key: BatchKey) -> tuple[Tensor, Tensor]:
         positions, seed = key
         pixels = torch.from_numpy(self.films.pixels[self.films.rows[positions]])
         generator = torch.Generator().manual_seed(seed)
-        return augment(pixels, self.augmentation, generator), torch.from_numpy(self.films.targets[positions])
+        films = augment(pixels, self.augmentation, generator)
+        if self.soft_targets is None:
+            return films, torch.from_numpy(self.films.targets[positions])
+        return mix(films, self.soft_targets[positions], self.mixing, generator)
 
 
 class FeatureBatches(Dataset[tuple[Tensor, Tensor]]):

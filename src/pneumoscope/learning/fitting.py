@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -143,13 +144,16 @@ def fit(
     directory: Path,
     listener: TrainingListener | None = None,
 ) -> None:
-    """Train ``module`` and leave the weights of its best epoch in it.
+    """Train ``module`` and leave the weights of its best epoch in it (the last: ``checkpoint = "last"``).
 
     Args:
         module: what is trained; its config steers the loop.
         loaders: training and validation batches.
         directory: run folder; when it holds ``checkpoints/last.ckpt``, training goes on from there.
-        listener: told of steps and epochs.
+        listener: told of steps and epochs; what it raises ends the training and comes out of here.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it; it goes on from its last finished epoch when called again.
     """
     config = module.config
     checkpoints = directory / "checkpoints"
@@ -160,7 +164,7 @@ def fit(
         # Not the other's save_last, which is written only when the best is.
         ModelCheckpoint(checkpoints, "last", enable_version_counter=False),
     ]
-    if config.ema_decay is not None:
+    if config.ema_decay:
         callbacks.append(WeightAveraging(multi_avg_fn=_rising_average(config.ema_decay)))
     last = checkpoints / "last.ckpt"
     with _quiet_lightning():
@@ -180,10 +184,25 @@ def fit(
             plugins=[_WholeCheckpoints()],
             log_every_n_steps=10,
         )
-        trainer.fit(module, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
-    state = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+        with _interruptible():
+            trainer.fit(module, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
+    kept = checkpoints / f"{config.checkpoint}.ckpt"
+    state = torch.load(kept, map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state)
     module.eval()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Hand an interruption on to the caller: Lightning ignores further ones and ends the process itself."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from end
 
 
 def _precision(config: TrainConfig) -> Any:

@@ -31,7 +31,13 @@ def build_network(config: TrainConfig, tell: Callable[[str], None]) -> tuple[Net
     """
     classes = len(config.task.classes)
     network = create_network(
-        NetworkConfig(name=config.network, classes=classes, dropout=config.dropout, size=config.size)
+        NetworkConfig(
+            name=config.network,
+            classes=classes,
+            dropout=config.dropout,
+            size=config.size,
+            dense_layers=config.dense_layers,
+        )
     )
     source = _source(config)
     if source is None:

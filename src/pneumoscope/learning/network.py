@@ -31,12 +31,14 @@ class NetworkConfig(Config):
         classes: number of logits K.
         dropout: probability with which the head drops an input while training.
         size: side S of the films that it will see; only backbones with position embeddings use it.
+        dense_layers: widths of the head's hidden dense layers.
     """
 
     name: str = "mobilenet-v2"
     classes: int = Field(default=3, ge=2)
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
     size: int = Field(default=224, ge=16, le=2048)
+    dense_layers: tuple[int, ...] = ()
 
 
 class Network(nn.Module):
@@ -75,7 +77,9 @@ class Network(nn.Module):
 
         The class activation map of class k is the feature map weighted by row k (Zhou et al., CVPR 2016).
         """
-        return self.head.linear.weight.detach() if isinstance(self.head, PooledHead) else None
+        if not isinstance(self.head, PooledHead) or len(self.head.hidden):
+            return None
+        return self.head.linear.weight.detach()
 
     def freeze(self, modules: list[nn.Module]) -> None:
         """Exclude exactly ``modules`` from training: no gradients, and always in evaluation mode.
@@ -99,16 +103,26 @@ class Network(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """Global average pooling, dropout, one linear layer: features (N, C, h, w) to logits (N, K)."""
+    """Global average pooling, dropout, dense layers: features (N, C, h, w) to logits (N, K).
 
-    def __init__(self, channels: int, classes: int, dropout: float) -> None:
+    Args:
+        channels: C.
+        config: classes, dropout, and the widths of hidden layers, each with ReLU and dropout; without them
+            the head is one linear layer.
+    """
+
+    def __init__(self, channels: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(channels, classes)
+        self.dropout = nn.Dropout(config.dropout)
+        self.hidden = nn.Sequential()
+        for width in config.dense_layers:
+            self.hidden.extend([nn.Linear(channels, width), nn.ReLU(), nn.Dropout(config.dropout)])
+            channels = width
+        self.linear = nn.Linear(channels, config.classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (N, K)."""
-        logits: Tensor = self.linear(self.dropout(features.mean(dim=(2, 3))))
+        logits: Tensor = self.linear(self.hidden(self.dropout(features.mean(dim=(2, 3)))))
         return logits
 
 

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.records import OperatingPoint, Sample, Task
 from pneumoscope.core.run_manifest import library_versions
 from pneumoscope.evaluation.calibration import fit_calibration
+from pneumoscope.evaluation.costs import CostConfig
 from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
+from pneumoscope.evaluation.leakage import film_key, patient_key
 from pneumoscope.evaluation.operating_points import choose_operating_points
 from pneumoscope.evaluation.predictions import PredictionTable, tabulate
 from pneumoscope.inference.bundle import Bundle, write_bundle
@@ -31,7 +32,7 @@ from pneumoscope.learning.export import export_onnx
 from pneumoscope.learning.films import Films, plain_batches
 from pneumoscope.learning.network import Network
 
-__all__ = ["Provenance", "Scan", "package", "scan"]
+__all__ = ["Answers", "Choices", "Provenance", "Scan", "fit_answers", "package", "scan"]
 
 GATE_TRAINING_FILMS = 2000
 """Training films that the gate's Gaussian is fitted to: enough for its dimensions, and quick to scan."""
@@ -75,6 +76,63 @@ class Provenance:
     initial_weights: str
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What a run was told about its answers."""
+
+    costs: CostConfig
+    default_operating_point: str
+    false_refusal_rate: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What validation films make of a network's outputs.
+
+    Attributes:
+        document: the keys of ``bundle.json`` that follow from them: calibration, operating_points,
+            default_operating_point, etiology, gate, validation.
+        arrays: the gate's.
+        table: the calibrated predictions of the validation films; evaluation: of these, as JSON values.
+    """
+
+    document: dict[str, Any]
+    arrays: dict[str, npt.NDArray[np.float32]]
+    table: PredictionTable
+    evaluation: dict[str, Any]
+
+
+def fit_answers(
+    task: Task, choices: Choices, scans: tuple[Scan, Scan], validation: Sequence[Sample], dataset_hash: str
+) -> Answers:
+    """Calibration, operating points, etiology margin and gate of a network, and their validation figures.
+
+    Args:
+        task: what the network tells apart.
+        choices: costs, default operating point, rate of the gate.
+        scans: of training films (a part of them is enough) and of all validation films.
+        validation: the validation films, in the order of their scan.
+        dataset_hash: of the data set that they come from.
+    """
+    training_scan, validation_scan = scans
+    targets = np.array([task.target(sample.label) for sample in validation])
+    calibration = fit_calibration(validation_scan.logits, targets)
+    probabilities = calibrated_probabilities(validation_scan.logits, calibration)
+    table = tabulate(validation, task, validation_scan.logits, probabilities)
+    points = choose_operating_points(table.probability, table.positive, choices.costs)
+    gate, arrays = fit_gate(training_scan.features, validation_scan.features, choices.false_refusal_rate)
+    evaluation = _evaluate(table, points, choices, validation, dataset_hash)
+    document = {
+        "calibration": calibration,
+        "operating_points": [asdict(point) for point in points],
+        "default_operating_point": choices.default_operating_point,
+        "etiology": {"margin": _etiology_margin(task, probabilities, targets)},
+        "gate": gate,
+        "validation": evaluation["estimates"],
+    }
+    return Answers(document, arrays, table, evaluation)
+
+
 def scan(network: Network, films: Films, batch_size: int = 64) -> Scan:
     """Run ``network`` over ``films`` without augmentation."""
     network.eval()
@@ -108,15 +166,11 @@ def package(
     Returns:
         The bundle, the calibrated predictions of the validation films and their evaluation as JSON values.
     """
-    training_scan, validation_scan = scans
     task = config.task
-    targets = np.array([task.target(sample.label) for sample in provenance.validation])
-    calibration = fit_calibration(validation_scan.logits, targets)
-    probabilities = calibrated_probabilities(validation_scan.logits, calibration)
-    table = tabulate(provenance.validation, task, validation_scan.logits, probabilities)
-    points = choose_operating_points(table.probability, table.positive, config.costs)
-    gate, arrays = fit_gate(training_scan.features, validation_scan.features, config.false_refusal_rate)
-    evaluation = _evaluate(table, points, config, provenance)
+    choices = Choices(config.costs, config.default_operating_point, config.false_refusal_rate)
+    dataset_hash = str(provenance.dataset["dataset_hash"])
+    answers = fit_answers(task, choices, scans, provenance.validation, dataset_hash)
+    arrays = answers.arrays
     weight = network.head_weight()
     if weight is not None:
         arrays = {**arrays, "head_weight": weight.float().numpy()}
@@ -127,17 +181,12 @@ def package(
         "network": {
             "name": config.network,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "feature_shape": list(validation_scan.feature_shape),
+            "feature_shape": list(scans[1].feature_shape),
         },
         "preprocessing": asdict(config.preprocessing),
-        "calibration": calibration,
-        "operating_points": [asdict(point) for point in points],
-        "default_operating_point": config.default_operating_point,
-        "etiology": {"margin": _etiology_margin(task, probabilities, targets)},
+        **answers.document,
         "explanation": {"method": "occlusion" if weight is None else "class-activation"},
-        "gate": gate,
         "training": _training(config, provenance),
-        "validation": evaluation["estimates"],
         "intended_use": INTENDED_USE,
         "limitations": list(LIMITATIONS),
     }
@@ -145,35 +194,35 @@ def package(
         model = Path(folder) / "model.onnx"
         export_onnx(network, config.size, model)
         bundle = write_bundle(directory, model, document, arrays)
-    return bundle, table, evaluation
+    return bundle, answers.table, answers.evaluation
 
 
 def _evaluate(
     table: PredictionTable,
     points: Sequence[OperatingPoint],
-    config: TrainConfig,
-    provenance: Provenance,
+    choices: Choices,
+    validation: Sequence[Sample],
+    dataset_hash: str,
 ) -> dict[str, Any]:
-    default = next(point for point in points if point.name == config.default_operating_point)
+    default = next(point for point in points if point.name == choices.default_operating_point)
     protocol = "validation films of the run, which also chose its calibration and operating points"
-    scoring = Scoring(str(provenance.dataset["dataset_hash"]), protocol)
     evaluation = evaluate(
         table,
         default,
-        samples=provenance.validation,
-        scoring=scoring,
-        config=EvaluationConfig(costs=config.costs),
+        samples=validation,
+        scoring=Scoring(dataset_hash, protocol),
+        config=EvaluationConfig(costs=choices.costs),
     )
-    return evaluation_to_json(evaluation, table, costs=config.costs)
+    return evaluation_to_json(evaluation, table, costs=choices.costs)
 
 
 def _training(config: TrainConfig, provenance: Provenance) -> dict[str, Any]:
     samples = [*provenance.training, *provenance.validation]
-    patients = {sha256_bytes(sample.patient_id.encode())[:16] for sample in samples}
     return {
         **provenance.dataset,
-        "films": sorted(sample.sha256[:16] for sample in samples),
-        "patients": sorted(patients),
+        "films": sorted(film_key(sample.sha256) for sample in samples),
+        "patients": sorted({patient_key(sample.patient_id) for sample in samples}),
+        "validation_films": sorted(film_key(sample.sha256) for sample in provenance.validation),
         "initial_weights": provenance.initial_weights,
         "versions": library_versions(),
         "seeds": {"training": config.seed},

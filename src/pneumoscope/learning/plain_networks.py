@@ -37,7 +37,7 @@ class Mlp(Network):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.hidden = nn.ModuleList([nn.Linear(MLP_SIDE**2, 256), nn.Linear(256, 128)])
-        self.head = PooledHead(128, config.classes, config.dropout)
+        self.head = PooledHead(128, config)
 
     def features(self, images: Tensor) -> Tensor:
         """Activations of the last hidden layer, (N, 128, 1, 1)."""
@@ -56,19 +56,20 @@ class Mlp(Network):
 
 
 class SmallCnn(Network):
-    """One convolution and two dense layers: the smallest network that sees texture."""
+    """One convolution and two dense layers: the smallest network that sees texture.
+
+    ``dense_layers`` replaces the hidden one (128).
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.convolution = nn.Sequential(_convolution(1, 32, stride=2), nn.MaxPool2d(2))
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(14),
-            nn.Flatten(),
-            nn.Linear(32 * 14 * 14, 128),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(128, config.classes),
-        )
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(14), nn.Flatten())
+        width = 32 * 14 * 14
+        for hidden in config.dense_layers or (128,):
+            self.head.extend([nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(config.dropout)])
+            width = hidden
+        self.head.append(nn.Linear(width, config.classes))
 
     def features(self, images: Tensor) -> Tensor:
         """The convolution's map (N, 32, S / 4, S / 4)."""
@@ -97,7 +98,7 @@ class PlainCnn(Network):
                 group.append(_convolution(channels, width))
                 channels = width
             self.groups.append(group)
-        self.head = PooledHead(channels, config.classes, config.dropout)
+        self.head = PooledHead(channels, config)
 
     def features(self, images: Tensor) -> Tensor:
         """The last group's map (N, C, S / 2^(groups - 1), same)."""
@@ -115,7 +116,8 @@ class Vgg16(Network):
     """VGG-16, configuration D: 13 convolutions, three dense layers (Simonyan and Zisserman, ICLR 2015).
 
     No batch norm, as published, so that published ImageNet weights fit; the film is repeated to three
-    channels for the same reason.
+    channels for the same reason. With ``dense_layers`` a pooled head of those widths replaces the three dense
+    layers, which hold 120 of its 138 million weights.
     """
 
     # Convolutions per group and their channels: table 1, column D.
@@ -136,7 +138,16 @@ class Vgg16(Network):
                 self.convolutions.extend([convolution, nn.ReLU(inplace=True)])
                 channels = width
             self.convolutions.append(nn.MaxPool2d(2))
-        self.head = nn.Sequential(
+        self.head = PooledHead(channels, config) if config.dense_layers else self._published_head(config)
+        for layer in (*self.convolutions, *list(self.head.modules())[:-1]):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                # Without batch norm the signal must keep its size by itself (He et al., ICCV 2015).
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.get_parameter("bias"))
+
+    @staticmethod
+    def _published_head(config: NetworkConfig) -> nn.Module:
+        return nn.Sequential(
             nn.AdaptiveAvgPool2d(7),
             nn.Flatten(),
             nn.Linear(512 * 7 * 7, 4096),
@@ -147,11 +158,6 @@ class Vgg16(Network):
             nn.Dropout(0.5),
             nn.Linear(4096, config.classes),
         )
-        for layer in (*self.convolutions, *list(self.head.children())[:-1]):
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                # Without batch norm the signal must keep its size by itself (He et al., ICCV 2015).
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.get_parameter("bias"))
 
     def features(self, images: Tensor) -> Tensor:
         """The map after the last pooling, (N, 512, S / 32, S / 32)."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.records import Progress
-from pneumoscope.learning.network import Network
+from pneumoscope.learning.network import Network, PooledHead
 
 __all__ = ["compute_features", "parameter_groups", "set_trainable"]
 
@@ -103,7 +103,7 @@ def compute_features(
     """
     training = network.training
     network.eval()
-    pooled = network.head_weight() is not None
+    pooled = isinstance(network.head, PooledHead)
     collected: list[Tensor] = []
     done = 0
     with torch.inference_mode():

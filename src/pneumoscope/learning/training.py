@@ -11,14 +11,17 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -34,6 +37,7 @@ from pneumoscope.evaluation.predictions import write_predictions
 from pneumoscope.inference.bundle import Bundle, load_bundle
 from pneumoscope.learning.allocator import keep_large_buffers
 from pneumoscope.learning.config import AugmentationConfig, TrainConfig
+from pneumoscope.learning.distillation import cross_fitted_targets
 from pneumoscope.learning.films import (
     BatchOrder,
     FeatureBatches,
@@ -55,7 +59,7 @@ from pneumoscope.learning.packaging import (
 )
 from pneumoscope.learning.staging import compute_features
 
-__all__ = ["TrainingSet", "train", "training_set"]
+__all__ = ["Fitted", "TrainingSet", "fit_network", "train", "training_set"]
 
 SCAN_BATCH = 64
 """Films in one pass when a network only looks; memory, not speed, depends on it."""
@@ -139,27 +143,59 @@ def train(
         return load_bundle(directory / "bundle")
     run = _open_run(films, config, directory, inputs)
     write_text(directory / "split.csv", table)
+    fitted = fit_network(films, config, directory, listener, run.stage)
+    with run.stage("package"):
+        _tell(listener, "writing the bundle")
+        provenance = Provenance(films.training, films.validation, _facts(films), fitted.initial_weights)
+        bundle = _package(fitted.network, config, fitted.films, provenance, directory)
+    run.finish(bundle=bundle.id, initial_weights=fitted.initial_weights)
+    return bundle
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A network with its best weights, in evaluation mode, and its training and validation films."""
+
+    network: Network
+    initial_weights: str
+    films: tuple[Films, Films]
+
+
+def fit_network(
+    films: TrainingSet,
+    config: TrainConfig,
+    directory: Path,
+    listener: TrainingListener | None = None,
+    stage: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> Fitted:
+    """Train a network as :func:`train` does, without a bundle.
+
+    Args:
+        films: what to learn from; every film's label must fit the task (``TrainingSet.usable``).
+        config: how.
+        directory: for ``history.csv``, checkpoints and log; training goes on from checkpoints that it holds.
+        listener: told of stages, steps and epochs.
+        stage: entered with the name of each stage, to time it.
+    """
     keep_large_buffers()
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        with run.stage("cache"):
+        with stage("cache"):
             cache = build_cache(films.dataset, config.preprocessing)
             training, validation = (
                 Films(cache.pixels, cache.rows(part), _targets(part, config.task))
                 for part in (films.training, films.validation)
             )
-        with run.stage("network"):
+        with stage("network"):
             _tell(listener, f"building {config.network}")
             network, initial_weights = build_network(config, lambda message: _tell(listener, message))
-        with run.stage("fit"):
-            _fit(network, config, (training, validation), directory, listener)
-        with run.stage("package"):
-            _tell(listener, "writing the bundle")
-            provenance = Provenance(films.training, films.validation, _facts(films), initial_weights)
-            bundle = _package(network, config, (training, validation), provenance, directory)
-    run.finish(bundle=bundle.id, initial_weights=initial_weights)
-    return bundle
+        with stage("targets"):
+            soft = _soft_targets(films, config, training.targets, directory, listener)
+        with stage("fit"):
+            loaders = _feature_loaders if config.stage == "frozen" else partial(_film_loaders, soft)
+            _fit(network, config, (training, validation), loaders, directory, listener)
+    return Fitted(network, initial_weights, (training, validation))
 
 
 def _split_table(films: TrainingSet) -> str:
@@ -198,10 +234,32 @@ def _class_weights(targets: Any, config: TrainConfig) -> Tensor | None:
     return torch.from_numpy(len(targets) / (len(counts) * counts)).float()
 
 
+def _soft_targets(
+    films: TrainingSet, config: TrainConfig, targets: Any, directory: Path, listener: TrainingListener | None
+) -> Tensor | None:
+    """(N, K) class probabilities to learn from, where films are mixed or have teachers."""
+    if not (config.distillation or config.mixing.enabled):
+        return None
+    labels = F.one_hot(torch.from_numpy(targets), len(config.task.classes)).float()
+    if config.distillation is None:
+        return labels
+
+    def teach(part: TrainingSet, teacher: TrainConfig, folder: Path) -> Bundle:
+        _tell(listener, f"teacher {folder.name}")
+        return train(part, teacher, folder, listener)
+
+    answers = cross_fitted_targets(films, config, config.distillation, directory / "teachers", teach)
+    return labels.lerp(torch.from_numpy(answers), config.distillation.share)
+
+
+Loaders = Callable[[Network, TrainConfig, tuple[Films, Films], BatchOrder], tuple[DataLoader, DataLoader]]
+
+
 def _fit(
     network: Network,
     config: TrainConfig,
     films: tuple[Films, Films],
+    loaders: Loaders,
     directory: Path,
     listener: TrainingListener | None,
 ) -> None:
@@ -209,7 +267,6 @@ def _fit(
     order = BatchOrder(
         training.targets, config.batch_size, config.seed, balanced=config.imbalance == "sampler"
     )
-    loaders = _feature_loaders if config.stage == "frozen" else _film_loaders
     _tell(listener, f"training on {len(training)} films, validating on {len(validation)}")
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
     weights = _class_weights(training.targets, config)
@@ -218,12 +275,16 @@ def _fit(
 
 
 def _film_loaders(
-    network: Network, config: TrainConfig, films: tuple[Films, Films], order: BatchOrder
+    soft_targets: Tensor | None,
+    _: Network,
+    config: TrainConfig,
+    films: tuple[Films, Films],
+    order: BatchOrder,
 ) -> tuple[DataLoader, DataLoader]:
     training, validation = films
     plain = AugmentationConfig(enabled=False)
     return (
-        film_loader(FilmBatches(training, config.augmentation), order),
+        film_loader(FilmBatches(training, config.augmentation, soft_targets, config.mixing), order),
         film_loader(FilmBatches(validation, plain), InOrder(len(validation))),
     )
 

@@ -1,0 +1,215 @@
+"""Which films were taken and processed alike, and how well that alone tells the classes apart.
+
+In: acquisition features, labels, patients. Out: a cluster for every film, and what each one is, as plain
+values. Where class and acquisition go together, a network can learn the acquisition; leaving whole clusters
+out of its training shows how much it did.
+
+Features are centred on their median, scaled by their quartiles and cut at three deviations, so that a few odd
+films do not make a cluster. Each group of features weighs the same, whatever its number (multiple factor
+analysis: Escofier & Pages, Computational Statistics & Data Analysis 18, 1994); k-means runs on the leading
+principal components. The number of clusters is the one with the largest mean silhouette (Rousseeuw, J.
+Comput. Appl. Math. 20, 1987).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumoscope.core.errors import DatasetError
+from pneumoscope.core.records import Label, Progress, Sample
+from pneumoscope.data.acquisition_features import (
+    ACQUISITION,
+    FEATURES,
+    AcquisitionFeatures,
+    measure_acquisition,
+)
+from pneumoscope.data.audit_shortcuts import METHOD, ask, score_jointly, score_property
+from pneumoscope.data.cache import PixelCache, build_cache
+from pneumoscope.data.dataset import Dataset
+
+__all__ = ["SOURCES", "Clusters", "cluster_dataset", "describe_clusters", "find_clusters"]
+
+SCHEMA_VERSION = 1
+GROUPS = ("exposure", "frame", "texture")
+SOURCES = {
+    "all": "all acquisition features",
+    "exposure": "exposure alone",
+    "frame": "frame alone",
+    "texture": "texture alone",
+    "cluster": "the cluster alone",
+}
+"""What the class is guessed from -> how people read it."""
+
+_MOST_CLUSTERS = 8
+_DEVIATIONS = 3.0
+_NORMAL_QUARTILES = 1.349  # distance between the quartiles of a normal distribution in standard deviations
+_KEPT_VARIANCE = 0.9
+_STARTS = 10
+_SILHOUETTE_FILMS = 6000  # the silhouette compares every pair; more films than this are sampled
+_TELLING = 5
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """A cluster for each of N films.
+
+    Attributes:
+        members: (N,) number of the cluster, the largest cluster first.
+        count: of clusters.
+        silhouettes: mean silhouette by number of clusters that was tried.
+        features: (N, F) that were clustered.
+    """
+
+    members: npt.NDArray[np.int64]
+    count: int
+    features: AcquisitionFeatures
+    silhouettes: Mapping[int, float] = field(default_factory=dict)
+
+
+def cluster_dataset(
+    dataset: Dataset, count: int | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> tuple[Clusters, PixelCache]:
+    """The clusters of all films of ``dataset``, and the cache that they were measured on.
+
+    Args:
+        dataset: whose films.
+        count: of clusters; None takes the one of 2 to 8 with the largest silhouette.
+        seed: of k-means.
+        progress: called with the number of films done, by each step in turn.
+
+    Raises:
+        DatasetError: fewer different films than clusters.
+    """
+    cache = build_cache(dataset, ACQUISITION, progress=progress)
+    features = measure_acquisition(dataset.samples, cache, progress=progress)
+    return find_clusters(features, count, seed), cache
+
+
+def find_clusters(features: AcquisitionFeatures, count: int | None = None, seed: int = 0) -> Clusters:
+    """Group films by their features; arguments as in :func:`cluster_dataset`."""
+    points = _points(features)
+    different = len(np.unique(points, axis=0))
+    if different <= (count or 2):
+        raise DatasetError(
+            f"{different} different films cannot make {count or 2} clusters",
+            expected="more films than clusters",
+            remedy="import more films",
+        )
+    if count is not None:
+        return Clusters(_cluster(points, count, seed), count, features)
+    tried = {k: _cluster(points, k, seed) for k in range(2, min(_MOST_CLUSTERS, different - 1) + 1)}
+    silhouettes = {k: _silhouette(points, members, seed) for k, members in tried.items()}
+    best = max(silhouettes, key=lambda k: silhouettes[k])
+    return Clusters(tried[best], best, features, silhouettes)
+
+
+def describe_clusters(dataset: Dataset, clusters: Clusters, *, seed: int = 0) -> dict[str, Any]:
+    """What each cluster is, and how well acquisition alone tells pneumonia from normal.
+
+    Returns:
+        ``clusters`` (films, patients, classes, and ``telling``: the features that set it apart, each with its
+        median here and elsewhere), ``silhouettes``, ``auc`` (by all features, by each group, by the cluster
+        alone; empty where the films have one class), ``mixed_patients`` (with films in several clusters).
+    """
+    samples = dataset.samples
+    patients = np.array([sample.patient_id for sample in samples])
+    by_patient: dict[str, set[int]] = {}
+    for patient, member in zip(patients.tolist(), clusters.members.tolist(), strict=True):
+        by_patient.setdefault(patient, set()).add(member)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": dataset.name,
+        "dataset_hash": dataset.hash,
+        "films": len(samples),
+        "patients": len(by_patient),
+        "seed": seed,
+        "count": clusters.count,
+        "silhouettes": {str(k): value for k, value in clusters.silhouettes.items()},
+        "mixed_patients": sum(len(own) > 1 for own in by_patient.values()),
+        "clusters": [_describe(samples, clusters, number) for number in range(clusters.count)],
+        "auc": _class_auc(samples, clusters, seed),
+        "auc_method": METHOD,
+    }
+
+
+def _points(features: AcquisitionFeatures) -> Values:
+    """The films in the space that is clustered, (N, d)."""
+    blocks = []
+    for name in GROUPS:
+        block = _standardised(features.group(name))
+        block = block - block.mean(axis=0)
+        leading = np.linalg.norm(block, 2)
+        blocks.append(block / leading if leading > 0 else block)
+    joined = np.concatenate(blocks, axis=1)
+    rotated, lengths, _ = np.linalg.svd(joined, full_matrices=False)
+    explained = np.cumsum(lengths**2)
+    kept = int((explained < _KEPT_VARIANCE * explained[-1]).sum()) + 1
+    return np.asarray(rotated[:, :kept] * lengths[:kept])
+
+
+def _standardised(values: Values) -> Values:
+    """Robust deviations, cut; a feature whose quartiles agree is scaled by its standard deviation."""
+    low, median, high = np.percentile(values, (25, 50, 75), axis=0)
+    spread = np.where(high > low, (high - low) / _NORMAL_QUARTILES, values.std(axis=0))
+    return np.clip((values - median) / np.where(spread > 0, spread, 1), -_DEVIATIONS, _DEVIATIONS)
+
+
+def _cluster(points: Values, count: int, seed: int) -> npt.NDArray[np.int64]:
+    from sklearn.cluster import KMeans
+
+    found = KMeans(count, n_init=_STARTS, random_state=seed).fit_predict(points)
+    by_size = np.argsort(-np.bincount(found, minlength=count), kind="stable")
+    return np.argsort(by_size)[found].astype(np.int64)
+
+
+def _silhouette(points: Values, members: npt.NDArray[np.int64], seed: int) -> float:
+    from sklearn.metrics import silhouette_score
+
+    some = _SILHOUETTE_FILMS if len(points) > _SILHOUETTE_FILMS else None
+    return float(silhouette_score(points, members, sample_size=some, random_state=seed))
+
+
+def _describe(samples: Sequence[Sample], clusters: Clusters, number: int) -> dict[str, Any]:
+    inside = clusters.members == number
+    own = [sample for sample, is_own in zip(samples, inside, strict=True) if is_own]
+    labels = Counter(sample.label for sample in own)
+    values = clusters.features.values
+    here, elsewhere = (np.median(values[rows], axis=0) for rows in (inside, ~inside))
+    deviations = _standardised(values)
+    distance = np.median(deviations[inside], axis=0) - np.median(deviations[~inside], axis=0)
+    telling = np.argsort(-np.abs(distance), kind="stable")[:_TELLING]
+    return {
+        "cluster": number,
+        "films": len(own),
+        "patients": len({sample.patient_id for sample in own}),
+        "classes": {label.value: labels[label] for label in Label if labels[label]},
+        "telling": [
+            {
+                "name": FEATURES[index].name,
+                "title": FEATURES[index].title,
+                "here": float(here[index]),
+                "elsewhere": float(elsewhere[index]),
+            }
+            for index in telling
+        ],
+    }
+
+
+def _class_auc(samples: Sequence[Sample], clusters: Clusters, seed: int) -> dict[str, dict[str, Any]]:
+    positive = np.array([sample.label is not Label.NORMAL for sample in samples])
+    groups = np.unique([sample.group_id for sample in samples], return_inverse=True)[1].astype(np.int64)
+    question = ask(positive, np.ones(len(samples), dtype=bool), groups, seed)
+    if question is None:
+        return {}
+    scores = {"all": score_jointly(clusters.features.values, question)}
+    scores |= {name: score_jointly(clusters.features.group(name), question) for name in GROUPS}
+    scores["cluster"] = score_property(clusters.members.astype(np.float64), question)
+    return {name: asdict(score) for name, score in scores.items()}

@@ -1,0 +1,271 @@
+"""A hyper-parameter search: trials of ordinary training runs, whose results choose the next.
+
+In: training and validation films, a :class:`~pneumoscope.learning.search_space.SearchConfig`, a folder. Out:
+the folder's ``study.db``, ``trials/<number>/``, ``trials.csv``, ``search.json`` and ``best.toml``. Called
+again with the same arguments it goes on; called in several processes, they share the work.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import TrialState
+
+from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.core.files import sha256_bytes, write_json
+from pneumoscope.data.cache import build_cache
+from pneumoscope.learning.config import TrainConfig
+from pneumoscope.learning.fitting import EpochReport, TrainingListener
+from pneumoscope.learning.packaging import scan
+from pneumoscope.learning.pretrained import PUBLISHED
+from pneumoscope.learning.search_objective import balanced_log_loss, patient_auc
+from pneumoscope.learning.search_results import folder_name, results, write_results
+from pneumoscope.learning.search_space import Parameters, SearchConfig, check_space, suggest, trial_config
+from pneumoscope.learning.search_study import (
+    alone,
+    count_taken,
+    fail_dead_trials,
+    open_study,
+    retry,
+    sign,
+    study_address,
+)
+from pneumoscope.learning.training import Fitted, TrainingSet, fit_network
+
+__all__ = ["SearchListener", "SearchRun", "search"]
+
+MOST_FAILURES = 3
+"""Failed trials in a row that end a search: then it is not the point of the space that fails."""
+
+KEPT = ("config.json", "history.csv")
+"""What stays of a trial; a checkpoint of MobileNetV2 with its optimiser takes 40 MB."""
+
+FAILURES = (PneumoscopeError, RuntimeError, MemoryError)
+"""What can be wrong with one trial; torch reports a lack of memory as RuntimeError."""
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """Where a search is kept, and how long it goes on.
+
+    Attributes:
+        directory: for everything that it writes.
+        study: file or URL of its database; None is ``directory/study.db``.
+        trials: complete and pruned trials, in all processes and runs, after which it ends; None: no limit.
+            Each further process may add one.
+        hours: after which this process begins no further trial; None: no limit.
+    """
+
+    directory: Path
+    study: str | None = None
+    trials: int | None = None
+    hours: float | None = None
+
+
+class SearchListener(TrainingListener, Protocol):
+    """What wants to hear of a search besides the progress of its runs."""
+
+    def trial(self, number: int, point: Parameters) -> None:
+        """Told when a trial begins."""
+
+    def result(self, row: dict[str, Any], best: dict[str, Any] | None) -> None:
+        """Told when a trial has ended: its row of ``search.json``, and that of the best so far."""
+
+
+def search(
+    films: TrainingSet, config: SearchConfig, run: SearchRun, listener: SearchListener | None = None
+) -> dict[str, Any]:
+    """Search until a limit of ``run`` is reached or the user interrupts.
+
+    Args:
+        films: what every trial learns from; its validation films, never others, score the trials.
+        config: what is searched.
+        run: where, and how long.
+        listener: told of trials, stages, steps and epochs.
+
+    Returns:
+        The content of ``search.json``; ``interrupted`` says whether the user ended it.
+
+    Raises:
+        ConfigError: the space does not fit the base configuration, or the study holds another search.
+        DatasetError: a class has no films.
+        InputError: the study cannot be opened.
+        PneumoscopeError, RuntimeError: several trials in a row failed; the last one's error.
+    """
+    films = films.usable(config.base.task)
+    space = check_space(config.space, config.base, pretrained=_has_weights(config.base))
+    config = config.model_copy(update={"space": space})
+    with _quiet_optuna():
+        with alone(run.directory):
+            study = open_study(study_address(run.study, run.directory), config, _inputs(films))
+            _build_caches(films, config, listener)
+        trials = _Trials(films, config, run.directory, listener)
+        interrupted = _run_trials(study, trials, run)
+        return {**trials.write(study), "interrupted": interrupted}
+
+
+class _Trials:
+    """The objective: trains and scores the network of one trial, in the trial's folder."""
+
+    def __init__(
+        self, films: TrainingSet, config: SearchConfig, directory: Path, listener: SearchListener | None
+    ) -> None:
+        self.films = films
+        self.config = config
+        self.directory = directory
+        self.listener = listener
+        self.failed: list[BaseException] = []
+        self.number = 0
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """The value of a trial; what heavy files it wrote are removed, unless the user interrupts it."""
+        sign(trial)
+        self.number = trial.number
+        point = suggest(trial, self.config.space)
+        folder = self.directory / folder_name(trial.study.trials[trial.number])
+        if self.listener:
+            self.listener.trial(trial.number, point)
+        try:
+            config = trial_config(self.config.base, self.config.space, point)
+            write_json(folder / "config.json", config.model_dump(mode="json"))
+            fitted = fit_network(self.films, config, folder, _Watcher(trial, self.config, self.listener))
+            value = self._score(trial, fitted)
+        except FAILURES as error:
+            trial.set_user_attr("reason", str(error).partition("\n")[0] or type(error).__name__)
+            self.failed.append(error)
+            _clear(folder)
+            raise
+        except optuna.TrialPruned:
+            self.failed.clear()
+            _clear(folder)
+            raise
+        self.failed.clear()
+        _clear(folder)
+        return value
+
+    def write(self, study: optuna.Study) -> dict[str, Any]:
+        """Write what has been found so far; the content of ``search.json``."""
+        with alone(self.directory):
+            document = results(study, self.config, self.films)
+            write_results(document, self.config, self.directory)
+        return document
+
+    def _score(self, trial: optuna.Trial, fitted: Fitted) -> float:
+        validation = fitted.films[1]
+        logits = scan(fitted.network, validation).logits
+        patients = [sample.patient_id for sample in self.films.validation]
+        loss = balanced_log_loss(logits, validation.targets, patients)
+        auc = patient_auc(logits, validation.targets, patients)
+        trial.set_user_attr("log_loss", loss)
+        trial.set_user_attr("auc", auc)
+        return loss if self.config.objective == "log-loss" else auc
+
+
+class _Watcher:
+    """Reports each epoch of a trial to the study, and ends the trial when it is behind the others."""
+
+    def __init__(self, trial: optuna.Trial, config: SearchConfig, listener: SearchListener | None) -> None:
+        self.trial = trial
+        self.config = config
+        self.listener = listener
+
+    def stage(self, message: str) -> None:
+        """Pass on."""
+        if self.listener:
+            self.listener.stage(message)
+
+    def step(self, done: int, total: int, images_per_second: float) -> None:
+        """Pass on."""
+        if self.listener:
+            self.listener.step(done, total, images_per_second)
+
+    def epoch(self, report: EpochReport, epochs: int) -> None:
+        """Report the epoch's figure, that of the objective before calibration."""
+        if self.listener:
+            self.listener.epoch(report, epochs)
+        value = report.validation_loss if self.config.objective == "log-loss" else report.validation_auc
+        done = report.epoch + 1
+        if not math.isfinite(value):
+            self._prune(f"diverged in epoch {done}")
+        self.trial.report(value, done)
+        if done < epochs and self.trial.should_prune():
+            self._prune(f"behind the others after epoch {done}")
+
+    def _prune(self, reason: str) -> None:
+        self.trial.set_user_attr("reason", reason)
+        raise optuna.TrialPruned(reason)
+
+
+def _run_trials(study: optuna.Study, trials: _Trials, run: SearchRun) -> bool:
+    """Run trials until a limit is reached; whether the user interrupted."""
+
+    def told(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        document = trials.write(study)
+        if trials.listener:
+            rows = {row["number"]: row for row in document["trials"]}
+            trials.listener.result(rows[trial.number], rows.get(document["best"]))
+
+    end = math.inf if run.hours is None else time.monotonic() + 3600 * run.hours
+    while time.monotonic() < end:
+        fail_dead_trials(study)
+        if run.trials is not None and count_taken(study) >= run.trials:
+            break
+        try:
+            study.optimize(trials, n_trials=1, catch=FAILURES, callbacks=[told])
+        except KeyboardInterrupt:
+            stopped = study.trials[trials.number]
+            if stopped.state is TrialState.FAIL:
+                retry(study, stopped)
+            return True
+        if len(trials.failed) == MOST_FAILURES:
+            raise trials.failed[-1]
+    return False
+
+
+def _clear(folder: Path) -> None:
+    """Remove what is large or of no use any more."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in KEPT:
+            path.unlink()
+
+
+def _has_weights(base: TrainConfig) -> bool:
+    if base.init in ("auto", "hub"):
+        return base.network in PUBLISHED or base.network.startswith("hf:")
+    return base.init != "random"
+
+
+def _inputs(films: TrainingSet) -> dict[str, str]:
+    parts = [[sample.sha256 for sample in part] for part in (films.training, films.validation)]
+    return {"dataset": films.dataset.hash, "split": sha256_bytes(json.dumps(parts).encode())}
+
+
+def _build_caches(films: TrainingSet, config: SearchConfig, listener: SearchListener | None) -> None:
+    """Decode the films at every searched size, once, while other processes wait."""
+    sizes = (config.base.size,) if "size" in config.space.fixed else config.space.size
+    for size in sorted(set(sizes)):
+        if listener:
+            listener.stage(f"reading films at {size} pixels")
+        build_cache(films.dataset, config.base.model_copy(update={"size": size}).preprocessing)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keep optuna's log off the terminal: a trial that is ended or fails is told to the listener."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)

@@ -1,0 +1,206 @@
+"""A bundle's card: what it answers, how well, on whose films, and what it must not be used for.
+
+In: the content of ``bundle.json``. Out: Markdown. Every number comes from the document, so that the card in a
+bundle's folder can be made again and compared. It is a view of the bundle, not a part of it: ``SHA256SUMS``
+does not list it, and a bundle without it is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pneumoscope.core.records import Task
+from pneumoscope.evaluation.metrics import TITLES
+from pneumoscope.evaluation.operating_points import RULE_IN_SPECIFICITY, SCREENING_SENSITIVITY
+
+__all__ = ["CARD", "bundle_card"]
+
+CARD = "CARD.md"
+"""What the card is called in a bundle's folder."""
+
+_ANSWERS = {
+    Task.BINARY: "A probability of pneumonia.",
+    Task.THREE_CLASS: "A probability of pneumonia and, for a film that is called positive, whether it looks "
+    "bacterial or viral, or that this is uncertain.",
+}
+_FITS = {
+    "squash": "stretched to {size} x {size} pixels, whatever its proportions",
+    "letterbox": "fitted into {size} x {size} pixels with its proportions, the rest black",
+}
+_EXPLANATIONS = {
+    "class-activation": "a class-activation map, read from the network's last feature map",
+    "occlusion": "occlusion: how much the answer changes when a patch of the film is hidden",
+}
+_POINTS = {
+    "screening": f"misses few: highest specificity at a sensitivity of at least {SCREENING_SENSITIVITY}",
+    "balanced": "weighs films with and without pneumonia alike",
+    "rule-in": f"alarms little: highest sensitivity at a specificity of at least {RULE_IN_SPECIFICITY}",
+    "cost": "makes errors cheapest",
+}
+
+
+def bundle_card(document: Mapping[str, Any], address: str) -> str:
+    """The card of a bundle, Markdown that ends with a line break.
+
+    Args:
+        document: content of ``bundle.json``.
+        address: what ``load_bundle`` takes to open it: a shipped name, or a directory.
+    """
+    blocks = (
+        *_head(document),
+        *_loading(address),
+        *_answers(document),
+        *_preprocessing(document),
+        *_training(document),
+        *_figures(document),
+        *_operating_points(document),
+        *_gate(document),
+        *_limits(document),
+        *_provenance(document),
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _head(document: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# {document['name']}"
+    yield f"`{document['id']}`, made on {document['created'][:10]}."
+    yield document["intended_use"]
+
+
+def _loading(address: str) -> Iterator[str]:
+    yield "## How to load it"
+    yield f'```python\nimport pneumoscope as ps\n\nbundle = ps.load_bundle("{address}")\n```'
+    yield f"On the command line: `pneumoscope predict film.png --bundle {address}`."
+
+
+def _answers(document: Mapping[str, Any]) -> Iterator[str]:
+    network, explanation = document["network"], document["explanation"]["method"]
+    yield "## What it answers"
+    yield _ANSWERS[Task(document["task"])]
+    if Task(document["task"]) is Task.THREE_CLASS:
+        margin = document["etiology"]["margin"]
+        yield (
+            "The etiology is uncertain when the shares of bacterial and viral in the probability of pneumonia"
+            f" differ by less than {margin:g}."
+        )
+    channels, rows, columns = network["feature_shape"]
+    yield (
+        f"Network: {network['name']}, {network['parameters']:,} parameters, last feature map of "
+        f"{channels} x {rows} x {columns}. Heat maps: {_EXPLANATIONS[explanation]}."
+    )
+    origin = document.get("derived_from")
+    if origin:
+        yield (
+            f"Derived from `{origin['id']}` by {origin['method']}. Its calibration, operating points, gate "
+            "and the figures below are its own."
+        )
+
+
+def _preprocessing(document: Mapping[str, Any]) -> Iterator[str]:
+    values = document["preprocessing"]
+    low, high = values["percentiles"]
+    exposure = {
+        "percentile": f"the {low:g}th and {high:g}th percentile of its grey values are mapped to 0 and 1",
+        "none": "its grey values are taken as they are",
+    }
+    yield "## Preprocessing"
+    yield (
+        f"A film is {_FITS[values['fit']].format(size=values['size'])}, and "
+        f"{exposure[values['exposure']]}. The bundle does this itself; callers pass files."
+    )
+
+
+def _training(document: Mapping[str, Any]) -> Iterator[str]:
+    training = document["training"]
+    yield "## Training data"
+    yield _table(
+        ("what", "value"),
+        [
+            ("data set", training["dataset_name"]),
+            ("SHA-256 of its manifest", f"`{training['dataset_hash']}`"),
+            ("split", ", ".join(f"{key} {value}" for key, value in training["split"].items())),
+            *((f"{part} films", f"{count:,}") for part, count in training.get("counts", {}).items()),
+            ("patients", f"{len(training['patients']):,}"),
+            ("started from", training.get("initial_weights", "not said")),
+        ],
+    )
+    yield (
+        "`bundle.json` names every film and every patient of both parts by hash; `pneumoscope evaluate` "
+        "refuses to score them."
+    )
+
+
+def _figures(document: Mapping[str, Any]) -> Iterator[str]:
+    estimates = document["validation"]
+    default = document["default_operating_point"]
+    yield "## Validation figures"
+    yield (
+        f"On the validation films, at the operating point `{default}`. The same films chose calibration, "
+        "operating points and gate, so new films of the same hospital do a little worse, and those of other "
+        "hospitals and ages can do much worse."
+    )
+    yield _table(
+        ("figure", "value", "95 % interval", "films"),
+        [
+            (title, f"{found['value']:.4f}", f"{found['low']:.4f} to {found['high']:.4f}", f"{found['n']:,}")
+            for title, found in ((TITLES.get(name, name), estimates[name]) for name in estimates)
+        ],
+    )
+
+
+def _operating_points(document: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Operating points"
+    yield "A film is positive when its calibrated probability of pneumonia is at least the threshold."
+    rows = []
+    for point in document["operating_points"]:
+        name, meaning = point["name"], _POINTS.get(point["name"], "")
+        if name == document["default_operating_point"]:
+            meaning = f"{meaning} (default)".strip()
+        cells = (f"{point['threshold']:.4f}", _share(point["sensitivity"]), _share(point["specificity"]))
+        rows.append((f"`{name}`", *cells, f"{point['n']:,}", meaning))
+    yield _table(("name", "threshold", "sensitivity", "specificity", "films", "what for"), rows)
+    calibration = document["calibration"]
+    biases = ", ".join(f"{bias:.3f}" for bias in calibration.get("bias", ()))
+    yield (
+        f"Calibration: {calibration['method']}, temperature {calibration['temperature']:.3f}"
+        f"{f', bias {biases}' if biases else ''}."
+    )
+
+
+def _gate(document: Mapping[str, Any]) -> Iterator[str]:
+    gate = document["gate"]
+    yield "## Gate"
+    yield (
+        "A film is answered with a warning when its features lie farther from those of the training films "
+        f"than {gate['warn_distance']:.3f}, and refused beyond {gate['refuse_distance']:.3f}. Of new films "
+        f"from the same source at most {gate['false_refusal_rate']:.1%} lie beyond the first distance, which "
+        f"{gate['n']:,} validation films set. What is no frontal chest film by its file or its pixels is "
+        "refused too."
+    )
+
+
+def _limits(document: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Limits"
+    yield "\n".join(f"- {limitation}" for limitation in document["limitations"])
+
+
+def _provenance(document: Mapping[str, Any]) -> Iterator[str]:
+    training, origin = document["training"], document.get("derived_from", {})
+    yield "## Made with"
+    rows = [("training", training["versions"]), ("quantisation", origin.get("versions", {}))]
+    yield "\n".join(
+        f"- {what}: {', '.join(f'{name} {version}' for name, version in versions.items())}"
+        for what, versions in rows
+        if versions
+    )
+    yield "The whole configuration and the seeds are in `bundle.json`; `SHA256SUMS` is checked on every load."
+
+
+def _share(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

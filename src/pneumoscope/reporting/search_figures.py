@@ -1,0 +1,153 @@
+"""The figures of a hyper-parameter search: its history, what mattered, where good values lie, what was cut.
+
+In: rows of ``search.json``. Out: matplotlib figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pneumoscope.reporting.figures import PALETTE, SOFT, new_figure, styled
+
+__all__ = ["OBJECTIVES", "choice_word", "curves", "history", "importances", "slices"]
+
+Row = Mapping[str, Any]
+
+OBJECTIVES = {"log-loss": "log loss", "auc": "ROC AUC"}
+_BLUE, _ORANGE, _GREEN = PALETTE[:3]
+_PANEL_COLUMNS = 3
+_LONGEST_WORD = 10
+
+
+@styled
+def history(rows: Sequence[Row], objective: str) -> Figure:
+    """Value of each complete trial against its number, the best so far, and marks for pruned trials.
+
+    Args:
+        rows: trials; at least one is complete.
+        objective: ``log-loss`` (low is good) or ``auc``.
+    """
+    figure = new_figure(10.0, 4.0)
+    axes = figure.subplots()
+    complete = [row for row in rows if row["state"] == "complete"]
+    numbers = np.array([row["number"] for row in complete])
+    values = np.array([row["value"] for row in complete])
+    best = (np.minimum if objective == "log-loss" else np.maximum).accumulate(values)
+    axes.plot(numbers, values, "o", color=_BLUE, markersize=6, label="complete trial")
+    axes.step(numbers, best, where="post", color=_ORANGE, label="best so far")
+    pruned = [row["number"] for row in rows if row["state"] == "pruned"]
+    if pruned:
+        top = axes.get_xaxis_transform()
+        axes.plot(pruned, np.full(len(pruned), 0.02), "|", color=SOFT, transform=top, label="pruned trial")
+    axes.set(xlabel="trial", ylabel=OBJECTIVES[objective])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+@styled
+def importances(shares: Mapping[str, float]) -> Figure:
+    """Horizontal bars: the share of each parameter, in %, the largest on top."""
+    figure = new_figure(10.0, 1.1 + 0.34 * len(shares))
+    axes = figure.subplots()
+    ordered = sorted(shares.items(), key=lambda item: item[1])
+    bars = axes.barh(
+        [_title(name) for name, _ in ordered], [100 * share for _, share in ordered], color=_BLUE
+    )
+    axes.bar_label(bars, [f"{100 * share:.0f}" for _, share in ordered], padding=4)
+    axes.set_xlabel("importance in %")
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+@styled
+def slices(rows: Sequence[Row], search: Mapping[str, Any], best: int) -> Figure:
+    """One panel a parameter: the value of each complete trial against it; the best trial is marked.
+
+    Args:
+        rows: trials.
+        search: the search's configuration; its space says which axes are logarithmic.
+        best: number of the best trial.
+    """
+    complete = [row for row in rows if row["state"] == "complete"]
+    names = list(complete[0]["parameters"])
+    height = math.ceil(len(names) / _PANEL_COLUMNS)
+    figure = new_figure(10.5, 2.7 * height)
+    panels = figure.subplots(height, _PANEL_COLUMNS, squeeze=False, sharey=True)
+    for axes in panels.ravel()[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(panels.ravel(), names, strict=False):
+        kind = search["space"][name]
+        places = _places(axes, name, kind, complete)
+        values = [row["value"] for row in complete]
+        axes.scatter(places, values, s=32, color=_BLUE, alpha=0.7, linewidths=0)
+        chosen = [row["number"] for row in complete].index(best)
+        axes.scatter(places[chosen], values[chosen], s=90, facecolor="none", edgecolor=_ORANGE, linewidths=2)
+        axes.set_title(_title(name), fontsize=11)
+        axes.tick_params(labelsize=9.5)
+    for row in panels:
+        row[0].set_ylabel(OBJECTIVES[search["objective"]], fontsize=11)
+    return figure
+
+
+def _places(axes: Axes, name: str, kind: Any, rows: Sequence[Row]) -> list[float]:
+    """Where each trial stands on the axis, which is labelled: numbers as they are, choices side by side."""
+    values = [row["parameters"][name] for row in rows]
+    if isinstance(kind, Mapping):
+        if kind["log"]:
+            axes.set_xscale("log")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        return [float(value) for value in values]
+    choices = [choice_word(choice) for choice in kind]
+    axes.set_xticks(range(len(choices)), [_broken(choice) for choice in choices])
+    axes.set_xlim(-0.6, len(choices) - 0.4)
+    # Trials of one choice stand beside each other, in the order in which they ran.
+    steps = np.linspace(-0.25, 0.25, len(rows))
+    return [choices.index(choice_word(value)) + step for value, step in zip(values, steps, strict=True)]
+
+
+@styled
+def curves(rows: Sequence[Row], objective: str, best: int) -> Figure:
+    """The figure of each trial after each epoch: complete ones, pruned ones, and the best."""
+    figure = new_figure(10.0, 4.0)
+    axes = figure.subplots()
+    looks = {"pruned": (SOFT, ":", "pruned"), "complete": (_BLUE, "-", "complete")}
+    for state, (color, line, name) in looks.items():
+        for index, row in enumerate(r for r in rows if r["state"] == state and r["curve"]):
+            label = name if index == 0 else None
+            epochs = range(1, len(row["curve"]) + 1)
+            marker = "x" if state == "pruned" else "."
+            axes.plot(epochs, row["curve"], line, color=color, linewidth=1.1, alpha=0.6, label=label)
+            axes.plot(epochs[-1], row["curve"][-1], marker, color=color, markersize=7)
+    curve = rows[best]["curve"]
+    axes.plot(
+        range(1, len(curve) + 1), curve, "o-", color=_ORANGE, markersize=5, label=f"trial {best}, the best"
+    )
+    axes.set(xlabel="epoch", ylabel=f"{OBJECTIVES[objective]} before calibration")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def choice_word(choice: object) -> str:
+    """A choice of a space as people read it; dense layers as ``512-128`` or ``none``."""
+    if isinstance(choice, list):
+        return "-".join(map(str, choice)) or "none"
+    return f"{choice:g}" if isinstance(choice, float) else str(choice)
+
+
+def _broken(word: str) -> str:
+    """A long word over two lines, so that it does not run into its neighbour."""
+    return word if len(word) <= _LONGEST_WORD else "-\n".join(word.rsplit("-", 1))
