@@ -74,6 +74,7 @@ def test_configuration_page_names_every_key() -> None:
     from pneumoscope.evaluation.stress_scores import StressConfig
     from pneumoscope.learning.config import AugmentationConfig, TrainConfig
     from pneumoscope.learning.ladder_config import LadderConfig, RungTable
+    from pneumoscope.learning.search_space import SearchSpace
 
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     for config in (
@@ -83,6 +84,7 @@ def test_configuration_page_names_every_key() -> None:
         EvaluationConfig,
         LadderConfig,
         RungTable,
+        SearchSpace,
         StressConfig,
     ):
         missing = [key for key in config.model_fields if key not in text]

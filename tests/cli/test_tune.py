@@ -1,6 +1,7 @@
 """``pneumoscope tune``: what it asks for, what it prints, and that processes share and outlive each other."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,8 @@ def test_people_see_trials_and_what_to_do_next_and_machines_one_object(run, aske
     result = run(dataset.directory, "-o", "out")
     assert "trial 13: optimiser sgd, learning_rate 0.00123" in result.stderr
     assert "trial 14 pruned: behind the others after epoch 1; best 0.35120 of trial 13" in result.stderr
+    assert re.search(r"trial +┃ 13 +┃ 0 +┃ 1 +┃ 2 +┃ 3 ", result.stdout), "the best first"
+    assert re.search(r"log loss +│ 0\.3512 +│ 0\.4000 +│", result.stdout)
     assert "trials: 14 complete, 1 pruned, 1 failed" in result.stdout
     assert "next: pneumoscope train DATASET --config out/best.toml" in result.stdout
     interrupted = run(dataset.directory, "-o", "out", "--json")

@@ -42,11 +42,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     for number in range(40):
         normal = number < 20
         kind = "sharp" if (number % 5 > 0) == normal else "flat"
-        name = (
-            f"NORMAL/IM-{number:04d}-{kind}.png"
-            if normal
-            else f"PNEUMONIA/person{number}-{kind}.png"
-        )
+        name = f"NORMAL/IM-{number:04d}-{kind}.png" if normal else f"PNEUMONIA/person{number}-{kind}.png"
         file = folder / "films" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(device(kind, number)).save(file)

@@ -9,7 +9,7 @@ from pneumoscope.core.files import read_json
 from pneumoscope.evaluation.leakage import film_key, patient_key
 from pneumoscope.inference.bundle import load_bundle
 from pneumoscope.learning.config import DistillationConfig, TrainConfig
-from pneumoscope.learning.distillation import cross_fitted_targets
+from pneumoscope.learning.distillation import cross_fitted_targets, soften_etiology
 from pneumoscope.learning.films import FilmBatches
 from pneumoscope.learning.training import train, training_set
 
@@ -79,7 +79,7 @@ def test_the_student_learns_label_and_answers(films, taught, monkeypatch, tmp_pa
     train(films, small_run(epochs=1, distillation=TEACHING), tmp_path / "student")
     soft = given[0][2]
     labels = torch.eye(3)[given[0][0].targets]
-    torch.testing.assert_close(soft, 0.6 * labels + 0.4 * torch.from_numpy(targets))
+    torch.testing.assert_close(soft, soften_etiology(labels, torch.from_numpy(targets), 0.4))
 
 
 def test_a_run_with_teachers_goes_on_where_it_was_killed(films, tmp_path):
@@ -93,3 +93,15 @@ def test_a_run_with_teachers_goes_on_where_it_was_killed(films, tmp_path):
 def test_fixed_features_have_no_teachers():
     with pytest.raises(ValidationError, match="no distillation"):
         TrainConfig(stage="frozen", distillation=DistillationConfig())
+
+
+def test_teachers_change_the_etiology_alone():
+    labels = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    answers = torch.tensor([[0.2, 0.4, 0.4], [0.5, 0.1, 0.4], [0.0, 0.75, 0.25]])
+    softened = soften_etiology(labels, answers, 0.5)
+    torch.testing.assert_close(softened, torch.tensor([[1.0, 0, 0], [0, 0.6, 0.4], [0, 0.375, 0.625]]))
+
+
+def test_two_classes_have_no_etiology():
+    with pytest.raises(ValidationError, match="etiology"):
+        TrainConfig(task="binary", distillation=DistillationConfig())

@@ -112,3 +112,16 @@ def test_the_best_curve_is_drawn_over_the_others():
     last = axes.get_lines()[-1]
     assert last.get_label() == "trial 13, the best"
     assert list(last.get_ydata()) == pytest.approx([0.5512, 0.4512])
+
+
+def test_what_does_not_vary_has_no_panel_and_no_bar(tmp_path):
+    content = document(ROWS, importances={"size": 0.0, "learning_rate": 1.0})
+    content["search"]["space"]["size"] = [112]
+    content["search"]["space"]["weight_decay"] = {"low": 0.01, "high": 0.01, "log": True}
+    figure = search_figures.slices(ROWS, content["search"], 13)
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.axison]
+    assert titles == ["learning rate", "augmentation strength", "dense layers", "stage"]
+    content["search"]["base"]["epochs"] = 1
+    html = write(content, tmp_path)
+    assert "Epoch by epoch" not in html
+    assert "up to 1 epoch each" in html

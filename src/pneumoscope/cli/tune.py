@@ -29,6 +29,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, 128 + SIGINT, as shells have it."""
 
 SHOWN = 5
+"""Best trials in the terminal's table, a column each: what 80 columns hold."""
 
 
 def register(app: typer.Typer) -> None:
@@ -152,10 +153,12 @@ def _print_summary(document: dict[str, Any], directory: Path) -> None:
     from rich.table import Table
 
     finished = _finished(document)
-    table = Table("trial", "log loss", "AUC", *document["searched"], title="best trials, on validation films")
-    for row in finished[:SHOWN]:
-        parameters = [_short(row["parameters"][name]) for name in document["searched"]]
-        table.add_row(str(row["number"]), f"{row['log_loss']:.4f}", f"{row['auc']:.4f}", *parameters)
+    best = finished[:SHOWN]
+    table = Table("trial", *(str(row["number"]) for row in best), title="best trials, on validation films")
+    table.add_row("log loss", *(f"{row['log_loss']:.4f}" for row in best))
+    table.add_row("AUC", *(f"{row['auc']:.4f}" for row in best))
+    for name in document["searched"]:
+        table.add_row(name.replace("_", " "), *(_short(row["parameters"][name]) for row in best))
     if finished:
         console().print(table)
     counts = _summary(document, directory)["trials"]

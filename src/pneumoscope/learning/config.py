@@ -78,7 +78,7 @@ class MixingConfig(Config):
 
 
 class DistillationConfig(Config):
-    """Learning from the answers of networks that did not see the film (cross-fitted teachers)."""
+    """Learning the etiology from networks that did not see the film (cross-fitted teachers)."""
 
     folds: int = Field(
         3, ge=2, description="parts of the training films; a teacher for each of them and size"
@@ -87,7 +87,7 @@ class DistillationConfig(Config):
         (64, 96), min_length=1, description="sides of the teachers' inputs in pixels"
     )
     epochs: int | None = Field(None, ge=1, description="of a teacher; None: as many as the network's own")
-    share: Share = Field(0.5, description="share of the teachers in the targets; the rest is the label")
+    share: Share = Field(0.5, description="share of the teachers in the etiology; the rest is the label")
 
 
 class UnfreezeStep(Config):
@@ -159,6 +159,8 @@ class TrainConfig(Config):
             raise ValueError(f"stage '{self.stage}' builds on pretrained weights, but init is 'random'")
         if self.stage == "frozen" and (self.distillation or self.mixing.enabled):
             raise ValueError("stage 'frozen' learns from fixed features: no mixing, no distillation")
+        if self.distillation and self.task is Task.BINARY:
+            raise ValueError("distillation softens the etiology, but the task is 'binary'")
         if self.stage == "staged" and (not self.unfreeze or self.unfreeze[0].epoch != 0):
             raise ValueError("the first step of 'unfreeze' must have epoch = 0")
         return self

@@ -1,10 +1,10 @@
 """Soft targets from networks that never saw the film: cross-fitted teachers.
 
-Some labels are wrong, and films differ in how clear they are; a network that is told both learns less noise.
-The training films are split by patient; for each part a teacher is trained on the others, at each of several
-sizes, and answers for it. The average of these answers, blended with the label, is what the student learns:
-an ensemble over sizes and folds becomes one small network. Nothing but training films is used, so that a
-cross-validation of the student stays honest.
+Whether a film shows pneumonia is labelled well; whether it is bacterial or viral is not, and many films
+show no sign of either. A network that is told how clear a film is learns less of that noise. The training
+films are split by patient; for each part a teacher is trained on the others, at each of several sizes, and
+answers for it. The average of these answers, blended with the label, is what the student learns of the
+etiology. Nothing but training films is used, so that a cross-validation of the student stays honest.
 
 In: a run's films and configuration. Out: (N, K) class probabilities of its training films.
 """
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from pneumoscope.data.assignment import assign_parts
 from pneumoscope.data.cache import build_cache
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pneumoscope.inference.bundle import Bundle
     from pneumoscope.learning.training import TrainingSet
 
-__all__ = ["cross_fitted_targets"]
+__all__ = ["cross_fitted_targets", "soften_etiology"]
 
 _VALIDATION_SHARE = 0.1
 """Share of a teacher's films that choose its best epoch and calibrate it, as in cross-validation."""
@@ -81,3 +82,21 @@ def cross_fitted_targets(
             rows = [position[sample.path] for sample in left_out]
             targets[rows] += table.probabilities / len(distillation.sizes)
     return targets
+
+
+def soften_etiology(labels: Tensor, answers: Tensor, share: float) -> Tensor:
+    """Blend what teachers say of the etiology into the labels of films with pneumonia.
+
+    Args:
+        labels: (N, K) one-hot, the normal class first.
+        answers: (N, K) class probabilities of the teachers.
+        share: of the teachers, in [0, 1].
+
+    Returns:
+        (N, K) probabilities. That of the normal class is the label's: it is 0 or 1.
+    """
+    ill = 1 - labels[:, :1]
+    etiology = answers[:, 1:] / answers[:, 1:].sum(dim=1, keepdim=True)
+    softened = labels.clone()
+    softened[:, 1:] = labels[:, 1:].lerp(etiology * ill, share)
+    return softened

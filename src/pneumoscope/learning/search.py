@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,6 +133,7 @@ class _Trials:
         self.number = trial.number
         point = suggest(trial, self.config.space)
         folder = self.directory / folder_name(trial.study.trials[trial.number])
+        folder.mkdir(parents=True, exist_ok=True)
         if self.listener:
             self.listener.trial(trial.number, point)
         try:
@@ -141,6 +143,7 @@ class _Trials:
             value = self._score(trial, fitted)
         except FAILURES as error:
             trial.set_user_attr("reason", str(error).partition("\n")[0] or type(error).__name__)
+            traceback.clear_frames(error.__traceback__)  # they hold the network and its batches
             self.failed.append(error)
             _clear(folder)
             raise
@@ -220,7 +223,7 @@ def _run_trials(study: optuna.Study, trials: _Trials, run: SearchRun) -> bool:
         if run.trials is not None and count_taken(study) >= run.trials:
             break
         try:
-            study.optimize(trials, n_trials=1, catch=FAILURES, callbacks=[told])
+            study.optimize(trials, n_trials=1, catch=FAILURES, callbacks=[told], gc_after_trial=True)
         except KeyboardInterrupt:
             stopped = study.trials[trials.number]
             if stopped.state is TrialState.FAIL:

@@ -37,7 +37,7 @@ from pneumoscope.evaluation.predictions import write_predictions
 from pneumoscope.inference.bundle import Bundle, load_bundle
 from pneumoscope.learning.allocator import keep_large_buffers
 from pneumoscope.learning.config import AugmentationConfig, TrainConfig
-from pneumoscope.learning.distillation import cross_fitted_targets
+from pneumoscope.learning.distillation import cross_fitted_targets, soften_etiology
 from pneumoscope.learning.films import (
     BatchOrder,
     FeatureBatches,
@@ -249,7 +249,7 @@ def _soft_targets(
         return train(part, teacher, folder, listener)
 
     answers = cross_fitted_targets(films, config, config.distillation, directory / "teachers", teach)
-    return labels.lerp(torch.from_numpy(answers), config.distillation.share)
+    return soften_etiology(labels, torch.from_numpy(answers), config.distillation.share)
 
 
 Loaders = Callable[[Network, TrainConfig, tuple[Films, Films], BatchOrder], tuple[DataLoader, DataLoader]]

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from pneumoscope.reporting.figures import PALETTE, SOFT, new_figure, styled
 
-__all__ = ["OBJECTIVES", "choice_word", "curves", "history", "importances", "slices"]
+__all__ = ["OBJECTIVES", "choice_word", "curves", "history", "importances", "slices", "varies"]
 
 Row = Mapping[str, Any]
 
@@ -69,7 +69,7 @@ def importances(shares: Mapping[str, float]) -> Figure:
 
 @styled
 def slices(rows: Sequence[Row], search: Mapping[str, Any], best: int) -> Figure:
-    """One panel a parameter: the value of each complete trial against it; the best trial is marked.
+    """One panel a parameter that varies: the value of each complete trial against it; the best is marked.
 
     Args:
         rows: trials.
@@ -77,7 +77,7 @@ def slices(rows: Sequence[Row], search: Mapping[str, Any], best: int) -> Figure:
         best: number of the best trial.
     """
     complete = [row for row in rows if row["state"] == "complete"]
-    names = list(complete[0]["parameters"])
+    names = [name for name in complete[0]["parameters"] if varies(search["space"][name])]
     height = math.ceil(len(names) / _PANEL_COLUMNS)
     figure = new_figure(10.5, 2.7 * height)
     panels = figure.subplots(height, _PANEL_COLUMNS, squeeze=False, sharey=True)
@@ -101,10 +101,16 @@ def _places(axes: Axes, name: str, kind: Any, rows: Sequence[Row]) -> list[float
     """Where each trial stands on the axis, which is labelled: numbers as they are, choices side by side."""
     values = [row["parameters"][name] for row in rows]
     if isinstance(kind, Mapping):
+        low, high = kind["low"], kind["high"]
         if kind["log"]:
             axes.set_xscale("log")
+            # Both ends and their middle; powers of ten alone may be one, or none.
+            axes.set_xticks(ends := [low, math.sqrt(low * high), high], [f"{end:.2g}" for end in ends])
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlim(low * (low / high) ** 0.05, high * (high / low) ** 0.05)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         return [float(value) for value in values]
     choices = [choice_word(choice) for choice in kind]
     axes.set_xticks(range(len(choices)), [_broken(choice) for choice in choices])
@@ -139,6 +145,11 @@ def curves(rows: Sequence[Row], objective: str, best: int) -> Figure:
 
 def _title(name: str) -> str:
     return name.replace("_", " ")
+
+
+def varies(kind: Any) -> bool:
+    """Whether a part of the space, a table of a range or a list of choices, holds more than one value."""
+    return bool(kind["low"] < kind["high"]) if isinstance(kind, Mapping) else len(kind) > 1
 
 
 def choice_word(choice: object) -> str:

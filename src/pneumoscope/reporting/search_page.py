@@ -24,6 +24,11 @@ def write_search_page(document: Mapping[str, Any], file: Path) -> None:
     """Write the page of ``document`` to ``file``; before the first complete trial it says so."""
     rows, search, best = document["trials"], document["search"], document["best"]
     found = best is not None
+    shares = {
+        name: share
+        for name, share in document["importances"].items()
+        if search_figures.varies(search["space"][name])
+    }
     write_text(
         file,
         render(
@@ -36,9 +41,7 @@ def write_search_page(document: Mapping[str, Any], file: Path) -> None:
             best=rows[best] if found else None,
             base=_base(document),
             history=svg(search_figures.history(rows, search["objective"])) if found else None,
-            importances=svg(search_figures.importances(document["importances"]))
-            if document["importances"]
-            else None,
+            importances=svg(search_figures.importances(shares)) if shares else None,
             slices=svg(search_figures.slices(rows, search, best)) if found else None,
             curves=svg(search_figures.curves(rows, search["objective"], best)) if found else None,
             best_table=_best_table(document),
