@@ -95,7 +95,7 @@ def document(task: Task = Task.THREE_CLASS, **changes: Any) -> dict[str, Any]:
 def arrays(task: Task = Task.THREE_CLASS) -> dict[str, np.ndarray]:
     return {
         "head_weight": head_weight(task),
-        "gate_mean": np.array([0.5, -0.5]),
+        "gate_mean": np.array([1.0, -1.0]) / np.sqrt(2),
         "gate_components": np.array([[1.0, -1.0]]) / np.sqrt(2),
         "gate_variances": np.array([0.02]),
         "gate_residual_variance": np.array(0.02),

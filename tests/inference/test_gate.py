@@ -13,20 +13,31 @@ CHANNELS = 6
 def draw(n, seed, spread=(5.0, 3.0, 0.1, 0.1, 0.1, 0.1)):
     rng = np.random.default_rng(seed)
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(CHANNELS, CHANNELS)))[0]
-    return rng.normal(size=(n, CHANNELS)) * spread @ rotation + 1.0
+    return rng.normal(size=(n, CHANNELS)) * spread @ rotation + 40.0
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def test_distance_is_mahalanobis_under_probabilistic_pca():
     features = draw(500, 1)
     document, arrays = fit_gate(features, draw(200, 2))
-    assert document["components"] == 2  # 5 and 3 hold more than 95 % of the variance
+    assert document["components"] == 2  # 5 and 3 hold more than 99 % of the variance
     w, variances = arrays["gate_components"], arrays["gate_variances"]
     noise = float(arrays["gate_residual_variance"])
     covariance = w.T @ np.diag(variances - noise) @ w + noise * np.eye(CHANNELS)
     new = draw(20, 3)
-    centred = new - features.mean(axis=0)
+    centred = unit(new) - unit(features).mean(axis=0)
     squared = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(covariance), centred)
-    np.testing.assert_allclose(feature_distances(arrays, new), np.sqrt(squared / CHANNELS), rtol=1e-4)
+    np.testing.assert_allclose(feature_distances(arrays, new), np.sqrt(squared / CHANNELS), rtol=1e-3)
+
+
+def test_the_length_of_the_features_does_not_matter():
+    _, arrays = fit_gate(draw(500, 1), draw(200, 2))
+    new = draw(20, 3)
+    np.testing.assert_allclose(feature_distances(arrays, 7 * new), feature_distances(arrays, new))
+    assert np.isfinite(feature_distances(arrays, np.zeros((1, CHANNELS)))).all()
 
 
 def test_usual_films_lie_near_one():
@@ -76,7 +87,8 @@ def bundle(tmp_path_factory):
 
 def at_distance(distance):
     """Pooled features (2,) of the tiny bundle, whose covariance is 0.02 in every direction."""
-    return np.array([0.5 + distance * np.sqrt(0.02 * 2), -0.5])
+    angle = 2 * np.arcsin(distance * np.sqrt(0.02 * 2) / 2) - np.pi / 4
+    return 3 * np.array([np.cos(angle), np.sin(angle)])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ __all__ = ["BATCH", "calibrated_probabilities", "decide", "run_network"]
 
 BATCH = 8
 """Films in one pass. More outgrow the processor's caches: MobileNetV2 at 160 pixels takes 6 % less time a
-film in eights than one by one, and a third more in batches of 32 (ONNX Runtime, one thread of an AMD EPYC)."""
+film in eights than one by one, and a third more in batches of 32 (ONNX Runtime, one thread, AMD EPYC)."""
 
 
 def run_network(bundle: Bundle, batch: npt.NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
