@@ -34,7 +34,7 @@ from pneumoscope.learning.training import TrainingSet
 __all__ = ["CALIBRATION_FILMS", "METHOD", "check_films", "costs_of", "own_films", "quantise"]
 
 CALIBRATION_FILMS = 256
-"""Training films that show the activations' ranges; 64 gave the same accuracy (docs/benchmarks.md)."""
+"""Training films that show the activations' ranges; 64 are enough too (docs/benchmarks.md)."""
 
 METHOD = "static int8 quantisation"
 
