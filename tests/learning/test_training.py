@@ -73,7 +73,7 @@ def test_a_run_directory_is_enough_to_repeat_the_run(finished, films):
     assert run["results"]["bundle"] == finished.bundle.id
     assert Path(run["results"]["dataset_directory"]) == films.dataset.directory.resolve()
     assert run["results"]["split_name"] == "default"
-    assert set(run["durations_s"]) == {"cache", "network", "fit", "package", "total"}
+    assert set(run["durations_s"]) == {"cache", "network", "teachers", "fit", "package", "total"}
     assert TrainConfig(**read_json(finished.directory / "config.json")) == small_run()
     parts = Counter(row["part"] for row in rows(finished.directory / "split.csv"))
     assert parts == {"train": len(films.training), "validation": len(films.validation)}

@@ -190,7 +190,7 @@ def fit_network(
         with stage("network"):
             _tell(listener, f"building {config.network}")
             network, initial_weights = build_network(config, lambda message: _tell(listener, message))
-        with stage("targets"):
+        with stage("teachers"):
             soft = _soft_targets(films, config, training.targets, directory, listener)
         with stage("fit"):
             loaders = _feature_loaders if config.stage == "frozen" else partial(_film_loaders, soft)
