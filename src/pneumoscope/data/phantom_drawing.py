@@ -25,6 +25,9 @@ from pneumoscope.data.phantom_lesions import Lesion, draw_lesion
 
 __all__ = ["Phantom", "PhantomConfig", "draw_phantom"]
 
+VISIBLE_LUNG = 0.3
+"""Thickness from which lung is seen as such; less is the recess behind the domes, or lung behind the heart."""
+
 
 class PhantomConfig(Config):
     """How phantoms vary.
@@ -56,12 +59,15 @@ class Phantom:
     Attributes:
         pixels: (H, W) float32 in [0, 1], bright = dense.
         lesion_mask: (H, W) bool, where the lesion changes the lungs; all False for a normal film.
+        lungs: (2, H, W) bool, the patient's right and left lung where the film shows them: beside heart and
+            mediastinum, above the domes.
         label: what was drawn.
         anatomy: the patient's proportions; pass it again for another film of the same patient.
     """
 
     pixels: FloatArray
     lesion_mask: npt.NDArray[np.bool_]
+    lungs: npt.NDArray[np.bool_]
     label: Label
     anatomy: Anatomy
 
@@ -96,7 +102,9 @@ def draw_phantom(
     exposed = _expose(density, rng, config)
     if config.markers:
         exposed = _mark(exposed, rng)
-    return Phantom(freeze(exposed), freeze(mask), label, anatomy)
+    lung = chest.lung > VISIBLE_LUNG
+    lungs = np.stack([lung & (x < 0), lung & (x >= 0)])
+    return Phantom(freeze(exposed), freeze(mask), freeze(lungs), label, anatomy)
 
 
 def _coordinates(
@@ -126,7 +134,7 @@ def _with_lesion(
     if lesion is None:
         return chest.density, np.zeros(chest.density.shape, dtype=bool)
     added = 0.66 * sample_canvas(lesion.filling, x, y) + sample_canvas(lesion.markings, x, y)
-    mask = (sample_canvas(lesion.region, x, y) > 0.5) & (chest.lung > 0.3)
+    mask = (sample_canvas(lesion.region, x, y) > 0.5) & (chest.lung > VISIBLE_LUNG)
     return chest.density + chest.lung * added, mask
 
 

@@ -16,10 +16,11 @@ from torch import Generator, Tensor
 from pneumoscope.learning.chance import chosen, uniform
 from pneumoscope.learning.config import AugmentationConfig
 from pneumoscope.learning.grey_levels import expose
+from pneumoscope.learning.lung_exchange import exchange_bodies, hide_lungs
 from pneumoscope.learning.masking import blank_borders, erase, exchange_backgrounds
 from pneumoscope.learning.texture import add_noise, change_sharpness, soften
 
-__all__ = ["augment", "to_unit"]
+__all__ = ["augment", "move", "to_unit"]
 
 
 def to_unit(films: Tensor) -> Tensor:
@@ -27,32 +28,42 @@ def to_unit(films: Tensor) -> Tensor:
     return films.unsqueeze(1).float().div_(255.0)
 
 
-def augment(films: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+def augment(
+    films: Tensor, config: AugmentationConfig, generator: Generator, lungs: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Change each film at random.
 
     Args:
         films: (B, S, S) uint8.
         config: the ranges.
         generator: source of all randomness, so that a batch can be repeated.
+        lungs: (B, S, S) uint8, 1 in the lungs; needed where the configuration changes bodies or hides lungs.
 
     Returns:
-        (B, 1, S, S) float32 in [0, 1].
+        (B, 1, S, S) float32 in [0, 1], and (B,) bool: films whose lungs are hidden, which have no class.
     """
+    hidden = torch.zeros(len(films), dtype=torch.bool)
     if not config.enabled:
-        return to_unit(films)
+        return to_unit(films), hidden
     batch = expose(films, config, generator)
     soften(batch, config, generator)
-    batch = _move(batch, config, generator)
+    if lungs is None:
+        batch = move(batch, config, generator)
+    else:
+        moved = move(torch.cat([batch, lungs.unsqueeze(1).float()], dim=1), config, generator)
+        batch, masks = moved[:, :1].contiguous(), moved[:, 1:].contiguous()
+        exchange_bodies(batch, masks, config.body_probability, generator)
+        hidden = hide_lungs(batch, masks, config.hidden_lungs_probability, generator)
     change_sharpness(batch, config, generator)
     add_noise(batch, config, generator)
     exchange_backgrounds(batch, config, generator)
     erase(batch, config, generator)
     blank_borders(batch, config, generator)
-    return batch.clamp_(0.0, 1.0)
+    return batch.clamp_(0.0, 1.0), hidden
 
 
-def _move(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
-    """Rotate, zoom, stretch, shear, shift and (when allowed) mirror in one interpolation."""
+def move(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Rotate, zoom, stretch, shear, shift and (when allowed) mirror (B, C, S, S), in one interpolation."""
     count = len(batch)
     angle = uniform(count, -config.rotation_degrees, config.rotation_degrees, generator) * (math.pi / 180)
     shear = torch.tan(

@@ -36,7 +36,7 @@ from pneumoscope.learning.network import (
     PooledHead,
 )
 
-__all__ = ["ARCHITECTURES", "Architecture", "Backbone", "create_backbone", "fetch_published"]
+__all__ = ["ARCHITECTURES", "Architecture", "Backbone", "create_backbone", "fetch_published", "stride_error"]
 
 # torch's own default; transformers carries TensorFlow's 0.997 and 0.99 over, which in torch's convention
 # makes the running statistics those of the last batch alone.
@@ -135,7 +135,7 @@ def create_backbone(config: NetworkConfig) -> Backbone:
     """The backbone that ``config.name`` names, with random weights.
 
     Raises:
-        ConfigError: the model is not an image backbone that gives features.
+        ConfigError: the model is not an image backbone that gives features, or its stride cannot be chosen.
         DownloadError: ``hf:NAME`` is no local folder and its configuration cannot be downloaded.
     """
     if config.name.startswith("hf:"):
@@ -143,8 +143,22 @@ def create_backbone(config: NetworkConfig) -> Backbone:
     else:
         source = ARCHITECTURES[config.name]
         settings = AutoConfig.for_model(source.model_type, **source.settings)
+    if hasattr(settings, "output_stride"):
+        # Chen et al., DeepLab, TPAMI 2018, section 3.1: the same weights, at every second place.
+        settings.output_stride = config.output_stride
+    elif config.output_stride != 32:
+        raise stride_error(config)
     model = _build(settings, config.name)
     return Backbone(model, config, source, _channels(model, config))
+
+
+def stride_error(config: NetworkConfig) -> ConfigError:
+    """The refusal of a stride that the network cannot have."""
+    return ConfigError(
+        f"'{config.name}' has no output stride of {config.output_stride}",
+        expected="mobilenet-v2, or the default stride",
+        remedy="leave output_stride out",
+    )
 
 
 def fetch_published(source: str, patterns: list[str]) -> Path:

@@ -52,10 +52,21 @@ class AugmentationConfig(Config):
     background_probability: Share = Field(
         0.0, description="share of films that get what lies outside the chest of another film, or plain grey"
     )
+    body_probability: Share = Field(
+        0.0, description="share of films whose lungs are put into the body of another film"
+    )
+    hidden_lungs_probability: Share = Field(
+        0.0, description="share of films whose lungs are hidden, and which then belong to no class"
+    )
     erasing_probability: Share = 0.25
     erasing_area: float = Field(0.12, gt=0, le=0.9, description="largest share of the film that is erased")
     border_probability: Share = Field(0.25, description="share of films whose border is blanked")
     border_width: float = Field(0.08, ge=0, le=0.4, description="largest blanked border, share of the side")
+
+    @property
+    def needs_lungs(self) -> bool:
+        """Whether a change has to know where the lungs are."""
+        return self.enabled and self.body_probability + self.hidden_lungs_probability > 0
 
 
 class MixingConfig(Config):
@@ -137,6 +148,11 @@ class TrainConfig(Config):
     dropout: float = Field(0.2, ge=0, lt=1)
     dense_layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="widths of hidden dense layers in the head; without them class-activation maps exist"
+    )
+    output_stride: Literal[16, 32] = Field(
+        32,
+        description="pixels for one cell of the last feature map; 16 makes heat maps twice as fine along "
+        "each side (MobileNetV2, by dilated convolutions)",
     )
     ema_decay: float | None = Field(0.995, ge=0, lt=1, description="average of the weights; 0 or None: none")
     gradient_clip: float | None = Field(5.0, gt=0)

@@ -29,11 +29,19 @@ BatchKey = tuple[list[int], int]
 
 @dataclass(frozen=True)
 class Films:
-    """Films: ``pixels`` (M, S, S) uint8 memory map, ``rows`` (N,) into it, ``targets`` (N,) class indices."""
+    """Films of a cache.
+
+    Attributes:
+        pixels: (M, S, S) uint8 memory map.
+        rows: (N,) into it.
+        targets: (N,) class indices.
+        lungs: (M, S, S) uint8 memory map, 1 in the lungs; only where augmentation needs it.
+    """
 
     pixels: npt.NDArray[np.uint8]
     rows: IntArray
     targets: IntArray
+    lungs: npt.NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -97,7 +105,8 @@ class FilmBatches(Dataset[tuple[Tensor, Tensor]]):
     Args:
         films: what the batches are made of.
         augmentation: how the films are changed.
-        soft_targets: (N, K) class probabilities; with them the targets of a batch are (B, K).
+        soft_targets: (N, K) class probabilities; with them the targets of a batch are (B, K), and films
+            whose lungs are hidden belong to all classes alike.
         mixing: how films are mixed with one another; for soft targets only.
     """
 
@@ -115,12 +124,16 @@ class FilmBatches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, key: BatchKey) -> tuple[Tensor, Tensor]:
         positions, seed = key
-        pixels = torch.from_numpy(self.films.pixels[self.films.rows[positions]])
+        rows = self.films.rows[positions]
+        pixels = torch.from_numpy(self.films.pixels[rows])
+        lungs = None if self.films.lungs is None else torch.from_numpy(self.films.lungs[rows])
         generator = torch.Generator().manual_seed(seed)
-        films = augment(pixels, self.augmentation, generator)
+        films, hidden = augment(pixels, self.augmentation, generator, lungs)
         if self.soft_targets is None:
             return films, torch.from_numpy(self.films.targets[positions])
-        return mix(films, self.soft_targets[positions], self.mixing, generator)
+        targets = self.soft_targets[positions]
+        targets[hidden] = 1 / targets.shape[1]
+        return mix(films, targets, self.mixing, generator)
 
 
 class FeatureBatches(Dataset[tuple[Tensor, Tensor]]):

@@ -21,7 +21,7 @@ def build_network(config: TrainConfig, tell: Callable[[str], None]) -> tuple[Net
     """The network of ``config`` with its initial weights, and where they came from.
 
     Args:
-        config: ``network``, ``init``, ``task``, ``dropout`` and ``size`` are used.
+        config: ``network``, its size, head and stride, ``init`` and ``task`` are used.
         tell: told when published weights were wished for and cannot be had.
 
     Raises:
@@ -37,6 +37,7 @@ def build_network(config: TrainConfig, tell: Callable[[str], None]) -> tuple[Net
             dropout=config.dropout,
             size=config.size,
             dense_layers=config.dense_layers,
+            output_stride=config.output_stride,
         )
     )
     source = _source(config)

@@ -9,6 +9,8 @@ In: a :class:`NetworkConfig` (name, classes, dropout). Out: a :class:`Network` t
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -32,6 +34,8 @@ class NetworkConfig(Config):
         dropout: probability with which the head drops an input while training.
         size: side S of the films that it will see; only backbones with position embeddings use it.
         dense_layers: widths of the head's hidden dense layers.
+        output_stride: pixels of the film for one cell of the last feature map. 16 keeps twice as many cells
+            along each side as the published 32, with dilated convolutions in place of the last stride.
     """
 
     name: str = "mobilenet-v2"
@@ -39,6 +43,7 @@ class NetworkConfig(Config):
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
     size: int = Field(default=224, ge=16, le=2048)
     dense_layers: tuple[int, ...] = ()
+    output_stride: Literal[16, 32] = 32
 
 
 class Network(nn.Module):

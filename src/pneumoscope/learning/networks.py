@@ -7,7 +7,7 @@ image backbone that transformers can build.
 from __future__ import annotations
 
 from pneumoscope.core.errors import ConfigError
-from pneumoscope.learning.backbones import ARCHITECTURES, create_backbone
+from pneumoscope.learning.backbones import ARCHITECTURES, create_backbone, stride_error
 from pneumoscope.learning.network import Network, NetworkConfig, PooledHead
 from pneumoscope.learning.plain_networks import PLAIN_NETWORKS
 
@@ -21,10 +21,12 @@ def create_network(config: NetworkConfig) -> Network:
     """The network that ``config`` names, with random weights from torch's generator.
 
     Raises:
-        ConfigError: there is no network of that name, or it cannot see films of that size.
+        ConfigError: there is no network of that name, or it cannot have that size or output stride.
         DownloadError: ``hf:NAME`` is no local folder and its configuration cannot be downloaded.
     """
     if config.name in PLAIN_NETWORKS:
+        if config.output_stride != 32:
+            raise stride_error(config)
         return PLAIN_NETWORKS[config.name](config)
     if config.name in ARCHITECTURES or config.name.startswith("hf:"):
         return create_backbone(config)

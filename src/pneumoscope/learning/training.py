@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +30,7 @@ from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.files import sha256_bytes, write_json, write_text
 from pneumoscope.core.records import Sample, Task
 from pneumoscope.core.run_manifest import RunManifest, earlier_run
-from pneumoscope.data.cache import build_cache
+from pneumoscope.data.cache import PixelCache, build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import find_duplicates
 from pneumoscope.data.splits import TRAIN, VALIDATION, Split, SplitConfig, split_dataset, split_file
@@ -49,10 +50,10 @@ from pneumoscope.learning.films import (
 )
 from pneumoscope.learning.fitting import TrainingListener, fit
 from pneumoscope.learning.initialisation import build_network
+from pneumoscope.learning.lung_exchange import lungs_of_cache
 from pneumoscope.learning.module import FilmClassifier, StepPlan
 from pneumoscope.learning.networks import Network
 from pneumoscope.learning.packaging import (
-    GATE_TRAINING_FILMS,
     Provenance,
     package,
     scan,
@@ -183,8 +184,9 @@ def fit_network(
         torch.manual_seed(config.seed)
         with stage("cache"):
             cache = build_cache(films.dataset, config.preprocessing)
+            lungs = _lungs(cache, listener) if config.augmentation.needs_lungs else None
             training, validation = (
-                Films(cache.pixels, cache.rows(part), _targets(part, config.task))
+                Films(cache.pixels, cache.rows(part), _targets(part, config.task), lungs)
                 for part in (films.training, films.validation)
             )
         with stage("network"):
@@ -196,6 +198,11 @@ def fit_network(
             loaders = _feature_loaders if config.stage == "frozen" else partial(_film_loaders, soft)
             _fit(network, config, (training, validation), loaders, directory, listener)
     return Fitted(network, initial_weights, (training, validation))
+
+
+def _lungs(cache: PixelCache, listener: TrainingListener | None) -> npt.NDArray[np.uint8]:
+    _tell(listener, "finding the lungs")
+    return lungs_of_cache(cache)
 
 
 def _split_table(films: TrainingSet) -> str:
@@ -237,8 +244,8 @@ def _class_weights(targets: Any, config: TrainConfig) -> Tensor | None:
 def _soft_targets(
     films: TrainingSet, config: TrainConfig, targets: Any, directory: Path, listener: TrainingListener | None
 ) -> Tensor | None:
-    """(N, K) class probabilities to learn from, where films are mixed or have teachers."""
-    if not (config.distillation or config.mixing.enabled):
+    """(N, K) class probabilities to learn from, where films are mixed, lose their lungs or have teachers."""
+    if not (config.distillation or config.mixing.enabled or config.augmentation.hidden_lungs_probability):
         return None
     labels = F.one_hot(torch.from_numpy(targets), len(config.task.classes)).float()
     if config.distillation is None:
@@ -308,9 +315,11 @@ def _package(
     directory: Path,
 ) -> Bundle:
     training, validation = films
-    chosen = np.random.default_rng(config.seed).permutation(len(training))[:GATE_TRAINING_FILMS]
-    some = Films(training.pixels, training.rows[chosen], training.targets[chosen])
-    scans = scan(network, some), scan(network, validation)
+    # The data set's order has the classes one after the other; the gate takes the first films of the scan.
+    order = np.random.default_rng(config.seed).permutation(len(training))
+    shuffled = Films(training.pixels, training.rows[order], training.targets[order])
+    samples = [provenance.training[position] for position in order]
+    scans = replace(scan(network, shuffled), films=samples), scan(network, validation)
     bundle, table, evaluation = package(network, config, scans, provenance, directory / "bundle")
     write_predictions(directory / "predictions" / "validation.csv", table)
     write_json(directory / "evaluation" / "validation.json", evaluation)
