@@ -4,7 +4,7 @@
 
 DATASET is an imported data set that holds the outlined films (found by their hash). Two networks, each
 trained without one half of the outlined films, are measured on that half; the one that ships is trained with
-all of them. Writes the model, ``lungs.json`` with the figures, and a contact sheet to docs/lungs.png.
+all of them. Writes the model, ``lungs.json`` with the figures, and a contact sheet to docs/lungs.jpg.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _contact_sheet(dataset: Dataset, outlined: set[str]) -> None:
             )
             tile[edge] = colour
         sheet.paste(Image.fromarray(tile), ((number % SHEET_COLUMNS) * TILE, number // SHEET_COLUMNS * TILE))
-    sheet.save(ROOT / "docs" / "lungs.png", optimize=True)
+    sheet.save(ROOT / "docs" / "lungs.jpg", quality=82, optimize=True)
 
 
 if __name__ == "__main__":

@@ -83,13 +83,15 @@ def test_prediction_is_light(tmp_path):
     assert not {"pydicom", "pneumoscope.core.config", "rich", "jinja2", *HEAVY} & modules
 
 
-def test_the_library_predicts_without_pydantic(tmp_path):
+@pytest.mark.parametrize(("explain", "needed"), [(False, set()), (True, {"scipy"})])
+def test_the_library_predicts_without_pydantic(tmp_path, explain, needed):
+    """Explaining needs scipy, to outline the lungs."""
     bundle = write_tiny_bundle(tmp_path / "tiny")
     film = write_film(tmp_path / "film.png", 0.8)
     code = (
         "import sys, json, pneumoscope as ps\n"
-        "ps.examine(sys.argv[2], ps.load_bundle(sys.argv[1]))\n"
+        f"ps.examine(sys.argv[2], ps.load_bundle(sys.argv[1]), explain={explain})\n"
         "print('MODULES', json.dumps(sorted(sys.modules)), file=sys.stderr)"
     )
     modules, _ = loaded(code, str(bundle.directory), str(film))
-    assert not {"pydantic", "pydicom", "typer", "rich", *HEAVY} & modules
+    assert {"pydantic", "pydicom", "typer", "rich", *HEAVY} & modules == needed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pneumoscope.core.records import Estimate
 from pneumoscope.evaluation.evaluate import evaluate, evaluation_from_json
 from pneumoscope.evaluation.metrics import TITLES
 from pneumoscope.evaluation.predictions import read_predictions
+from pneumoscope.evaluation.selective import SELECTIVE_TITLES, selective_report
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -27,15 +29,38 @@ IN_THE_README = (
 )
 
 
-def _row(name: str, estimate: Estimate) -> str:
+def _row(name: str, estimate: Estimate, titles: Mapping[str, str] = TITLES) -> str:
     interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
-    return f"| {TITLES[name]} | {estimate.value:.4f} | {interval} | {estimate.n:,} |"
+    return f"| {titles[name]} | {estimate.value:.4f} | {interval} | {estimate.n:,} |"
 
 
 def test_the_committed_predictions_give_the_committed_figures() -> None:
     committed = evaluation_from_json(read_json(RESULTS / "cross-validation.json"))
     again = evaluate(read_predictions(RESULTS / "cross-validation.csv"), committed.operating_point)
     assert dict(again.estimates) == dict(committed.estimates)
+
+
+def test_abstention_is_told_as_the_committed_predictions_show_it() -> None:
+    committed = read_json(RESULTS / "cross-validation.json").get("selection")
+    again = selective_report(read_predictions(RESULTS / "cross-validation.csv"))
+    assert again == committed
+    if committed is None:
+        pytest.skip("the committed predictions come from bundles that never abstain")
+    text = (ROOT / "docs" / "abstention.md").read_text(encoding="utf-8")
+    rows = [
+        _row(name, Estimate(**values), SELECTIVE_TITLES) for name, values in committed["estimates"].items()
+    ]
+    assert [row for row in rows if row not in text] == []
+
+
+def test_calibration_is_told_as_the_committed_predictions_show_it() -> None:
+    document = read_json(RESULTS / "cross-validation.json")
+    if "uncalibrated" not in document:
+        pytest.skip("the committed evaluation is one without figures before calibration")
+    before, after = document["uncalibrated"], document["estimates"]
+    text = (ROOT / "docs" / "abstention.md").read_text(encoding="utf-8")
+    for name in ("brier", "log_loss", "ece"):
+        assert f"| {TITLES[name]} | {before[name]:.4f} | {after[name]['value']:.4f} |" in text
 
 
 @pytest.mark.parametrize(

@@ -37,3 +37,12 @@ def test_the_card_is_printed_or_written(run, tmp_path):
 def test_what_is_no_bundle_has_no_card(run, tmp_path):
     with pytest.raises(BundleError, match="no bundle"):
         run(tmp_path)
+
+
+def test_the_evidence_pack_is_written(run, tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    result = run(bundle.directory, "--out", tmp_path / "pack")
+    assert result.exit_code == 0
+    names = sorted(file.name for file in (tmp_path / "pack").iterdir())
+    assert names == ["card.html", "card.json", "card.md", "sbom.cdx.json"]
+    assert bundle.id in (tmp_path / "pack" / "card.html").read_text()

@@ -11,17 +11,22 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pneumoscope.cli import predict
+from pneumoscope.cli.explanations import Explainer
 from pneumoscope.cli.film_files import FilmFiles
 from pneumoscope.cli.predict_output import percent
 from pneumoscope.core.errors import BundleError, ConfigError
 from pneumoscope.core.files import sha256_file
 from pneumoscope.core.records import Task
+from pneumoscope.data.importers import import_dataset
+from pneumoscope.inference.bundle import write_bundle
+from pneumoscope.inference.neighbours import fit_neighbours
 from tests.films import write_film
-from tests.tiny_bundle import write_tiny_bundle
+from tests.tiny_bundle import arrays, document, write_model, write_tiny_bundle
 
 KEYS = {
-    "file", "sha256", "gate", "probability", "probabilities", "decision", "etiology", "operating_point",
-    "threshold", "reasons", "forced", "bundle", "heatmap", "warnings", "error",
+    "file", "sha256", "gate", "probability", "probabilities", "decision", "abstained_by", "answer_set",
+    "etiology", "etiology_set", "operating_point", "threshold", "reasons", "forced", "bundle",
+    "explanation", "heatmap", "warnings", "error",
 }  # fmt: skip
 
 
@@ -84,6 +89,7 @@ def test_machines_get_an_object_a_film(run, films, bundle):
     assert (ill["bundle"], ill["threshold"], ill["error"]) == (bundle.id, 0.7, None)
     assert (well["decision"], well["etiology"]) == ("NEGATIVE", None)
     assert (blank["decision"], blank["gate"]["verdict"]) == ("ABSTAIN", "REFUSE")
+    assert (blank["abstained_by"], ill["abstained_by"], ill["answer_set"]) == ("gate", None, None)
     assert (blank["probability"], blank["probabilities"], blank["operating_point"]) == (None, None, None)
     assert (broken["decision"], broken["sha256"], broken["gate"]) == (None, None, None)
     assert "cannot be decoded" in broken["error"]
@@ -96,6 +102,35 @@ def test_tables_have_a_column_a_class(run, films):
     assert (rows[2]["probability"], rows[2]["p_viral"]) == ("", "")
     assert rows[2]["gate_reasons"] == "the picture is blank"
     assert rows[3]["error"]
+
+
+def test_a_doubtful_film_is_told_apart_from_a_refused_one(films, tmp_path):
+    careful = write_tiny_bundle(
+        tmp_path / "careful" / "tiny",
+        selection={"error_rate": 0.025, "pneumonia_from": 0.01, "normal_to": 0.999},
+        etiology={"error_rate": 0.15, "bacterial_from": 0.1, "viral_to": 0.99},
+    )
+    app = typer.Typer()
+    predict.register(app)
+
+    def invoke(*arguments):
+        return CliRunner().invoke(app, [*arguments, str(films), "--bundle", str(careful.directory)])
+
+    result = invoke()
+    doubtful, blank = result.stdout.splitlines()[0], result.stdout.splitlines()[2]
+    assert "ABSTAIN; probability of pneumonia 9" in doubtful
+    assert doubtful.endswith("neither answer can be excluded at an error rate of 2.5 %")
+    assert "ABSTAIN, refused" in blank
+    assert "probability" not in blank
+    assert result.stderr.startswith("2 abstained, 1 refused, 1 unreadable")
+    row = json.loads(invoke("--json").stdout.splitlines()[0])
+    assert (row["decision"], row["abstained_by"], row["etiology"]) == ("ABSTAIN", "selection", None)
+    assert row["answer_set"] == {"answers": ["normal", "pneumonia"], "error_rate": 0.025}
+    assert row["probability"] > 0.9
+    table = list(csv.DictReader(io.StringIO(invoke("--csv").stdout)))
+    assert [row["abstained_by"] for row in table] == ["selection", "selection", "gate", ""]
+    assert (table[0]["answer_set"], table[2]["answer_set"]) == ("normal; pneumonia", "")
+    assert table[0]["reasons"] == row["reasons"][0]
 
 
 def test_refused_and_answered_films_alone_are_success(run, films):
@@ -142,8 +177,77 @@ def test_heat_maps_lie_on_the_films_grid_and_refused_films_have_none(run, films,
     assert [row["heatmap"] is None for row in rows] == [False, False, True, True]
     assert sorted(str(file) for file in maps.iterdir()) == sorted(row["heatmap"] for row in rows[:2])
     with Image.open(rows[0]["heatmap"]) as image:
-        assert image.size == (160, 120)
+        assert image.width == 160
+        assert image.height > 120  # the legend is below the film
         assert np.ptp(np.asarray(image).astype(int), axis=2).max() > 50
+
+
+def test_explanations_are_told_where_they_are_asked_for(run, films):
+    assert json.loads(run("--json", films / "a-ill.png").stdout)["explanation"] is None
+    ill, well, blank, broken = (
+        json.loads(line)["explanation"]
+        for line in run("--json", "--explain", films, code=2).stdout.splitlines()
+    )
+    assert (ill["target"], ill["method"], ill["nearest"]) == ("bacterial", "class-activation", None)
+    assert "evidence for bacterial pneumonia" in ill["sentence"]
+    assert sum(ill["zones"].values()) + (ill["outside_lungs"] or 0) == pytest.approx(1)
+    assert (well["sentence"], well["zones"]) == ("No zone stands out.", {})
+    assert (blank, broken) == (None, None)
+    lines = run("--explain", films / "b-well.PNG").stdout.splitlines()
+    assert lines[1:] == ["  No zone stands out.", "  Nearest training films: the bundle keeps none."]
+    row = next(csv.DictReader(io.StringIO(run("--csv", "--explain", films / "b-well.PNG").stdout)))
+    assert row["evidence"] == "No zone stands out."
+
+
+def test_styles_and_classes_of_heat_maps(run, films, tmp_path):
+    film = films / "a-ill.png"
+    widths = {}
+    for style, kind in (("overlay", "viral"), ("side-by-side", "auto"), ("contour", "both")):
+        options = ("--heatmap-style", style, "--heatmap-class", kind)
+        row = json.loads(run("--json", "--heatmaps", tmp_path / style, *options, film).stdout)
+        with Image.open(row["heatmap"]) as image:
+            widths[style] = image.width
+    assert widths == {"overlay": 160, "side-by-side": 320, "contour": 320}
+
+
+def test_a_class_that_the_bundle_does_not_tell_is_refused(tmp_path):
+    binary = write_tiny_bundle(tmp_path / "binary", Task.BINARY)
+    with pytest.raises(ConfigError, match="does not tell viral pneumonia"):
+        Explainer(binary, None, ("overlay", "viral"), None)
+    assert Explainer(binary, None, ("overlay", "both"), None).classes == ("pneumonia",)
+
+
+def test_alike_films_are_looked_up_in_a_local_data_set(run, films, tmp_path):
+    with pytest.raises(ConfigError, match="keeps no codes of its training films"):
+        run("--dataset", tmp_path, films / "a-ill.png")
+    twin = write_film(tmp_path / "training" / "BACTERIA" / "twin.png", 0.75)
+    write_film(tmp_path / "training" / "NORMAL" / "other.png", 0.2)
+    dataset = import_dataset(tmp_path / "training", tmp_path / "dataset")
+    hashes = [sample.sha256 for sample in dataset.samples] + ["f" * 64]
+    features = np.array([[0.75, -0.75], [0.2, -0.3], [0.5, -0.1]])
+    kept, codes = fit_neighbours(features, hashes, [1, 0, 2])
+    model = write_model(tmp_path / "model.onnx")
+    bundle = write_bundle(tmp_path / "knowing", model, document(neighbours=kept), {**arrays(), **codes})
+    app = typer.Typer()
+    predict.register(app)
+    words = [str(films / "a-ill.png"), "--bundle", str(bundle.directory), "--dataset", str(dataset.directory)]
+    nearest = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["explanation"]["nearest"]
+    assert [case["label"] for case in nearest] == ["bacterial", "normal", "viral"]
+    assert [case["path"] for case in nearest] == [
+        str(twin),
+        str(tmp_path / "training/NORMAL/other.png"),
+        None,
+    ]
+    assert nearest[0]["film"] == sha256_file(twin)[:16]
+    plain, drawn = tmp_path / "plain", tmp_path / "drawn"
+    text = CliRunner().invoke(app, [*words, "--heatmaps", str(drawn)]).stdout
+    assert f"Most alike among the training films: bacterial 1.00 ({twin}), normal" in text
+    CliRunner().invoke(app, [*words[:3], "--heatmaps", str(plain)])
+    sizes = []
+    for folder in (plain, drawn):
+        with Image.open(next(folder.iterdir())) as image:
+            sizes.append(image.height)
+    assert sizes[1] > sizes[0] + 40
 
 
 def test_a_heat_map_folder_that_cannot_be_made_is_refused_at_once(run, films):

@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 
 from pneumoscope.core.errors import InputError
-from pneumoscope.evaluation.calibration import TEMPERATURE_BOUNDS, fit_calibration, reliability
+from pneumoscope.evaluation.calibration import FITS, TEMPERATURE_BOUNDS, fit_calibration, reliability
+from pneumoscope.inference.prediction import (
+    calibrated_log_odds,
+    calibrated_probabilities,
+    pneumonia_log_odds,
+)
 
 from .films import softmax
 
@@ -94,3 +102,72 @@ def test_reliability_counts_every_film() -> None:
     bins = reliability(rng.random(333) < 0.4, rng.random(333))
     assert sum(one.n for one in bins) == 333
     assert [one.probability for one in bins] == sorted(one.probability for one in bins)
+
+
+def _binary(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose log-odds x mean 0.5 x - 1, and targets drawn from that."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(scale=4, size=n)
+    return np.column_stack([np.zeros(n), x]), (rng.random(n) < expit(0.5 * x - 1)).astype(np.int64)
+
+
+def test_platt_is_logistic_regression_on_smoothed_targets() -> None:
+    logits, targets = _binary(300)
+    curve = fit_calibration(logits, targets, method="platt")["pneumonia"]
+    counts = np.bincount(targets)
+    own = (counts[targets] + 1) / (counts[targets] + 2)
+    regression = LogisticRegression(C=1e9, tol=1e-10).fit(
+        np.concatenate([logits[:, 1:]] * 2), np.concatenate([targets, 1 - targets]), np.append(own, 1 - own)
+    )
+    assert curve["slope"] == pytest.approx(float(regression.coef_[0, 0]), rel=1e-3)
+    assert curve["offset"] == pytest.approx(float(regression.intercept_[0]), rel=1e-2)
+
+
+def test_for_two_classes_platt_is_bias_corrected_temperature() -> None:
+    logits, targets = _binary(300)
+    probabilities = [
+        calibrated_probabilities(logits, fit_calibration(logits, targets, method=method))
+        for method in ("platt", "bias-corrected-temperature")
+    ]
+    np.testing.assert_allclose(*probabilities, atol=2e-3)
+
+
+def test_the_beta_curve_that_was_put_in_is_found() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(scale=2, size=40_000)
+    ill = calibrated_log_odds(x, {"a": 2.0, "b": 0.5, "c": 1.0})
+    targets = (rng.random(len(x)) < expit(ill)).astype(np.int64)
+    curve = fit_calibration(np.column_stack([np.zeros_like(x), x]), targets, method="beta")["pneumonia"]
+    assert (curve["a"], curve["b"], curve["c"]) == pytest.approx((2.0, 0.5, 1.0), rel=0.08)
+
+
+def test_isotonic_runs_through_the_pieces_of_the_isotonic_regression() -> None:
+    logits, targets = _binary(400)
+    curve = fit_calibration(logits, targets, method="isotonic")["pneumonia"]
+    counts = np.bincount(targets)
+    smooth = np.where(targets == 1, (counts[1] + 1) / (counts[1] + 2), 1 / (counts[0] + 2))
+    fitted = IsotonicRegression().fit_transform(logits[:, 1], smooth).round(9)
+    np.testing.assert_allclose(expit(curve["y"]), np.unique(fitted))
+    for centre, level in zip(curve["x"], np.unique(fitted), strict=True):
+        assert centre == pytest.approx(logits[fitted == level, 1].mean())
+
+
+@pytest.mark.parametrize("method", ["platt", "beta", "isotonic"])
+def test_a_curve_keeps_the_order_of_films_and_makes_no_ties(method: str) -> None:
+    logits, targets = _drawn(300, 2.0)
+    found = calibrated_probabilities(logits, fit_calibration(logits, targets, method=method))
+    assert found.sum(axis=1) == pytest.approx(1)
+    order = np.argsort(pneumonia_log_odds(logits))
+    assert (np.diff(found[order, 0]) < 0).all()
+    share = np.argsort(logits[:, 1] - logits[:, 2])
+    assert (np.diff((found[:, 1] / found[:, 2])[share]) > 0).all()
+
+
+@pytest.mark.parametrize("method", list(FITS))
+def test_every_method_says_more_truly_what_it_means(method: str) -> None:
+    logits, targets = _drawn(4_000, 3.0)
+    found = calibrated_probabilities(
+        logits[2_000:], fit_calibration(logits[:2_000], targets[:2_000], method=method)
+    )
+    own = np.arange(2_000), targets[2_000:]
+    assert -np.log(found[own]).mean() < -np.log(softmax(logits[2_000:])[own]).mean() - 0.2

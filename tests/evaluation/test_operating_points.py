@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from pneumoscope.core.errors import InputError
+from pneumoscope.core.records import OperatingPoint
 from pneumoscope.evaluation.costs import CostConfig, cheapest, expected_cost
-from pneumoscope.evaluation.operating_points import choose_operating_points
+from pneumoscope.evaluation.intervals import wilson
+from pneumoscope.evaluation.operating_points import choose_operating_points, describe_operating_points
 from pneumoscope.evaluation.thresholds import threshold_table
 
 
@@ -113,6 +117,37 @@ def test_a_single_value_still_gives_points() -> None:
     for point in choose_operating_points(np.full(4, 0.5), np.array([True, False, True, False])):
         assert point.threshold != 0.5
         assert point.sensitivity in (0.0, 1.0)
+
+
+def test_the_names_are_in_order_where_both_demands_can_be_met() -> None:
+    for seed in range(30):
+        probability, positive = _films(150, seed, gap=4.0)
+        points = _points(probability, positive)
+        thresholds = [points[name].threshold for name in ("screening", "balanced", "rule-in")]
+        assert thresholds == sorted(thresholds)
+        assert points["screening"].sensitivity >= 0.98
+        assert points["rule-in"].specificity >= 0.98
+
+
+def test_what_an_answer_is_worth_at_a_prevalence() -> None:
+    positive = np.arange(300) < 200
+    point = OperatingPoint("balanced", 0.5, sensitivity=0.9, specificity=0.8, n=300)
+    (stated,) = describe_operating_points([point], positive, 0.1)
+    rows = {row["prevalence"]: row for row in stated["predictive_values"]}
+    assert [(key, row["what"]) for key, row in rows.items()] == [
+        (0.1, "stated"), (0.05, "example"), (0.2, "example"), (0.5, "example"),
+    ]  # fmt: skip
+    assert rows[0.1]["ppv"]["value"] == pytest.approx(0.09 / (0.09 + 0.18))
+    assert rows[0.1]["npv"]["value"] == pytest.approx(0.72 / (0.72 + 0.01))
+    assert rows[0.1]["ppv"]["low"] < rows[0.1]["ppv"]["value"] < rows[0.1]["ppv"]["high"]
+    low, high = wilson(180, 200)
+    assert stated["intervals"]["sensitivity"]["low"] == low
+    assert stated["intervals"]["sensitivity"]["high"] == high
+    (own,) = describe_operating_points([point], positive)
+    assert own["predictive_values"][0]["prevalence"] == pytest.approx(2 / 3)
+    assert own["predictive_values"][0]["what"] == "that of the films"
+    (never,) = describe_operating_points([replace(point, sensitivity=0.0, specificity=1.0)], positive)
+    assert never["predictive_values"][0]["ppv"] is None
 
 
 def test_one_class_is_refused() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from pneumoscope.core.records import Preprocessing, Radiograph, Task
 from pneumoscope.imaging.preprocessing import to_model_input
-from pneumoscope.inference.explanation import class_activation, explain, normalise, occlusion
+from pneumoscope.inference.explanation import class_activation, explain, normalise, occlusion, occlusion_maps
 from pneumoscope.inference.prediction import decide, run_network
 from tests.tiny_bundle import CELLS, SIZE, head_weight, write_tiny_bundle
 
@@ -45,6 +45,9 @@ def test_occlusion_finds_what_the_answer_depends_on(bundle):
     assert 0.125 <= (row + 0.5) / len(evidence) <= 0.25
     assert 0.625 <= (column + 0.5) / len(evidence) <= 0.875
     assert evidence[-1].max() < 0.2 * evidence.max()
+    both = occlusion_maps(bundle, film(0.5, 1.0).pixels[None])
+    np.testing.assert_array_equal(both[0], evidence)
+    np.testing.assert_allclose(both[1], evidence / 3, atol=1e-4)  # its slope is a third
 
 
 @pytest.mark.parametrize("method", ["class-activation", "occlusion"])
@@ -81,8 +84,43 @@ def test_a_positive_film_uses_the_full_scale_and_a_negative_one_its_share(bundle
 
 
 def test_no_positive_evidence_gives_an_empty_map(bundle):
-    prediction = decide(bundle, np.array([5.0, 0.0, 1.0]))
-    np.testing.assert_array_equal(normalise(-np.ones((4, 4), np.float32), prediction), 0)
+    np.testing.assert_array_equal(normalise(-np.ones((4, 4), np.float32), 1.0), 0)
+    assert normalise(np.array([[-1, 4]], np.float32), 0.5).tolist() == [[0, 0.5]]
+
+
+def test_each_kind_has_a_map_as_strong_as_it_is_likely(bundle):
+    prediction, explanation = explained(bundle, film(0.8, 1.0))
+    assert set(explanation.heat_maps) == {"bacterial", "viral"}
+    assert explanation.heat_maps["bacterial"] is explanation.heat_map
+    ratio = prediction.probabilities["viral"] / prediction.probabilities["bacterial"]
+    assert 0 < ratio < 1
+    assert explanation.heat_maps["viral"].max() == pytest.approx(ratio, rel=1e-4)
+
+
+def test_lit_zones_are_named_and_follow_the_sides_of_the_file(bundle, monkeypatch):
+    lungs = np.zeros((1, 2, SIZE, SIZE), bool)
+    lungs[0, 0, :, :28] = lungs[0, 1, :, 36:] = True
+    monkeypatch.setattr("pneumoscope.inference.explanation.segment_lungs", lambda films: lungs)
+    pixels = np.full((SIZE, SIZE), 0.45, np.float32)
+    pixels[:20, SIZE // 2 :] = 1
+    bright = Radiograph(pixels, (SIZE, SIZE))
+    _, explanation = explained(bundle, bright)
+    assert explanation.zones["left upper"] > 0.8
+    assert explanation.sentence.startswith(
+        "The evidence for bacterial pneumonia is strongest in the left upper"
+    )
+    model_input = to_model_input(bright, bundle.preprocessing)
+    logits, features = run_network(bundle, model_input.array[None])
+    turned = explain(bundle, model_input, features[0], decide(bundle, logits[0]), mirrored=True)
+    assert (turned.mirrored, turned.zones["right upper"]) == (True, explanation.zones["left upper"])
+
+
+def test_a_negative_film_has_no_zones_and_nobody_looks_for_its_lungs(bundle, monkeypatch):
+    monkeypatch.setattr("pneumoscope.inference.explanation.segment_lungs", None)
+    _, explanation = explained(bundle, film(0.0, 0.6))
+    assert (dict(explanation.zones), explanation.outside_lungs) == ({}, None)
+    assert explanation.sentence == "No zone stands out."
+    assert explanation.nearest is None
 
 
 def test_the_target_is_the_likelier_pneumonia_also_on_a_normal_film(bundle):

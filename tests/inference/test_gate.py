@@ -8,6 +8,7 @@ from pneumoscope.inference.gate import REFUSAL_MARGIN, feature_distances, fit_ga
 from tests.tiny_bundle import write_tiny_bundle
 
 CHANNELS = 6
+FILM = np.zeros((1, 64, 64), np.float32)
 
 
 def draw(n, seed, spread=(5.0, 3.0, 0.1, 0.1, 0.1, 0.1)):
@@ -95,18 +96,18 @@ def at_distance(distance):
     ("distance", "verdict"), [(0.5, Verdict.ANSWER), (1.5, Verdict.WARN), (2.5, Verdict.REFUSE)]
 )
 def test_judges_by_distance(bundle, distance, verdict):
-    answer = judge(bundle, (), at_distance(distance))
+    answer = judge(bundle, (), FILM, at_distance(distance))
     assert answer.verdict is verdict
     assert answer.scores["feature_distance"] == pytest.approx(distance, rel=1e-5)
     assert len(answer.reasons) == (verdict is not Verdict.ANSWER)
 
 
 def test_refuses_features_that_are_not_numbers(bundle):
-    assert judge(bundle, (), np.array([np.nan, 0])).verdict is Verdict.REFUSE
+    assert judge(bundle, (), FILM, np.array([np.nan, 0])).verdict is Verdict.REFUSE
 
 
 def test_the_strictest_finding_decides_and_comes_first(bundle):
     findings = ((Verdict.WARN, "odd"), (Verdict.REFUSE, "wrong"))
-    answer = judge(bundle, findings, at_distance(0))
+    answer = judge(bundle, findings, FILM, at_distance(0))
     assert (answer.verdict, answer.reasons) == (Verdict.REFUSE, ("wrong", "odd"))
-    assert judge(bundle, findings[:1], at_distance(0)).verdict is Verdict.WARN
+    assert judge(bundle, findings[:1], FILM, at_distance(0)).verdict is Verdict.WARN

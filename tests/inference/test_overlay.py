@@ -1,11 +1,10 @@
-"""Overlays: exact colours, the original grid, and a legend that fits."""
+"""Overlays and contours: exact colours, the original grid, lines where the levels are."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pneumoscope.core.records import Explanation, Radiograph
-from pneumoscope.inference.overlay import OPACITY, annotate, colours, overlay, write_heat_map
+from pneumoscope.inference.overlay import LEVELS, OPACITY, colours, contour, overlay
 
 
 def grey(value, size=(60, 100)):
@@ -44,23 +43,30 @@ def test_a_map_of_another_film_is_refused():
         overlay(grey(0.5), heat(np.zeros((10, 10))))
 
 
-@pytest.mark.parametrize("size", [(40, 40), (60, 100), (224, 224), (600, 150), (900, 1200)])
-def test_the_legend_keeps_to_the_lower_border(size):
-    picture = overlay(grey(0.5, size), heat(np.zeros(size)))
-    annotated = annotate(picture, "bacterial")
-    assert annotated.shape == picture.shape
-    changed = np.flatnonzero((annotated != picture).any(axis=(1, 2)))
-    assert len(changed) <= max(13, 0.06 * size[0])
-    assert changed.max() == size[0] - 1
-    assert annotated.max() > 200  # there is text
-    colourful = np.ptp(annotated.astype(int), axis=2) > 100
-    assert colourful.any()  # and a scale
+def test_lines_follow_the_levels_and_are_as_wide_everywhere():
+    size = (1000, 1000)
+    steep, flat = np.linspace(0, 1, 200), np.linspace(1, 0, 800)
+    picture = contour(grey(0.5, size), heat(np.tile(np.concatenate([steep, flat]), (1000, 1))))
+    shades = colours(np.array(LEVELS, np.float32))
+    for level, shade in zip(LEVELS, shades, strict=True):
+        for place in (199 * level, 200 + 799 * (1 - level)):
+            near = np.abs(picture[150].astype(float) - shade).max(axis=1) < 30
+            columns = np.flatnonzero(near[int(place) - 6 : int(place) + 7]) + int(place) - 6
+            assert 3 <= len(columns) <= 5
+            assert abs(columns.mean() - place) <= 1
+    untouched = (picture == 128).all(axis=2).mean()
+    assert untouched > 0.9
+    assert (picture == picture[:1]).all()
 
 
-def test_writes_a_png_on_the_original_grid(tmp_path):
-    file = tmp_path / "maps" / "film.png"
-    write_heat_map(file, grey(0.5, (224, 300)), heat(np.zeros((224, 300))))
-    with Image.open(file) as image:
-        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (300, 224))
-        assert image.text["Description"] == "class-activation heat map for viral; not for primary diagnosis"
-    assert [path.name for path in file.parent.iterdir()] == ["film.png"]
+def test_a_map_without_levels_has_no_lines():
+    np.testing.assert_array_equal(contour(grey(0.5), heat(np.full((60, 100), 0.1))), 128)
+
+
+def test_the_map_of_another_class_can_be_asked_for():
+    maps = {"viral": np.zeros((60, 100), np.float32), "bacterial": np.ones((60, 100), np.float32)}
+    explanation = Explanation(maps["viral"], "class-activation", "viral", maps)
+    assert (overlay(grey(0.5), explanation) == 128).all()
+    assert not (overlay(grey(0.5), explanation, "bacterial") == 128).any()
+    with pytest.raises(ValueError, match="no heat map of 'normal', only of viral, bacterial"):
+        overlay(grey(0.5), explanation, "normal")

@@ -9,7 +9,7 @@ import pytest
 from pneumoscope.core.records import Radiograph, Verdict
 from pneumoscope.imaging.color import COLOR_WARNING
 from pneumoscope.imaging.radiograph import read_radiograph
-from pneumoscope.inference.source_rules import inspect_source, neighbour_correlation
+from pneumoscope.inference.source_rules import Patient, inspect_source, neighbour_correlation
 
 
 def film(pixels=None, warnings=(), **source):
@@ -107,3 +107,26 @@ def test_real_films_pass_and_other_pictures_of_known_kinds_do_not():
     assert [name for name, found in films.items() if Verdict.REFUSE in found] == []
     others = verdicts("not_chest_xray/synthetic__*") | verdicts("not_chest_xray/natural__*")
     assert [name for name, found in others.items() if Verdict.REFUSE not in found] == []
+
+
+@pytest.mark.parametrize(
+    ("file_says", "user_says", "verdict"),
+    [
+        ("045Y", None, Verdict.REFUSE),
+        ("018Y", None, Verdict.REFUSE),
+        ("017Y", None, Verdict.WARN),
+        ("003M", None, Verdict.WARN),
+        ("004Y", None, None),
+        ("", None, None),
+        ("045Y", 4.0, None),
+        ("", 60.0, Verdict.REFUSE),
+    ],
+)
+def test_a_network_of_children_does_not_answer_for_adults(file_says, user_says, verdict):
+    findings = inspect_source(film(patient_age=file_says), 224, Patient(user_says, (1.0, 5.0)))
+    assert [found for found, _ in findings] == ([] if verdict is None else [verdict])
+    assert all("1 to 5 years" in reason for _, reason in findings)
+
+
+def test_without_usual_ages_age_does_not_matter():
+    assert inspect_source(film(patient_age="045Y"), 224, Patient(70.0)) == ()

@@ -51,6 +51,43 @@ def test_mobilenet_features_are_those_of_transformers_at_even_and_odd_sides():
             torch.testing.assert_close(network.features(films), expected)
 
 
+def test_a_finer_map_has_the_same_weights():
+    coarse, fine = (
+        create_network(NetworkConfig(size=64, output_stride=stride)).eval() for stride in (32, 16)
+    )
+    fine.load_state_dict(coarse.state_dict())
+    films = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        assert coarse.features(films).shape == (2, 1280, 2, 2)
+        assert fine.features(films).shape == (2, 1280, 4, 4)
+    assert len(fine.blocks()) == len(coarse.blocks())
+
+
+def test_without_dilation_the_map_is_as_fine():
+    dilated, plain = (
+        create_network(NetworkConfig(size=64, output_stride=16, dilated=dilated)).eval()
+        for dilated in (True, False)
+    )
+    plain.load_state_dict(dilated.state_dict())
+    films = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        assert plain.features(films).shape == dilated.features(films).shape == (1, 1280, 4, 4)
+    # The last three depthwise convolutions, which reach one cell further on each side when dilated.
+    assert _dilations(dilated) == [(2, 2)] * 3
+    assert _dilations(plain) == []
+
+
+def _dilations(network):
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return [one.dilation for one in convolutions if one.dilation != (1, 1)]
+
+
+@pytest.mark.parametrize("name", ["resnet-18", "cnn-9"])
+def test_a_stride_that_a_network_cannot_have_is_refused(name):
+    with pytest.raises(ConfigError, match=f"'{name}' has no output stride of 16"):
+        create_network(NetworkConfig(name=name, output_stride=16))
+
+
 def test_batch_norms_average_over_more_than_the_last_batch():
     network = create_network(NetworkConfig(size=32))
     assert {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}

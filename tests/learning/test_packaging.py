@@ -1,10 +1,16 @@
 """What goes from a fitted network into its bundle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from pneumoscope.core.records import Label, Task
+from pneumoscope.evaluation.calibration import FITS
+from pneumoscope.evaluation.conformal import SelectionConfig
+from pneumoscope.evaluation.costs import CostConfig
+from pneumoscope.evaluation.leakage import film_key
 from pneumoscope.inference.bundle import load_bundle
 from pneumoscope.learning import packaging
 from pneumoscope.learning.films import Films
@@ -59,6 +65,24 @@ def test_a_network_without_a_pooled_head_is_explained_by_occlusion(packaged):
     assert "head_weight" not in bundle.arrays
 
 
+def test_nearest_films_are_kept_where_the_scan_names_its_films(films, monkeypatch):
+    monkeypatch.setattr(packaging, "GATE_TRAINING_FILMS", 12)
+    network = create_network(NetworkConfig(name="cnn-9", classes=2)).eval()
+    found = scan(network, films)
+    samples = [replace(sample(f"{n}.png", f"p{n}", LABELS[n % 2]), sha256=f"{n:02x}" * 32) for n in range(40)]
+    choices = packaging.Choices(CostConfig(), "balanced", 0.05)
+    named = replace(found, films=samples)
+    without, answers = (
+        packaging.fit_answers(Task.BINARY, choices, (one, found), samples, "ab") for one in (found, named)
+    )
+    assert "neighbours" not in without.document
+    kept = answers.document["neighbours"]
+    assert kept["films"] == [film_key(one.sha256) for one in samples]
+    assert answers.arrays["neighbour_targets"].tolist() == [n % 2 for n in range(40)]
+    assert answers.document["gate"] == without.document["gate"]
+    assert answers.document["gate"]["components"] < 12  # of the first films alone
+
+
 def test_the_document(packaged):
     bundle, table, evaluation, directory = packaged
     document = load_bundle(directory).document
@@ -66,7 +90,9 @@ def test_the_document(packaged):
     assert document["id"].startswith("little@")
     assert (document["task"], document["classes"]) == ("binary", ["normal", "pneumonia"])
     assert bundle.default_operating_point.name == "screening"
-    assert document["etiology"] == {"margin": 0.0}
+    assert document["etiology"] == {}
+    assert document["selection"]["absent"].startswith("an error rate of 2.5 % needs 39 validation patients")
+    assert {row["what"] for row in document["operating_points"][0]["predictive_values"]} >= {"example"}
     assert document["gate"]["n"] == len(table) == 20
     assert document["validation"] == evaluation["estimates"]
     assert document["training"]["config"]["network"] == "cnn-small"
@@ -80,14 +106,21 @@ def test_predictions_are_calibrated_on_the_films_that_they_are_of(packaged):
     assert table.probability.mean() == pytest.approx(table.positive.mean(), abs=0.15)
 
 
-def test_the_etiology_margin_is_the_smallest_that_is_right_often_enough():
-    targets = np.array([0] + [1] * 10 + [2] * 10)
-    bacterial = np.array([0.5] + [0.9] * 8 + [0.44] * 2 + [0.1] * 8 + [0.56] * 2)
-    probabilities = np.stack([np.full(21, 0.2), 0.8 * bacterial, 0.8 * (1 - bacterial)], axis=1)
-    # Sixteen of twenty are right; the four wrong ones have a difference of 0.12.
-    assert packaging._etiology_margin(Task.THREE_CLASS, probabilities, targets) == 0.15
-    assert packaging._etiology_margin(Task.BINARY, probabilities, targets) == 0.0
-    surely_right = np.where(targets == 1, 0.95, 0.05)
-    probabilities = np.stack([np.full(21, 0.2), 0.8 * surely_right, 0.8 * (1 - surely_right)], axis=1)
-    assert packaging._etiology_margin(Task.THREE_CLASS, probabilities, targets) == 0.0
-    assert packaging._etiology_margin(Task.THREE_CLASS, probabilities[:, [0, 2, 1]], targets) == 0.95
+def test_validation_patients_bound_answers_and_etiologies():
+    rng = np.random.default_rng(0)
+    targets = np.arange(240) % 3
+    logits = (rng.normal(size=(240, 3)) + 2.5 * np.eye(3)[targets]).astype(np.float32)
+    found = packaging.Scan(logits, rng.normal(size=(240, 4)).astype(np.float32), (4, 1, 1))
+    labels = (Label.NORMAL, Label.BACTERIAL, Label.VIRAL)
+    samples = [sample(f"{n}.png", f"p{n}", labels[targets[n]]) for n in range(240)]
+    choices = packaging.Choices(CostConfig(), "balanced", 0.05, SelectionConfig(error_rate=0.05))
+    answers = packaging.fit_answers(Task.THREE_CLASS, choices, (found, found), samples, "ab")
+    selection, etiology = answers.document["selection"], answers.document["etiology"]
+    assert selection["patients"] == {"normal": 80, "pneumonia": 160}
+    assert etiology["patients"] == {"viral": 80, "bacterial": 80}
+    assert (
+        0 < etiology["viral_to"] < 0.5 < etiology["bacterial_from"] < 1
+    )  # told apart so well that none fits
+    assert {one["method"] for one in answers.document["calibration"]["candidates"]} == set(FITS)
+    assert answers.evaluation["selection"]["error_rate"] == 0.05
+    assert answers.table.bounds is not None

@@ -12,12 +12,12 @@ from pneumoscope.core.files import read_json, sha256_file, write_json
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import SplitConfig, split_dataset, split_file
-from pneumoscope.evaluation.calibration import fit_calibration
+from pneumoscope.evaluation.calibration_choice import choose_calibration
 from pneumoscope.evaluation.operating_points import choose_operating_points
 from pneumoscope.evaluation.scoring import predict_films
 from pneumoscope.inference.bundle import load_bundle, write_bundle
 from pneumoscope.inference.pipeline import examine
-from pneumoscope.inference.prediction import run_network
+from pneumoscope.inference.prediction import calibrated_probabilities, run_network
 from pneumoscope.learning.quantisation import quantise_model
 from pneumoscope.learning.quantised_bundle import METHOD, own_films, quantise
 from pneumoscope.learning.training import TrainingSet, train
@@ -104,11 +104,13 @@ def test_what_validation_films_decide_is_decided_again(made):
     cache = build_cache(made.dataset, made.twin.preprocessing)
     table = predict_films(made.twin, cache, made.films.validation)
     targets = np.array([made.twin.task.target(sample.label) for sample in made.films.validation])
-    expected = fit_calibration(table.logits.astype(np.float32), targets)
     found = made.twin.document["calibration"]
-    assert found["temperature"] == pytest.approx(expected["temperature"])
-    assert found["bias"] == pytest.approx(expected["bias"])
+    expected = choose_calibration(table.logits.astype(np.float32), targets, table.patient_ids)
+    assert found["method"] == expected["method"]
+    probabilities = [calibrated_probabilities(table.logits, one) for one in (found, expected)]
+    np.testing.assert_allclose(*probabilities, atol=1e-6)
     assert found != made.bundle.document["calibration"]
+    assert made.twin.document["selection"]["patients"] == made.bundle.document["selection"]["patients"]
     points = choose_operating_points(table.probability, table.positive)
     assert made.twin.document["operating_points"] != made.bundle.document["operating_points"]
     assert [point.threshold for point in made.twin.operating_points.values()] == pytest.approx(

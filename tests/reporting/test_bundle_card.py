@@ -1,8 +1,11 @@
 """A bundle's card says what the bundle says; the shipped ones lie beside their bundles."""
 
+import numpy as np
 import pytest
 
-from pneumoscope.core.records import Task
+from pneumoscope.core.records import OperatingPoint, Task
+from pneumoscope.evaluation.conformal import METHOD
+from pneumoscope.evaluation.operating_points import describe_operating_points
 from pneumoscope.inference.bundle import load_bundle, shipped_bundles
 from pneumoscope.reporting.bundle_card import CARD, bundle_card
 from tests.tiny_bundle import document, write_tiny_bundle
@@ -91,3 +94,40 @@ def test_a_card_in_the_folder_does_not_disturb_the_bundle(tmp_path):
     bundle = write_tiny_bundle(tmp_path / "tiny")
     (bundle.directory / CARD).write_text(bundle_card(bundle.document, "tiny"), encoding="utf-8")
     assert load_bundle(bundle.directory).id == bundle.id
+
+
+def test_abstention_and_predictive_values_are_told():
+    positive = np.arange(300) < 200
+    points = [OperatingPoint("balanced", 0.7, sensitivity=0.9, specificity=0.8, n=300)]
+    counts = {"normal": 100, "pneumonia": 200}
+    card = bundle_card(
+        document(
+            **COMPLETE,
+            operating_points=describe_operating_points(points, positive, 0.1),
+            selection={"method": METHOD, "error_rate": 0.025, "patients": counts,
+                       "pneumonia_from": 0.3, "normal_to": 0.8},
+            etiology={"method": METHOD, "error_rate": 0.15, "patients": {"viral": 90, "bacterial": 110},
+                      "bacterial_from": 0.4, "viral_to": 0.7},
+            calibration={
+                "method": "platt",
+                "pneumonia": {"slope": 1.0, "offset": 0.0},
+                "etiology": {"slope": 1.0, "offset": 0.0},
+                "candidates": [{"method": "platt", "log_loss": 0.4, "brier": 0.02, "above_best": 0.0,
+                                "standard_error": 0.0}],
+            },
+        ),
+        "tiny",
+    )  # fmt: skip
+    assert "lies between 0.3000 and 0.8000 fits both answers" in card
+    assert f"({METHOD}; 100 normal and 200 pneumonia validation patients)" in card
+    assert "bacterial from 0.400" in card
+    assert "| platt | 0.4000 | 0.0200 | 0.0000 | 0.0000 |" in card.splitlines()
+    assert "| `balanced` | 10.0% (stated) | 0.3333 (0.2" in card
+    assert "| `balanced` | 0.7000 | 0.9000 (0.8" in card
+
+
+def test_why_nothing_is_abstained_is_told():
+    absent = {"method": METHOD, "error_rate": 0.025, "absent": "too few patients"}
+    card = bundle_card(document(**COMPLETE, selection=absent, etiology=absent), "tiny")
+    assert "Every film that the gate lets pass is answered: too few patients." in card
+    assert "The likelier etiology is always named: too few patients." in card

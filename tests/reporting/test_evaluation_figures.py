@@ -44,6 +44,14 @@ def test_reliability_draws_dots_intervals_and_counts():
     assert [bar.get_height() for bar in lower.patches] == [40, 50]
 
 
+def test_reliability_before_calibration_is_drawn_behind():
+    bins = draw.Reliability([0.1, 0.9], [0.0, 1.0], [0.0, 0.8], [0.2, 1.0], [40, 50])
+    before = draw.Reliability([0.3, 0.6], [0.0, 1.0], [0.0, 0.8], [0.2, 1.0], [40, 50])
+    upper = draw.reliability_diagram(bins, before=before).axes[0]
+    lines = {line.get_label(): line for line in upper.lines}
+    np.testing.assert_array_equal(lines["before calibration"].get_xdata(), [0.3, 0.6])
+
+
 def test_scores_are_counted_by_class():
     figure = draw.score_histogram({"normal": [0.01, 0.02], "viral": [0.99]}, threshold=0.5)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

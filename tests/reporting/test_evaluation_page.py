@@ -2,12 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 
+import numpy as np
 import pytest
 
 from pneumoscope.core.records import OperatingPoint, Task
 from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
+from pneumoscope.evaluation.selective import SELECTIVE_TITLES
+from pneumoscope.inference.selection import Bounds
 from pneumoscope.reporting.evaluation_page import draw_evaluation, write_evaluation_page
 from pneumoscope.reporting.pages import render
 from tests.evaluation.films import binary_table, draw_samples, draw_table
@@ -107,3 +111,26 @@ def test_contamination_is_said_first(tmp_path):
 def test_scores_need_the_table():
     table = draw_table(60)
     assert "scores" not in draw_evaluation(to_json(table), None)
+
+
+def test_abstention_and_every_operating_point_are_on_the_page(tmp_path):
+    bounds = Bounds(0.5, 0.025, 0.3, 0.7, 0.15, 0.3, 0.7)
+    table = replace(draw_table(120), bounds=np.tile(np.array(bounds), (120, 1)))
+    points = (OperatingPoint("screening", 0.2), OperatingPoint("balanced", 0.5))
+    evaluation = evaluate(table, points[1], config=EvaluationConfig(resamples=100))
+    document = evaluation_to_json(evaluation, table, bundle_id="run@0123456789ab", points=points)
+    text = words(write_evaluation_page(document, table, tmp_path))
+    assert "Promised error rate: 2.5 % for the answer and 15 % for the etiology" in text
+    for name, estimate in document["selection"]["estimates"].items():
+        assert f"{SELECTIVE_TITLES[name]} {estimate['value']:.4f}" in text
+    assert (tmp_path / "figures" / "risk_coverage.png").stat().st_size > 1000
+    sensitivity = document["operating_points"][0]["sensitivity"]
+    assert sensitivity == (table.probability >= 0.2)[table.positive].mean()
+    assert "screening 0.200" in text
+    assert f"{document['uncalibrated']['ece']:.3f} before calibration" in text
+
+
+def test_without_bounds_every_film_is_answered(written):
+    document, page = written
+    assert document["selection"] is None
+    assert "Every film is answered" in words(page)

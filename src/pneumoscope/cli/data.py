@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from pneumoscope.cli.data_opening import clusters_of, duplicates_of, open_dataset, split_of
+from pneumoscope.cli.data_review import review
 from pneumoscope.cli.data_summaries import (
     dataset_summary,
     duplicates_summary,
@@ -29,6 +30,7 @@ from pneumoscope.cli.terminal import console, progress_bar
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+app.command("review")(review)
 
 
 class Layout(StrEnum):

@@ -147,7 +147,12 @@ def _score(job: _Job, directory: Path) -> dict[str, Any]:
             table, job.point, samples=job.films.samples, scoring=scoring, config=job.config
         )
         document = evaluation_to_json(
-            evaluation, table, costs=job.config.costs, bundle_id=job.bundle.id, scorings=scorings
+            evaluation,
+            table,
+            costs=job.config.costs,
+            bundle_id=job.bundle.id,
+            scorings=scorings,
+            points=tuple(job.bundle.operating_points.values()),
         )
         write_json(directory / "evaluation.json", document)
     with manifest.stage("page"):

@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from pneumoscope import __version__
-from pneumoscope.cli import card, data, evaluate, ladder, predict, quantise, report, stress, train, tune
+from pneumoscope.cli import (
+    audit_shortcuts,
+    card,
+    commission,
+    data,
+    evaluate,
+    ladder,
+    point,
+    predict,
+    quantise,
+    report,
+    stress,
+    train,
+    tune,
+)
 from pneumoscope.cli.terminal import print_error
 from pneumoscope.core.errors import PneumoscopeError
 
@@ -26,7 +40,20 @@ app = typer.Typer(
 app.add_typer(
     data.app, name="data", help="Import, audit, split, export and download data sets; draw phantoms."
 )
-for module in (train, tune, ladder, evaluate, predict, report, stress, quantise, card):
+for module in (
+    train,
+    tune,
+    ladder,
+    evaluate,
+    predict,
+    report,
+    stress,
+    audit_shortcuts,
+    point,
+    quantise,
+    commission,
+    card,
+):
     module.register(app)
 
 

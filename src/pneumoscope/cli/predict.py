@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,9 +24,26 @@ if TYPE_CHECKING:
     from pneumoscope.cli.film_files import FilmFiles
     from pneumoscope.core.records import Examination
 
-__all__ = ["register"]
+__all__ = ["HeatMapClass", "HeatMapStyle", "register"]
 
 NO_FILM_REMEDY = "films are told by their extension or as DICOM by content; --recursive enters subfolders"
+
+
+class HeatMapStyle(StrEnum):
+    """How heat maps are drawn."""
+
+    OVERLAY = "overlay"
+    SIDE_BY_SIDE = "side-by-side"
+    CONTOUR = "contour"
+
+
+class HeatMapClass(StrEnum):
+    """Whose evidence heat maps show."""
+
+    AUTO = "auto"
+    BACTERIAL = "bacterial"
+    VIRAL = "viral"
+    BOTH = "both"
 
 
 def register(app: typer.Typer) -> None:
@@ -37,10 +55,29 @@ def predict(
     films: Annotated[list[Path], typer.Argument(help="Films, or folders of films.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a film.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A table with a header.")] = False,
-    heatmaps: Annotated[Path | None, typer.Option(help="Write overlay PNGs to this folder.")] = None,
+    heatmaps: Annotated[
+        Path | None, typer.Option(help="Write heat maps as PNG to this folder, and explain.")
+    ] = None,
+    heatmap_style: Annotated[
+        HeatMapStyle, typer.Option(help="Colours on the film, film beside colours, or lines on the film.")
+    ] = HeatMapStyle.OVERLAY,
+    heatmap_class: Annotated[
+        HeatMapClass, typer.Option(help="Whose evidence; auto: of the likelier kind.")
+    ] = HeatMapClass.AUTO,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Say where the evidence lies, and which training films are alike."),
+    ] = False,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="The training films, where at hand: shows those that are alike."),
+    ] = None,
     bundle: Annotated[str, typer.Option(help="A shipped bundle's name or a directory.")] = "reference",
     operating_point: Annotated[
         str | None, typer.Option(help="One of the bundle's operating points instead of its default.")
+    ] = None,
+    age_years: Annotated[
+        float | None, typer.Option(min=0, max=130, help="The patient's age, where the file does not say it.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Answer films that the gate refuses.")] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter subfolders.")] = False,
@@ -50,27 +87,30 @@ def predict(
         raise ConfigError("--json and --csv exclude each other", remedy="give one of them")
     if heatmaps is not None:
         _make_folder(heatmaps)
+    from pneumoscope.cli.explanations import Explainer
     from pneumoscope.cli.film_files import FilmFiles
     from pneumoscope.cli.predict_output import Writer, record
     from pneumoscope.inference.bundle import load_bundle
     from pneumoscope.inference.pipeline import examine_many
 
     opened = load_bundle(bundle)
+    explainer = Explainer(opened, heatmaps, (heatmap_style, heatmap_class), dataset)
     files = FilmFiles(films, recursive=recursive)
     outcomes = examine_many(
         files,
         opened,
         force=force,
         operating_point=operating_point,
-        explain=heatmaps is not None,
+        age_years=age_years,
+        explain=explain or heatmaps is not None or dataset is not None,
     )
     write = Writer("json" if as_json else "csv" if as_csv else "text", opened.task.classes)
     counts: Counter[str] = Counter()
     with _bar(files) as advance:
         for path, outcome in outcomes:
+            outcome, picture = explainer(path, outcome)
             row = record(path, outcome)
-            if heatmaps is not None and not isinstance(outcome, PneumoscopeError):
-                row["heatmap"] = _draw(path, outcome, heatmaps)
+            row["heatmap"] = picture
             write(row)
             counts[_kind(row, outcome)] += 1
             advance()
@@ -95,19 +135,8 @@ def _make_folder(folder: Path) -> None:
 def _kind(row: dict[str, Any], outcome: Examination | PneumoscopeError) -> str:
     if isinstance(outcome, PneumoscopeError):
         return "unreadable" if outcome.exit_code == 2 else "failed"
-    return {"POSITIVE": "positive", "NEGATIVE": "negative"}.get(row["decision"], "refused")
-
-
-def _draw(path: Path, examination: Examination, folder: Path) -> str | None:
-    """Write the heat map, named after the film and its content, and return where."""
-    from pneumoscope.imaging.radiograph import read_radiograph
-    from pneumoscope.inference.overlay import write_heat_map
-
-    if examination.explanation is None:
-        return None
-    file = folder / f"{path.stem}-{examination.sha256[:8]}.png"
-    write_heat_map(file, read_radiograph(path), examination.explanation)
-    return str(file)
+    kinds = {"POSITIVE": "positive", "NEGATIVE": "negative"}
+    return kinds.get(row["decision"], "refused" if row["abstained_by"] == "gate" else "abstained")
 
 
 @contextmanager
@@ -130,8 +159,8 @@ def _bar(files: FilmFiles) -> Iterator[Callable[[], None]]:
 
 
 def _summarise(counts: Counter[str], skipped: int, bundle_id: str) -> None:
-    parts = [f"{counts[kind]} {kind}" for kind in ("positive", "negative", "refused", "unreadable", "failed")
-             if counts[kind]]  # fmt: skip
+    kinds = ("positive", "negative", "abstained", "refused", "unreadable", "failed")
+    parts = [f"{counts[kind]} {kind}" for kind in kinds if counts[kind]]
     if skipped:
         parts.append(f"{skipped} other files skipped")
     print(f"{', '.join(parts)}. {bundle_id}; not for primary diagnosis.", file=sys.stderr)

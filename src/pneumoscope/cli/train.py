@@ -244,6 +244,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
             str(estimate["n"]),
         )  # fmt: skip
     console().print(table)
+    if "evaluation" in summary:
+        from pneumoscope.cli.evaluate_output import print_selection
+
+        print_selection(summary["evaluation"].get("selection"))
     console().print(f"run: {run}")
     if "bundle" in summary:
         console().print(f"bundle: {run}/bundle ({summary['bundle']})")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "AnswerSet",
     "Decision",
     "Estimate",
     "Etiology",
@@ -27,6 +28,7 @@ __all__ = [
     "Geometry",
     "Label",
     "ModelInput",
+    "NearestCase",
     "OperatingPoint",
     "Prediction",
     "Preprocessing",
@@ -227,6 +229,14 @@ class GateVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerSet:
+    """The answers that cannot be excluded at an error rate: none, one or both."""
+
+    answers: tuple[str, ...]
+    error_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A network's answer about one film.
 
@@ -235,7 +245,9 @@ class Prediction:
         probabilities: calibrated, by class name; they sum to 1.
         probability: calibrated probability of pneumonia, 1 - probabilities["normal"].
         etiology: None when pneumonia is not likely or the bundle is binary.
-        reasons: why ABSTAIN or UNCERTAIN.
+        reasons: why ABSTAIN or UNCERTAIN, and that POSITIVE rests on the threshold alone.
+        answer_set: which of normal and pneumonia cannot be excluded; None where the bundle does not say.
+        etiology_set: which of bacterial and viral; None for a film that is not positive, too.
     """
 
     logits: tuple[float, ...]
@@ -246,15 +258,53 @@ class Prediction:
     etiology: Etiology | None
     reasons: tuple[str, ...]
     bundle_id: str
+    answer_set: AnswerSet | None = None
+    etiology_set: AnswerSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NearestCase:
+    """A training film that the network finds alike; nothing in it names a patient.
+
+    Attributes:
+        film: the first 16 hexadecimal digits of the SHA-256 of its file.
+        label: its class, as the network learnt it.
+        similarity: cosine between the codes of both films' features, -1 to 1; 1 for the same film.
+        path: of the film in a local data set, or None.
+    """
+
+    film: str
+    label: str
+    similarity: float
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Heat map (H, W) float32 in [0, 1] on the original pixel grid, how it was made and for which class."""
+    """Where on the film the evidence lies, and which training films look alike.
+
+    Attributes:
+        heat_map: (H, W) float32 in [0, 1] on the original pixel grid, of ``target``.
+        method: how it was made.
+        target: the likelier pneumonia class.
+        heat_maps: the maps of all pneumonia classes by name, each like ``heat_map``.
+        zones: share of the evidence in each zone, ``right upper`` to ``left lower`` (the patient's sides);
+            empty for a film that is called negative.
+        outside_lungs: share outside the lungs; None where the lungs were not found and zones are of the film.
+        sentence: the same in plain words.
+        nearest: the most similar training films, the nearest first; None where the bundle keeps none.
+        mirrored: the file says that the patient's left is on the left of the picture; None: it says nothing.
+    """
 
     heat_map: FloatArray
     method: str
     target: str
+    heat_maps: Mapping[str, FloatArray] = field(default_factory=lambda: MappingProxyType({}))
+    zones: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    outside_lungs: float | None = None
+    sentence: str = ""
+    nearest: tuple[NearestCase, ...] | None = None
+    mirrored: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
-__all__ = ["METHOD", "Question", "ShortcutScore", "ask", "score_jointly", "score_property"]
+__all__ = ["METHOD", "Question", "ShortcutScore", "ask", "predict_jointly", "score_jointly", "score_property"]
 
 METHOD = "5-fold cross-validation by patient; 95 % interval from 500 bootstrap samples of patients"
 _FOLDS = 5
@@ -96,6 +96,11 @@ def score_property(values: Values, question: Question) -> ShortcutScore:
 
 def score_jointly(values: Values, question: Question) -> ShortcutScore:
     """How well several properties (N, P) together answer ``question``."""
+    return _score(predict_jointly(values, question), question)
+
+
+def predict_jointly(values: Values, question: Question) -> Values:
+    """Probability of the target of every film of ``question``, from properties (N, P), out of fold."""
     own = values[question.films]
     scores = np.empty(len(own))
     for train, held_out in question.folds:
@@ -108,7 +113,7 @@ def score_jointly(values: Values, question: Question) -> ShortcutScore:
         )
         model.fit(own[train], question.target[train])
         scores[held_out] = model.predict_proba(own[held_out])[:, 1]
-    return _score(scores, question)
+    return scores
 
 
 def _bin_rates(train: Values, target: npt.NDArray[np.bool_], held_out: Values) -> Values:

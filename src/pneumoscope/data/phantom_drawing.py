@@ -26,7 +26,7 @@ from pneumoscope.data.phantom_lesions import Lesion, draw_lesion
 __all__ = ["Phantom", "PhantomConfig", "draw_phantom"]
 
 VISIBLE_LUNG = 0.3
-"""Thickness from which lung is seen as such; less is the recess behind the domes, or lung behind the heart."""
+"""Thickness from which lung is seen as such; less is the recess behind the domes or what the heart hides."""
 
 
 class PhantomConfig(Config):

@@ -1,11 +1,12 @@
 """Probabilities that mean what they say: calibration, and the bins that show whether it worked.
 
-In: logits and reference of validation films. Out: a temperature with a bias for each class; or the bins of a
-reliability diagram.
+In: logits and reference of validation films. Out: one of five calibrations, as a bundle keeps it; or the bins
+of a reliability diagram. Which of the five is decided by films that it was not fitted to, never by the fit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+from sklearn.isotonic import IsotonicRegression
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.evaluation.intervals import wilson
 from pneumoscope.evaluation.metrics import ECE_BINS, equal_mass_bins
+from pneumoscope.inference.prediction import calibrated_log_odds, pneumonia_log_odds
 
-__all__ = ["TEMPERATURE_BOUNDS", "ReliabilityBin", "fit_calibration", "reliability"]
+__all__ = ["FITS", "TEMPERATURE_BOUNDS", "ReliabilityBin", "fit_calibration", "reliability"]
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 """Outside of this a network is broken, not miscalibrated; Guo et al. (2017) report 0.95 to 4.2, table S.2."""
@@ -26,28 +29,43 @@ TEMPERATURE_BOUNDS = (0.05, 20.0)
 BIAS_BOUND = 10.0
 """Log-odds: a prevalence of one in 20,000 turned round; beyond it the films are not those of training."""
 
+_SLOPES = (1 / TEMPERATURE_BOUNDS[1], 1 / TEMPERATURE_BOUNDS[0])
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.integer[Any]]
+Fit = Callable[[Floats, Any, Floats], dict[str, Any]]
+"""Scores, reference and weights of films -> numbers of a calibration, or of one of its curves."""
+
 
 def fit_calibration(
     logits: npt.NDArray[np.floating],
-    targets: npt.NDArray[np.integer],
+    targets: Ints,
     weights: npt.NDArray[np.floating] | None = None,
+    method: str = "bias-corrected-temperature",
 ) -> dict[str, Any]:
-    """The T and b that make softmax(logits / T + b) fit best: bias-corrected temperature scaling.
+    """The calibration of one kind that fits best.
 
-    Temperature alone (Guo et al., ICML 2017) cannot move probability from one class to another; one bias a
-    class can (Alexandari, Kundaje & Shrikumar, ICML 2020, section 2.3). The likelihood is taken against
-    Platt's smoothed targets, (n_k + 1) / (n_k + 2) for a film's own class k (Platt, 1999; Lin, Lin & Weng,
-    Machine Learning 68, 2007): with hard targets the best T of separable films is 0, which would claim
-    certainty that a finite validation set cannot show.
+    ``temperature`` divides the logits by one number (Guo et al., ICML 2017), which cannot move probability
+    from one class to another; ``bias-corrected-temperature`` adds one bias a class (Alexandari, Kundaje &
+    Shrikumar, ICML 2020, section 2.3). The other three calibrate the log-odds of pneumonia and, for three
+    classes, those of bacterial against viral among films with pneumonia, each by itself: ``platt`` by a line
+    (Platt, 1999), ``beta`` by the curve of Kull, Silva Filho & Flach (AISTATS 2017), ``isotonic`` by an
+    isotonic regression whose flat pieces are shrunk to their centres and joined (centred isotonic regression,
+    Oron & Flournoy, Stat Biopharm Res 9, 2017), so that no two films become ties.
+
+    The likelihood is taken against Platt's smoothed targets, (n_k + 1) / (n_k + 2) for a film's own class k
+    (Platt, 1999; Lin, Lin & Weng, Machine Learning 68, 2007): with hard targets the best T of separable films
+    is 0, which would claim certainty that a finite validation set cannot show.
 
     Args:
         logits: (N, K), finite.
         targets: (N,) class index; rows with -1 are left out.
         weights: (N,) how much each film counts; None: all the same.
+        method: one of :data:`FITS`.
 
     Returns:
-        The ``calibration`` part of a bundle: method, temperature, and bias (K numbers, that of the first
-        class zero).
+        The ``calibration`` part of a bundle, for
+        :func:`pneumoscope.inference.prediction.calibrated_probabilities`.
 
     Raises:
         InputError: fewer than two films of known class, or a class without films.
@@ -55,7 +73,7 @@ def fit_calibration(
     targets = np.asarray(targets)
     known = targets >= 0
     values, index = np.asarray(logits, dtype=np.float64)[known], targets[known]
-    counted = None if weights is None else np.asarray(weights, dtype=np.float64)[known]
+    counted = np.ones(len(index)) if weights is None else np.asarray(weights, dtype=np.float64)[known]
     present, classes = np.unique(index), values.shape[1]
     if len(present) < classes:
         raise InputError(
@@ -63,28 +81,113 @@ def fit_calibration(
             expected="validation films of every class",
             remedy="choose a split whose validation part holds every class",
         )
+    return {"method": method, **FITS[method](values, index, counted)}
+
+
+def _fit_temperature(values: Floats, index: Ints, weights: Floats) -> dict[str, Any]:
+    desired = _smoothed(index, values.shape[1])
+
+    def loss(parameters: Floats) -> float:
+        return _loss(values / np.exp(parameters[0]), desired, weights)
+
+    found = minimize(loss, np.zeros(1), method="L-BFGS-B", bounds=[tuple(np.log(TEMPERATURE_BOUNDS))])
+    return {"temperature": float(np.exp(found.x[0]))}
+
+
+def _fit_bias_corrected(values: Floats, index: Ints, weights: Floats) -> dict[str, Any]:
+    classes = values.shape[1]
     desired = _smoothed(index, classes)
 
-    def loss(parameters: npt.NDArray[np.float64]) -> float:
+    def loss(parameters: Floats) -> float:
         scaled = values / np.exp(parameters[0]) + np.append(0.0, parameters[1:])
-        return -float(np.average((desired * log_softmax(scaled, axis=1)).sum(axis=1), weights=counted))
+        return _loss(scaled, desired, weights)
 
     bounds = [tuple(np.log(TEMPERATURE_BOUNDS))] + [(-BIAS_BOUND, BIAS_BOUND)] * (classes - 1)
     found = minimize(loss, np.zeros(classes), method="L-BFGS-B", bounds=bounds)
-    return {
-        "method": "bias-corrected-temperature",
-        "temperature": float(np.exp(found.x[0])),
-        "bias": [0.0, *map(float, found.x[1:])],
-    }
+    return {"temperature": float(np.exp(found.x[0])), "bias": [0.0, *map(float, found.x[1:])]}
 
 
-def _smoothed(targets: npt.NDArray[np.integer], classes: int) -> npt.NDArray[np.float64]:
+def _loss(values: Floats, desired: Floats, weights: Floats) -> float:
+    return -float(np.average((desired * log_softmax(values, axis=1)).sum(axis=1), weights=weights))
+
+
+def _smoothed(targets: Ints, classes: int) -> Floats:
     """(N, K) Platt's targets: (n_k + 1) / (n_k + 2) for the own class k, the rest shared by the others."""
     counts = np.bincount(targets, minlength=classes)
     own = (counts[targets] + 1) / (counts[targets] + 2)
     desired = np.repeat(((1 - own) / (classes - 1))[:, None], classes, axis=1)
     desired[np.arange(len(targets)), targets] = own
     return desired
+
+
+def _by_question(curve: Fit) -> Fit:
+    """The fit that draws one ``curve`` for *is there pneumonia?* and one for *is it bacterial?*"""
+
+    def fit(values: Floats, index: Ints, weights: Floats) -> dict[str, Any]:
+        found = {"pneumonia": curve(pneumonia_log_odds(values), index > 0, weights)}
+        if values.shape[1] > 2:
+            ill = index > 0
+            cause = values[ill, 1] - values[ill, 2]
+            found["etiology"] = curve(cause, index[ill] == 1, weights[ill])
+        return found
+
+    return fit
+
+
+def _platt(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, Any]:
+    slope, offset = _minimise_curve(
+        lambda p: p[0] * x + p[1], positive, weights, [_SLOPES, (-BIAS_BOUND, BIAS_BOUND)], [1.0, 0.0]
+    )
+    return {"slope": slope, "offset": offset}
+
+
+def _beta(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, Any]:
+    a, b, c = _minimise_curve(
+        lambda p: calibrated_log_odds(x, dict(zip("abc", p, strict=True))),
+        positive,
+        weights,
+        [_SLOPES, _SLOPES, (-BIAS_BOUND, BIAS_BOUND)],
+        [1.0, 1.0, 0.0],
+    )
+    return {"a": a, "b": b, "c": c}
+
+
+def _minimise_curve(
+    curve: Callable[[Floats], Floats],
+    positive: npt.NDArray[np.bool_],
+    weights: Floats,
+    bounds: Sequence[tuple[float, float]],
+    start: Sequence[float],
+) -> list[float]:
+    """Parameters of the curve with the highest likelihood against Platt's targets."""
+    desired = _smoothed(positive.astype(np.int64), 2)
+
+    def loss(parameters: Floats) -> float:
+        ill = curve(parameters)
+        return _loss(np.column_stack([np.zeros_like(ill), ill]), desired, weights)
+
+    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds)
+    return [float(value) for value in found.x]
+
+
+def _isotonic(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, Any]:
+    """Centres of the flat pieces: weighted mean of the log-odds, and log-odds of the fitted frequency."""
+    desired = _smoothed(positive.astype(np.int64), 2)[:, 1]
+    fitted = IsotonicRegression().fit_transform(x, desired, sample_weight=weights)
+    levels, piece = np.unique(fitted.round(9), return_inverse=True)  # one piece is flat to the last bits
+    centres = np.bincount(piece, weights * x) / np.bincount(piece, weights)
+    return {"x": centres.tolist(), "y": np.log(levels / (1 - levels)).tolist()}
+
+
+FITS: Mapping[str, Fit] = {
+    "temperature": _fit_temperature,
+    "platt": _by_question(_platt),
+    "bias-corrected-temperature": _fit_bias_corrected,
+    "beta": _by_question(_beta),
+    "isotonic": _by_question(_isotonic),
+}
+"""Method -> how it is fitted, from the simplest to the most flexible. Platt's line comes before the biases,
+as it never changes the order of films."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ that a figure needs (curves, bins, costs), and the way back to the record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from pneumoscope.core.errors import InputError
@@ -20,8 +21,11 @@ from pneumoscope.core.records import Estimate, Evaluation, OperatingPoint, Task
 from pneumoscope.evaluation import metrics
 from pneumoscope.evaluation.calibration import reliability
 from pneumoscope.evaluation.costs import CostConfig, cost_report
+from pneumoscope.evaluation.operating_points import describe_operating_points
 from pneumoscope.evaluation.predictions import PredictionTable
+from pneumoscope.evaluation.selective import selective_report
 from pneumoscope.evaluation.thresholds import threshold_table
+from pneumoscope.inference.prediction import pneumonia_log_odds
 
 __all__ = ["SCHEMA_VERSION", "evaluation_from_json", "evaluation_to_json"]
 
@@ -60,6 +64,7 @@ def evaluation_to_json(
     costs: CostConfig | None = None,
     bundle_id: str | None = None,
     scorings: int = 1,
+    points: Sequence[OperatingPoint] = (),
 ) -> dict[str, Any]:
     """The record as plain values, with curves, reliability bins and costs of ``table``.
 
@@ -69,14 +74,20 @@ def evaluation_to_json(
         costs: of the errors; must be those of the scoring.
         bundle_id: what made the predictions, or None when several did (cross-validation).
         scorings: how often this bundle has been scored on these films, this time included.
+        points: the bundle's operating points, to be scored besides.
 
     Returns:
         Keys: schema_version, task, bundle, protocol, contaminated, scorings, dataset_hash, n, patients,
         prevalence, stated_prevalence, classes, operating_point, estimates (name -> value, low, high, n,
         method), undefined (name -> why), by_subgroup, confusion, decisions (tp, fp, fn, tn at the operating
         point), curves (roc: false_positive_rate, sensitivity; precision_recall: recall, precision; None
-        without both classes), reliability (rows: probability, frequency, low, high, n), costs (None without
-        both classes; see :func:`pneumoscope.evaluation.costs.cost_report`).
+        without both classes), reliability (rows: probability, frequency, low, high, n), uncalibrated (the
+        same ``reliability`` for the plain softmax of the logits, with its ``ece``, ``brier`` and
+        ``log_loss``), selection (what abstention buys, at the operating point, or without a bundle at the
+        default one of each film's own: :func:`pneumoscope.evaluation.selective.selective_report`),
+        operating_points (each of ``points`` on these films, as
+        :func:`pneumoscope.evaluation.operating_points.describe_operating_points` gives it), costs
+        (None without both classes; see :func:`pneumoscope.evaluation.costs.cost_report`).
     """
     costs = costs or CostConfig()
     positive, probability = table.positive, table.probability
@@ -103,6 +114,11 @@ def evaluation_to_json(
         "decisions": asdict(decisions),
         "curves": _curves(positive, probability) if both else None,
         "reliability": [asdict(one) for one in reliability(positive, probability)],
+        "uncalibrated": _uncalibrated(table),
+        "selection": selective_report(
+            table, None if bundle_id is None else evaluation.operating_point.threshold
+        ),
+        "operating_points": _points(table, points, costs) if both else [],
         "costs": _costs(evaluation, table, decisions, costs) if both else None,
     }
 
@@ -170,14 +186,40 @@ def _thin(n: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, _CURVE_POINTS)).round().astype(np.int64))
 
 
+def _points(
+    table: PredictionTable, points: Sequence[OperatingPoint], costs: CostConfig
+) -> list[dict[str, Any]]:
+    """Every operating point with what these films show there."""
+    found = []
+    for point in points:
+        counts = metrics.decision_counts(table.positive, table.probability >= point.threshold)
+        found.append(_achieved(point, counts))
+    return describe_operating_points(found, table.positive, costs.prevalence)
+
+
+def _achieved(point: OperatingPoint, counts: metrics.Counts) -> OperatingPoint:
+    return replace(
+        point,
+        sensitivity=counts.tp / (counts.tp + counts.fn),
+        specificity=counts.tn / (counts.tn + counts.fp),
+        n=counts.tp + counts.fp + counts.fn + counts.tn,
+    )
+
+
+def _uncalibrated(table: PredictionTable) -> dict[str, Any]:
+    """What the network's logits would say of pneumonia without calibration."""
+    positive, probability = table.positive, np.asarray(expit(pneumonia_log_odds(table.logits)))
+    return {
+        "reliability": [asdict(one) for one in reliability(positive, probability)],
+        "ece": metrics.expected_calibration_error(positive, probability),
+        "brier": metrics.brier(positive, probability),
+        "log_loss": metrics.log_loss(positive, probability),
+    }
+
+
 def _costs(
     evaluation: Evaluation, table: PredictionTable, decisions: metrics.Counts, costs: CostConfig
 ) -> dict[str, Any]:
-    achieved = replace(
-        evaluation.operating_point,
-        sensitivity=decisions.tp / (decisions.tp + decisions.fn),
-        specificity=decisions.tn / (decisions.tn + decisions.fp),
-        n=evaluation.n,
-    )
+    achieved = _achieved(evaluation.operating_point, decisions)
     thresholds = threshold_table(table.positive, table.probability)
     return cost_report(thresholds, achieved, costs, evaluation.prevalence)

@@ -13,18 +13,32 @@ optimum, by up to a sixth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.core.records import OperatingPoint
 from pneumoscope.evaluation.costs import CostConfig, expected_cost
+from pneumoscope.evaluation.intervals import predictive_value_estimates, proportion_estimate
 from pneumoscope.evaluation.thresholds import ThresholdTable, threshold_table
 
-__all__ = ["RULE_IN_SPECIFICITY", "SCREENING_SENSITIVITY", "choose_operating_points"]
+__all__ = [
+    "EXAMPLE_PREVALENCES",
+    "RULE_IN_SPECIFICITY",
+    "SCREENING_SENSITIVITY",
+    "choose_operating_points",
+    "describe_operating_points",
+]
 
 SCREENING_SENSITIVITY = 0.98
 RULE_IN_SPECIFICITY = 0.98
 """Our choice of two misses, or two false alarms, in a hundred: no standard fixes either."""
+
+EXAMPLE_PREVALENCES = (0.05, 0.2, 0.5)
+"""From children with cough in primary care to a ward: where a predictive value is told besides."""
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -42,7 +56,7 @@ def choose_operating_points(
 
     Returns:
         Each with sensitivity, specificity and n on these films; a film is positive when its probability is at
-        least the threshold, and no film lies on one.
+        least the threshold, and no film lies on one. The thresholds of screening, balanced and rule-in rise.
 
     Raises:
         InputError: the films are all with or all without pneumonia.
@@ -51,12 +65,14 @@ def choose_operating_points(
     positive = np.asarray(positive, dtype=bool)
     table = threshold_table(positive, np.asarray(probability, dtype=np.float64))
     prevalence = costs.prevalence if costs.prevalence is not None else float(positive.mean())
+    balanced = _near_best(table, 0.5, 0.5)
+    screening = _middle(table, _constrained(table.sensitivity, SCREENING_SENSITIVITY, table.specificity))
+    rule_in = _middle(table, _constrained(table.specificity, RULE_IN_SPECIFICITY, table.sensitivity))
+    # Where the films allow both demands at once, the names would otherwise be in no order.
     rows = {
-        "screening": _middle(
-            table, _constrained(table.sensitivity, SCREENING_SENSITIVITY, table.specificity)
-        ),
-        "balanced": _near_best(table, 0.5, 0.5),
-        "rule-in": _middle(table, _constrained(table.specificity, RULE_IN_SPECIFICITY, table.sensitivity)),
+        "screening": min(screening, balanced),
+        "balanced": balanced,
+        "rule-in": max(rule_in, balanced),
         "cost": _near_best(
             table,
             expected_cost(0.0, 1.0, prevalence, costs),
@@ -64,6 +80,47 @@ def choose_operating_points(
         ),
     }
     return tuple(_point(name, table, row) for name, row in rows.items())
+
+
+def describe_operating_points(
+    points: Sequence[OperatingPoint], positive: Bools, stated: float | None = None
+) -> list[dict[str, Any]]:
+    """The ``operating_points`` of a bundle: what validation showed at each, with intervals.
+
+    Args:
+        points: as chosen on the films.
+        positive: (N,) reference of the films.
+        stated: a prevalence of the user's; None is that of the films.
+
+    Returns:
+        The values of each point, and ``intervals`` (sensitivity, specificity) and ``predictive_values``: rows
+        with ``prevalence``, ``what`` it is, and ``ppv`` and ``npv``, None where nothing is called that way.
+    """
+    ill, well = int(positive.sum()), int((~positive).sum())
+    own = float(positive.mean())
+    prevalences = {stated or own: "stated" if stated else "that of the films"}
+    prevalences |= {value: "example" for value in EXAMPLE_PREVALENCES if value not in prevalences}
+    found = []
+    for point in points:
+        assert point.sensitivity is not None, "chosen on films"
+        assert point.specificity is not None, "chosen on films"
+        hits, cleared = round(point.sensitivity * ill), round(point.specificity * well)
+        sensitivity, specificity = (hits, ill), (cleared, well)
+        rows = []
+        for prevalence, what in prevalences.items():
+            values = predictive_value_estimates(sensitivity, specificity, prevalence)
+            shown = {name: asdict(values[name]) if name in values else None for name in ("ppv", "npv")}
+            rows.append({"prevalence": prevalence, "what": what, **shown})
+        shares = {"sensitivity": sensitivity, "specificity": specificity}
+        intervals = {name: proportion_estimate(*share) for name, share in shares.items()}
+        found.append(
+            {
+                **asdict(point),
+                "intervals": {name: asdict(one) for name, one in intervals.items() if one is not None},
+                "predictive_values": rows,
+            }
+        )
+    return found
 
 
 def _point(name: str, table: ThresholdTable, row: int) -> OperatingPoint:

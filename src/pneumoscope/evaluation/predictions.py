@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.files import atomic_path
 from pneumoscope.core.records import Label, Sample, Task, freeze
+from pneumoscope.inference.selection import Bounds
 
 __all__ = ["PredictionTable", "concatenate", "read_predictions", "tabulate", "write_predictions"]
 
@@ -37,6 +38,8 @@ class PredictionTable:
         task: what the network tells apart; its ``classes`` name the K columns.
         logits: (N, K) float64, raw outputs.
         probabilities: (N, K) float64 in [0, 1], calibrated, rows sum to 1.
+        bounds: (N, 7) float64, the :class:`Bounds` of the bundle that answered each film, NaN where it has
+            none; None where nothing is known of them.
 
     Raises:
         InputError: lengths differ, a path is repeated, or a film has a missing or impossible prediction.
@@ -49,11 +52,13 @@ class PredictionTable:
     task: Task
     logits: npt.NDArray[np.float64]
     probabilities: npt.NDArray[np.float64]
+    bounds: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("logits", "probabilities"):
-            array = np.array(getattr(self, name), dtype=np.float64)
-            object.__setattr__(self, name, freeze(array))
+        for name in ("logits", "probabilities", "bounds"):
+            if getattr(self, name) is not None:
+                array = np.array(getattr(self, name), dtype=np.float64)
+                object.__setattr__(self, name, freeze(array))
         self._check_lengths()
         self._check_values()
 
@@ -66,6 +71,8 @@ class PredictionTable:
                 f"{n} films, but logits {shapes[0]} and probabilities {shapes[1]}",
                 expected=f"one row a film and {classes} columns ({', '.join(self.task.classes)})",
             )
+        if self.bounds is not None and self.bounds.shape != (n, len(Bounds._fields)):
+            raise InputError(f"{n} films, but bounds {self.bounds.shape}", expected="one row a film")
         if len(set(self.paths)) != n:
             seen: set[str] = set()
             twice = next(path for path in self.paths if path in seen or seen.add(path))  # type: ignore[func-returns-value]
@@ -118,6 +125,7 @@ class PredictionTable:
             task=self.task,
             logits=self.logits[index],
             probabilities=self.probabilities[index],
+            bounds=None if self.bounds is None else self.bounds[index],
         )
 
 
@@ -126,8 +134,12 @@ def tabulate(
     task: Task,
     logits: npt.NDArray[np.floating],
     probabilities: npt.NDArray[np.floating],
+    bounds: Bounds | None = None,
 ) -> PredictionTable:
-    """The table of ``samples`` and their (N, K) logits and calibrated probabilities, in the same order."""
+    """The table of ``samples`` and their (N, K) logits and calibrated probabilities, in the same order.
+
+    ``bounds`` are those of the bundle that answered all of them.
+    """
     return PredictionTable(
         paths=tuple(sample.path for sample in samples),
         sha256=tuple(sample.sha256 for sample in samples),
@@ -136,6 +148,7 @@ def tabulate(
         task=task,
         logits=np.asarray(logits, dtype=np.float64),
         probabilities=np.asarray(probabilities, dtype=np.float64),
+        bounds=None if bounds is None else np.tile(np.array(bounds, dtype=np.float64), (len(samples), 1)),
     )
 
 
@@ -156,22 +169,38 @@ def concatenate(tables: Iterable[PredictionTable]) -> PredictionTable:
         task=parts[0].task,
         logits=np.concatenate([part.logits for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
+        bounds=_pooled_bounds(parts),
     )
+
+
+def _pooled_bounds(parts: Sequence[PredictionTable]) -> npt.NDArray[np.float64] | None:
+    """Bounds of all films, NaN in the tables that have none."""
+    if all(part.bounds is None for part in parts):
+        return None
+    blank = len(Bounds._fields)
+    return np.concatenate([np.full((len(p), blank), np.nan) if p.bounds is None else p.bounds for p in parts])
 
 
 def write_predictions(file: Path, table: PredictionTable) -> None:
     """Write ``table`` as CSV, atomically; numbers are written so that reading gives back the same bits.
 
-    Columns: path, sha256, patient_id, label, probability, p_<class>..., logit_<class>....
+    Columns: path, sha256, patient_id, label, probability, p_<class>..., logit_<class>..., and where they are
+    known the bounds, empty where a bundle has none.
     """
     header = (*_IDENTITY, "probability", *_number_columns(table.task))
     numbers = np.column_stack([table.probability, table.probabilities, table.logits]).tolist()
+    if table.bounds is not None:
+        header += Bounds._fields
+        numbers = [
+            [*row, *("" if np.isnan(bound) else bound for bound in bounds)]
+            for row, bounds in zip(numbers, table.bounds.tolist(), strict=True)
+        ]
     with atomic_path(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         identity = zip(table.paths, table.sha256, table.patient_ids, table.labels, strict=True)
         for film, values in zip(identity, numbers, strict=True):
-            writer.writerow([*map(str, film), *map(repr, values)])
+            writer.writerow([*map(str, film), *(value if value == "" else repr(value) for value in values)])
 
 
 def read_predictions(file: Path) -> PredictionTable:
@@ -201,6 +230,7 @@ def read_predictions(file: Path) -> PredictionTable:
         task=task,
         logits=values[:, classes:],
         probabilities=values[:, :classes],
+        bounds=_bounds(rows, file) if set(Bounds._fields) <= set(header) else None,
     )
 
 
@@ -217,6 +247,14 @@ def _task_of(header: tuple[str, ...], file: Path) -> Task:
         where=file,
         expected=f"{', '.join(_IDENTITY)}, probability, then p_<class> and logit_<class> of a task",
     )
+
+
+def _bounds(rows: Sequence[Mapping[str, str | None]], file: Path) -> npt.NDArray[np.float64]:
+    try:
+        found = [[float(row[name] or "nan") for name in Bounds._fields] for row in rows]
+    except ValueError as error:
+        raise InputError(f"a bound is not a number: {error}", where=file) from error
+    return np.array(found, dtype=np.float64).reshape(len(rows), len(Bounds._fields))
 
 
 def _numbers(row: Mapping[str, str | None], task: Task, file: Path) -> list[float]:

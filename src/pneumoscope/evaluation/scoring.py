@@ -23,6 +23,7 @@ from pneumoscope.data.splits import TEST, TRAIN, VALIDATION, Split, split_file
 from pneumoscope.evaluation.predictions import PredictionTable, tabulate
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.prediction import BATCH, calibrated_probabilities, run_network
+from pneumoscope.inference.selection import bounds_of
 
 __all__ = ["ALL", "Films", "choose_films", "count_scoring", "predict_films"]
 
@@ -104,7 +105,8 @@ def predict_films(
         if progress:
             progress(number * BATCH + len(batch), len(samples))
     raw = np.concatenate(logits).astype(np.float64)
-    return tabulate(samples, bundle.task, raw, calibrated_probabilities(raw, bundle.document["calibration"]))
+    probabilities = calibrated_probabilities(raw, bundle.document["calibration"])
+    return tabulate(samples, bundle.task, raw, probabilities, bounds_of(bundle.document))
 
 
 def count_scoring(ledger: Path, bundle_id: str, table: PredictionTable, protocol: str) -> int:

@@ -25,7 +25,7 @@ from pneumoscope.evaluation.predictions import read_predictions
 from pneumoscope.evaluation.scoring import choose_films
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
-from pneumoscope.imaging.stress import STRESSES, Stress
+from pneumoscope.imaging.stress import STRESSES, FilmChange
 from pneumoscope.inference.bundle import Bundle, load_bundle
 from pneumoscope.inference.gate import Finding, inspect_source, judge
 from pneumoscope.inference.prediction import calibrated_probabilities, run_network
@@ -140,7 +140,7 @@ def run_stress(
     *,
     operating_point: str | None = None,
     seed: int = 0,
-    stresses: Sequence[Stress] = STRESSES,
+    stresses: Sequence[FilmChange] = STRESSES,
     progress: Progress | None = None,
 ) -> StressTable:
     """Ask every examiner about its films, unchanged and under every stress.
@@ -194,16 +194,19 @@ def _one_bundle(bundle: Bundle, dataset: Dataset, part: str | None, split_name: 
 def _folds(folders: Sequence[Path], dataset: Dataset) -> StressPlan:
     examiners = []
     for folder in folders:
-        tested = frozenset(read_predictions(folder / "predictions" / "test.csv").sha256)
+        table = read_predictions(folder / "predictions" / "test.csv")
+        tested, patients = frozenset(table.sha256), frozenset(table.patient_ids)
         bundle = load_bundle(folder / "bundle")
-        samples = _unseen(bundle, tuple(s for s in dataset.samples if s.sha256 in tested))
+        # Other copies of the films, at their original size for example, go by the patient.
+        own = (s for s in dataset.samples if s.sha256 in tested or s.patient_id in patients)
+        samples = _unseen(bundle, tuple(own))
         if samples:
             examiners.append(Examiner(folder.name, bundle, samples))
     if not examiners:
         raise InputError(
             "no film of the data set was tested in this cross-validation",
             where=folders[0].parent,
-            expected="the data set that was cross-validated",
+            expected="the data set that was cross-validated, or films of its patients",
             remedy="to try films of elsewhere, name one bundle",
         )
     left_out = len(dataset.samples) - sum(len(examiner.samples) for examiner in examiners)
@@ -220,7 +223,7 @@ def _unseen(bundle: Bundle, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
 class _Job:
     dataset: Dataset
     preprocessing: Preprocessing
-    stresses: tuple[Stress, ...]
+    stresses: tuple[FilmChange, ...]
     seed: int
 
 
@@ -263,5 +266,6 @@ def _ask(bundle: Bundle, film: _Film) -> tuple[Floats, tuple[Verdict, ...]]:
     logits, features = run_network(bundle, film.inputs)
     probabilities = calibrated_probabilities(logits, bundle.document["calibration"])
     pooled = features.mean(axis=(2, 3))
-    verdicts = (judge(bundle, *state).verdict for state in zip(film.findings, pooled, strict=True))
+    states = zip(film.findings, film.inputs, pooled, strict=True)
+    verdicts = (judge(bundle, *state).verdict for state in states)
     return probabilities[:, 1:].sum(axis=1), tuple(verdicts)

@@ -27,7 +27,7 @@ from pneumoscope.evaluation.intervals import (
     wilson,
 )
 from pneumoscope.evaluation.stress_films import UNCHANGED, StressTable
-from pneumoscope.imaging.stress import STRESSES, Stress, StressKind
+from pneumoscope.imaging.stress import STRESSES, FilmChange, StressKind
 
 __all__ = ["FAIL", "PASS", "StressConfig", "failures", "film_rows", "score_stress", "stress_rows"]
 
@@ -64,7 +64,7 @@ class StressConfig(Config):
 
 
 def score_stress(
-    table: StressTable, config: StressConfig, stresses: Sequence[Stress] = STRESSES
+    table: StressTable, config: StressConfig, stresses: Sequence[FilmChange] = STRESSES
 ) -> dict[str, Any]:
     """The figures of every stress.
 

@@ -17,6 +17,7 @@ from pneumoscope.evaluation.metrics import ECE_BINS, equal_mass_bins, etiology_s
 
 __all__ = [
     "Statistic",
+    "aurc_statistic",
     "average_precision_statistic",
     "balanced_accuracy_statistic",
     "ece_statistic",
@@ -26,6 +27,7 @@ __all__ = [
     "macro_f1_statistic",
     "mean_statistic",
     "roc_auc_statistic",
+    "share_statistic",
 ]
 
 Bools = npt.NDArray[np.bool_]
@@ -68,6 +70,31 @@ def average_precision_statistic(positive: Bools, score: Floats) -> Statistic:
 def mean_statistic(values: Floats) -> Statistic:
     """Mean over films of ``values`` (N,): Brier score, log loss."""
     return lambda weights: _divide(weights @ values, weights.sum(axis=1))
+
+
+def share_statistic(hits: Bools, weight: Floats) -> Statistic:
+    """Share of the films' ``weight`` (N,) that lies on ``hits`` (N,)."""
+    return lambda weights: _divide(weights @ (weight * hits), weights @ weight)
+
+
+def aurc_statistic(confidence: Floats, wrong: Bools) -> Statistic:
+    """Area under the risk-coverage curve: the mean, over films, of the error among films as sure as it.
+
+    Geifman, Uziel & El-Yaniv, ICLR 2019, section 2. Equally sure films are answered together.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    last = np.flatnonzero(np.diff(confidence[order], append=np.inf) != 0)
+    sorted_wrong = wrong[order].astype(np.float64)
+
+    def area(weights: Floats) -> Floats:
+        drawn = weights[:, order]
+        answered = np.cumsum(drawn, axis=1)[:, last]
+        errors = np.cumsum(drawn * sorted_wrong, axis=1)[:, last]
+        risk = np.divide(errors, answered, out=np.zeros_like(errors), where=answered > 0)
+        steps = np.diff(answered, axis=1, prepend=0)
+        return _divide((risk * steps).sum(axis=1), answered[:, -1])
+
+    return area
 
 
 def balanced_accuracy_statistic(positive: Bools, decided: Bools) -> Statistic:

@@ -47,8 +47,8 @@ def read_dicom(path: Path) -> Radiograph:
     Returns:
         Pixels (H, W) float32 in [0, 1], bright = dense; spacing in mm where known. ``source`` has format,
         transfer_syntax, modality, body_part, view_position, photometric_interpretation, bits_stored,
-        patient_id, patient_age, patient_sex, sop_class_uid, the study, series and instance UIDs, as far as
-        the header names them.
+        patient_id, patient_age, patient_sex, patient_orientation, sop_class_uid, the study, series and
+        instance UIDs, as far as the header names them.
 
     Raises:
         UnreadableFileError: not DICOM, no picture, several frames, absurd size, or damaged pixel data.
@@ -70,6 +70,8 @@ def read_dicom(path: Path) -> Radiograph:
             where=path,
             remedy="export it again, without compression where possible",
         ) from error
+    if orientation:
+        facts["patient_orientation"] = "\\".join(orientation)
     warnings = header_warnings(facts, orientation) + notes + [f"pydicom: {text}" for text in library]
     return Radiograph(
         pixels=freeze(pixels),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
@@ -19,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.records import FloatArray
 
-__all__ = ["STRESSES", "Stress", "StressKind"]
+__all__ = ["STRESSES", "Stress", "StressKind", "recompress"]
 
 _REFERENCE_SIDE = 224
 """Side in pixels that blur, sharpening and noise are stated for; larger films get as much more of them."""
@@ -46,6 +47,29 @@ class StressKind(StrEnum):
     """Harsher than everyday: measured, not judged."""
     PROBE = "probe"
     """Without lungs: the AUC must be low."""
+
+
+class FilmChange(Protocol):
+    """What a stress test needs to know of a change; :class:`Stress` says what each name means."""
+
+    @property
+    def name(self) -> str:
+        """Key in tables."""
+
+    @property
+    def title(self) -> str:
+        """For readers."""
+
+    @property
+    def what(self) -> str:
+        """What is done."""
+
+    @property
+    def kind(self) -> StressKind:
+        """What it is measured for."""
+
+    def apply(self, pixels: FloatArray, sha256: str, seed: int = 0) -> FloatArray:
+        """The changed film."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +156,7 @@ def _rotate(pixels: FloatArray, _: np.random.Generator, *, degrees: float) -> Fl
     return _transformed(Image.fromarray(pixels).rotate(degrees, _BILINEAR))
 
 
-def _recompress(pixels: FloatArray, _: np.random.Generator, *, quality: int) -> FloatArray:
+def recompress(pixels: FloatArray, _: np.random.Generator, *, quality: int) -> FloatArray:
     """Saved as a grey JPEG of 8 bits and read again."""
     stream = io.BytesIO()
     _to_bytes(pixels).save(stream, "JPEG", quality=quality)
@@ -214,7 +238,7 @@ STRESSES = (
     Stress("aspect-0.8", "Aspect 0.8", "the anatomy 0.8 times as wide in the same frame, black at the sides",
            partial(_stretch, factor=0.8)),
     Stress("jpeg-30", "JPEG quality 30", "saved as JPEG of quality 30 at the film's own size",
-           partial(_recompress, quality=30)),
+           partial(recompress, quality=30)),
     Stress("resize-128", "From 128 pixels", "the film at 128 pixels on its shorter side",
            partial(_shrink, side=128)),
     Stress("rotate+15", "Rotated 15° left", "turned counter-clockwise by 15 degrees, black beside it",

@@ -35,6 +35,10 @@ __all__ = ["Bundle", "load_bundle", "shipped_bundles", "write_bundle"]
 MODEL, DOCUMENT, ARRAYS, SUMS = "model.onnx", "bundle.json", "arrays.npz", "SHA256SUMS"
 _SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)")
+_NEIGHBOUR_ARRAYS = ("neighbour_mean", "neighbour_components", "neighbour_codes", "neighbour_targets")
+_APPEARANCE_ARRAYS = (
+    "appearance_mean", "appearance_components", "appearance_variances", "appearance_residual_variance",
+)  # fmt: skip
 _GATE_ARRAYS = ("gate_mean", "gate_components", "gate_variances", "gate_residual_variance")
 
 
@@ -54,7 +58,7 @@ class Bundle:
 
     @property
     def id(self) -> str:
-        """``<name>@<first 12 hexadecimal digits of the SHA-256 of model.onnx>``."""
+        """``<name>@<first 12 hexadecimal digits of the SHA-256 of model.onnx>``, ``+<version>`` of a site."""
         return str(self.document["id"])
 
     @property
@@ -100,6 +104,12 @@ class Bundle:
             )
         return self.operating_points[name]
 
+    @property
+    def usual_ages(self) -> tuple[float, float] | None:
+        """Lowest and highest age of the training films in years; None where the bundle does not say."""
+        ages = self.document.get("population", {}).get("age_years")
+        return None if ages is None else (float(ages[0]), float(ages[1]))
+
     @cached_property
     def session(self) -> InferenceSession:
         """The network, opened at first use."""
@@ -107,7 +117,9 @@ class Bundle:
 
     @cached_property
     def arrays(self) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Read-only float32 arrays: ``gate_*`` and, for class-activation maps, ``head_weight`` (K, C)."""
+        """Read-only float32 arrays: ``gate_*``, for class-activation maps ``head_weight`` (K, C), and
+        ``neighbour_*`` where the bundle keeps codes of its training films.
+        """
         file = self.directory / ARRAYS
         try:
             with np.load(file, allow_pickle=False) as content:
@@ -189,7 +201,7 @@ def write_bundle(
             "schema_version": SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **document,
-            "id": f"{document.get('name')}@{digest[:12]}",
+            "id": _identity(document, digest),
         }
         check_document(content, staged / DOCUMENT)
         write_json(staged / DOCUMENT, content)
@@ -201,6 +213,12 @@ def write_bundle(
             directory.rename(Path(temporary) / "old")
         staged.rename(directory)
     return load_bundle(directory)
+
+
+def _identity(document: Mapping[str, Any], digest: str) -> str:
+    """The id of a bundle; a site's version of it has its number behind."""
+    version = document.get("version", 1)
+    return f"{document.get('name')}@{digest[:12]}" + (f"+{version}" if version != 1 else "")
 
 
 def _find(name_or_directory: str | Path) -> Path:
@@ -251,6 +269,11 @@ def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str,
     required = list(_GATE_ARRAYS)
     if document["explanation"]["method"] == "class-activation":
         required.append("head_weight")
+    kept = document.get("neighbours")
+    if kept is not None:
+        required += _NEIGHBOUR_ARRAYS
+    if "appearance" in document["gate"]:
+        required += _APPEARANCE_ARRAYS
     missing = [name for name in required if name not in arrays]
     if missing:
         raise BundleError(f"lacks {', '.join(missing)}", where=where, expected=", ".join(required))
@@ -262,6 +285,16 @@ def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str,
         "gate_residual_variance": (),
         "head_weight": (len(document["classes"]), channels),
     }
+    if "appearance" in document["gate"]:
+        cells = arrays["appearance_mean"].shape
+        kept_variances = arrays["appearance_variances"].shape
+        shapes |= dict(
+            zip(_APPEARANCE_ARRAYS, (cells, kept_variances + cells, kept_variances, ()), strict=True)
+        )
+    if kept is not None:
+        films, dimensions = len(kept["films"]), kept["dimensions"]
+        codes = ((channels,), (dimensions, channels), (films, dimensions), (films,))
+        shapes |= dict(zip(_NEIGHBOUR_ARRAYS, codes, strict=True))
     for name in required:
         if arrays[name].shape != shapes[name] or not np.isfinite(arrays[name]).all():
             raise BundleError(

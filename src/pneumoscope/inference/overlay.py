@@ -1,26 +1,27 @@
-"""A heat map as people see it: laid over the film in colour, with a scale and a warning at the border.
+"""A heat map on its film: laid over it in colour, or as contour lines.
 
-In: a radiograph and its explanation. Out: RGB pixels on the film's original grid, or a PNG of them.
+In: a radiograph and its explanation. Out: RGB pixels on the film's original grid.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
-from pneumoscope.core.files import atomic_path
 from pneumoscope.core.records import Explanation, FloatArray, Radiograph
 
-__all__ = ["annotate", "colours", "overlay", "write_heat_map"]
+__all__ = ["LEVELS", "RGB", "colours", "contour", "grey", "overlay"]
 
 RGB = npt.NDArray[np.uint8]
 
 OPACITY = 0.6
 """Opacity of the strongest evidence; the film's structure stays visible under it."""
 
-NOTICE = "not for primary diagnosis"
+LEVELS = (0.25, 0.5, 0.75)
+"""Strengths that contour lines follow."""
+
+LINE = 1 / 250
+"""Width of a contour line as a share of the film's shorter side; at least 1.5 pixels."""
 
 # Every sixteenth of "plasma", a perceptually uniform map by S. van der Walt and N. Smith, CC0
 # (https://bids.github.io/colormap). It never passes through grey, so colour always means evidence.
@@ -42,22 +43,21 @@ def colours(strength: npt.NDArray[np.float32]) -> FloatArray:
     return np.asarray(_PLASMA[lower] * (1 - share) + _PLASMA[lower + 1] * share)
 
 
-def overlay(radiograph: Radiograph, explanation: Explanation) -> RGB:
+def overlay(radiograph: Radiograph, explanation: Explanation, target: str | None = None) -> RGB:
     """The film in grey with the heat map over it; opacity grows with strength, no evidence leaves it bare.
 
     Args:
         radiograph: the film; when it was decoded at reduced size it is enlarged to its original grid.
-        explanation: its heat map, (H, W) on the original grid.
+        explanation: its heat maps, (H, W) on the original grid.
+        target: the class whose map is shown; None is the likelier one.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: the heat map belongs to a film of another size.
+        ValueError: the heat map belongs to a film of another size, or there is none of that class.
     """
-    heat = explanation.heat_map
-    if heat.shape != radiograph.original_size:
-        raise ValueError(f"heat map {heat.shape}, film {radiograph.original_size}")
+    heat = _map_of(radiograph, explanation, target)
     film = _on_original_grid(radiograph) * np.float32(255)
     alpha = heat * np.float32(OPACITY)
     shades = colours(np.linspace(0, 1, 256, dtype=np.float32))
@@ -69,45 +69,42 @@ def overlay(radiograph: Radiograph, explanation: Explanation) -> RGB:
     return picture
 
 
-def annotate(picture: RGB, target: str) -> RGB:
-    """The picture with a darkened strip at its lower border: the target, the colour scale and the notice.
+def contour(radiograph: Radiograph, explanation: Explanation, target: str | None = None) -> RGB:
+    """The film in grey with lines, in the scale's colours, where the strength passes :data:`LEVELS`.
 
-    Args:
-        picture: (H, W, 3) uint8.
-        target: the class that the evidence speaks for.
+    A pixel's distance from a line is, to first order, the difference to the level over the map's slope; so
+    the lines have smooth edges and the same width everywhere. A dark rim shows them on dense parts.
 
-    Returns:
-        (H, W, 3) uint8, of the same size; the strip takes about a twentieth of the height.
+    Args, Returns, Raises: as :func:`overlay`.
     """
-    from PIL import Image, ImageDraw
-
-    height, width = picture.shape[:2]
-    scale, font = _fitting_font(f"{target}  0      1  {NOTICE}", height, width)
-    strip = min(height, round(scale * 1.6))
-    result = picture.copy()
-    result[height - strip :] //= 3
-    image = Image.fromarray(result)
-    draw = ImageDraw.Draw(image)
-    middle, margin = height - strip / 2, scale // 2
-    white = (255, 255, 255)
-    draw.text((margin, middle), f"{target}  0 ", fill=white, font=font, anchor="lm")
-    left = margin + round(draw.textlength(f"{target}  0 ", font=font))
-    bar = colours(np.tile(np.linspace(0, 1, 3 * scale, dtype=np.float32), (max(2, scale // 2), 1)))
-    image.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (left, round(middle - scale / 4)))
-    draw.text((left + 3 * scale, middle), " 1", fill=white, font=font, anchor="lm")
-    draw.text((width - margin, middle), NOTICE, fill=white, font=font, anchor="rm")
-    return np.asarray(image)
+    heat = _map_of(radiograph, explanation, target)
+    slope = np.maximum(np.hypot(*np.gradient(heat)), np.float32(1e-6))
+    half = max(1.5, min(heat.shape) * LINE) / 2
+    picture = np.repeat(grey(radiograph)[..., None], 3, axis=2)
+    for level, shade in zip(LEVELS, colours(np.array(LEVELS, np.float32)), strict=True):
+        distance = np.abs(heat - np.float32(level)) / slope
+        near = np.flatnonzero(distance.ravel() < 2 * half + 0.5)
+        beside = distance.ravel()[near, None]
+        pixels = picture.reshape(-1, 3)[near].astype(np.float32)
+        pixels *= 1 - 0.7 * np.clip(2 * half + 0.5 - beside, 0, 1)
+        cover = np.clip(half + 0.5 - beside, 0, 1)
+        picture.reshape(-1, 3)[near] = np.rint(pixels * (1 - cover) + shade * cover)
+    return picture
 
 
-def write_heat_map(file: Path, radiograph: Radiograph, explanation: Explanation) -> None:
-    """Write the annotated overlay as a PNG on the film's original grid, atomically."""
-    from PIL import Image, PngImagePlugin
+def grey(radiograph: Radiograph) -> npt.NDArray[np.uint8]:
+    """(H, W) uint8, the film on its original grid."""
+    pixels: npt.NDArray[np.uint8] = np.rint(_on_original_grid(radiograph) * np.float32(255)).astype(np.uint8)
+    return pixels
 
-    facts = PngImagePlugin.PngInfo()
-    facts.add_text("Description", f"{explanation.method} heat map for {explanation.target}; {NOTICE}")
-    image = Image.fromarray(annotate(overlay(radiograph, explanation), explanation.target))
-    with atomic_path(file) as temporary:
-        image.save(temporary, "PNG", compress_level=3, pnginfo=facts)
+
+def _map_of(radiograph: Radiograph, explanation: Explanation, target: str | None) -> FloatArray:
+    if target is not None and target not in explanation.heat_maps:
+        raise ValueError(f"no heat map of '{target}', only of {', '.join(explanation.heat_maps)}")
+    heat = explanation.heat_map if target is None else explanation.heat_maps[target]
+    if heat.shape != radiograph.original_size:
+        raise ValueError(f"heat map {heat.shape}, film {radiograph.original_size}")
+    return heat
 
 
 def _on_original_grid(radiograph: Radiograph) -> FloatArray:
@@ -118,14 +115,3 @@ def _on_original_grid(radiograph: Radiograph) -> FloatArray:
     rows, columns = radiograph.original_size
     image = Image.fromarray(radiograph.pixels).resize((columns, rows), Image.Resampling.BILINEAR)
     return np.asarray(image)
-
-
-def _fitting_font(text: str, height: int, width: int):  # type: ignore[no-untyped-def]  # Pillow's font type is a union
-    """The font size in pixels, about a thirtieth of the height, reduced until ``text`` fits the width."""
-    from PIL import ImageFont
-
-    for size in range(max(8, height // 30), 5, -1):
-        font = ImageFont.load_default(size)
-        if font.getlength(text) + 2 * size <= width:
-            break
-    return size, font

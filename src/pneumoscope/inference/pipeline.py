@@ -24,9 +24,10 @@ from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.explanation import explain as explain_film
-from pneumoscope.inference.gate import Finding, inspect_source, judge
+from pneumoscope.inference.gate import Finding, Patient, inspect_source, judge
 from pneumoscope.inference.prediction import decide, run_network
 from pneumoscope.inference.session import thread_count
+from pneumoscope.inference.zones import is_mirrored
 
 __all__ = ["examine", "examine_many"]
 
@@ -43,6 +44,7 @@ class _Film:
     model_input: ModelInput
     findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
+    mirrored: bool | None
 
 
 def examine(
@@ -52,6 +54,7 @@ def examine(
     force: bool = False,
     operating_point: str | None = None,
     explain: bool = True,
+    age_years: float | None = None,
     radiograph: Radiograph | None = None,
 ) -> Examination:
     """Take one film through the whole line.
@@ -61,7 +64,8 @@ def examine(
         bundle: the network and what belongs to it.
         force: answer although the gate refuses; the result says so (``forced``).
         operating_point: name of one of the bundle's; None is its default.
-        explain: also make the heat map.
+        explain: also make the heat maps, and say which zones they light and which training films look alike.
+        age_years: of the patient; None: as the file says, if it does.
         radiograph: the film at ``path``, already decoded.
 
     Raises:
@@ -69,9 +73,10 @@ def examine(
         ConfigError: the bundle has no such operating point.
     """
     bundle.operating_point(operating_point)
-    film = _prepare(Path(path), bundle, radiograph)
+    wishes = _Wishes(force, operating_point, explain, age_years)
+    film = _prepare(Path(path), bundle, wishes, radiograph)
     logits, features = run_network(bundle, film.model_input.array[None])
-    return _conclude(film, bundle, logits[0], features[0], _Wishes(force, operating_point, explain))
+    return _conclude(film, bundle, logits[0], features[0], wishes)
 
 
 def examine_many(
@@ -81,6 +86,7 @@ def examine_many(
     force: bool = False,
     operating_point: str | None = None,
     explain: bool = True,
+    age_years: float | None = None,
 ) -> Iterator[tuple[Path, Examination | PneumoscopeError]]:
     """Take any number of films through the line, in constant memory and in the order given.
 
@@ -88,7 +94,7 @@ def examine_many(
 
     Args:
         paths: files; an endless iterator is fine.
-        bundle, force, operating_point, explain: as in :func:`examine`.
+        bundle, force, operating_point, explain, age_years: as in :func:`examine`.
 
     Yields:
         Each path with its examination, or with the error that says why it has none.
@@ -97,8 +103,8 @@ def examine_many(
         ConfigError: the bundle has no such operating point.
     """
     bundle.operating_point(operating_point)
-    wishes = _Wishes(force, operating_point, explain)
-    films = _read_ahead((Path(path) for path in paths), bundle)
+    wishes = _Wishes(force, operating_point, explain, age_years)
+    films = _read_ahead((Path(path) for path in paths), bundle, wishes)
     while batch := list(islice(films, BATCH)):
         inputs = [film.model_input.array for _, film in batch if isinstance(film, _Film)]
         answers = iter(zip(*run_network(bundle, np.stack(inputs)), strict=True) if inputs else ())
@@ -111,9 +117,10 @@ class _Wishes:
     force: bool
     operating_point: str | None
     explain: bool
+    age_years: float | None
 
 
-def _prepare(path: Path, bundle: Bundle, radiograph: Radiograph | None = None) -> _Film:
+def _prepare(path: Path, bundle: Bundle, wishes: _Wishes, radiograph: Radiograph | None = None) -> _Film:
     """Read a film, at reduced size where the format allows, and make the network's input."""
     size = bundle.preprocessing.size
     film = radiograph or read_radiograph(path, min_size=size)
@@ -121,8 +128,9 @@ def _prepare(path: Path, bundle: Bundle, radiograph: Radiograph | None = None) -
         path=path,
         sha256=sha256_file(path),
         model_input=to_model_input(film, bundle.preprocessing),
-        findings=inspect_source(film, size),
+        findings=inspect_source(film, size, Patient(wishes.age_years, bundle.usual_ages)),
         warnings=film.warnings,
+        mirrored=is_mirrored(film.source),
     )
 
 
@@ -130,13 +138,13 @@ def _conclude(
     film: _Film, bundle: Bundle, logits: FloatArray, features: FloatArray, wishes: _Wishes
 ) -> Examination:
     """From the network's outputs to the answer: gate, decision, heat map."""
-    gate = judge(bundle, film.findings, features.mean(axis=(1, 2)))
+    gate = judge(bundle, film.findings, film.model_input.array, features.mean(axis=(1, 2)))
     refused = gate.verdict is Verdict.REFUSE
     prediction = explanation = None
     if wishes.force or not refused:
         prediction = decide(bundle, logits, wishes.operating_point)
         if wishes.explain:
-            explanation = explain_film(bundle, film.model_input, features, prediction)
+            explanation = explain_film(bundle, film.model_input, features, prediction, film.mirrored)
     return Examination(
         file=str(film.path),
         sha256=film.sha256,
@@ -151,14 +159,16 @@ def _conclude(
     )
 
 
-def _read_ahead(paths: Iterator[Path], bundle: Bundle) -> Iterator[tuple[Path, _Film | PneumoscopeError]]:
+def _read_ahead(
+    paths: Iterator[Path], bundle: Bundle, wishes: _Wishes
+) -> Iterator[tuple[Path, _Film | PneumoscopeError]]:
     """Prepare films in threads (Pillow and NumPy release the interpreter lock), a bounded number ahead."""
     pool = ThreadPoolExecutor(thread_count(bundle.threads), "films")
     waiting: deque[tuple[Path, Future[_Film | PneumoscopeError]]] = deque()
     try:
         while True:
             for path in islice(paths, 2 * BATCH - len(waiting)):
-                waiting.append((path, pool.submit(_prepare_or_error, path, bundle)))
+                waiting.append((path, pool.submit(_prepare_or_error, path, bundle, wishes)))
             if not waiting:
                 return
             path, film = waiting.popleft()
@@ -167,9 +177,9 @@ def _read_ahead(paths: Iterator[Path], bundle: Bundle) -> Iterator[tuple[Path, _
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare_or_error(path: Path, bundle: Bundle) -> _Film | PneumoscopeError:
+def _prepare_or_error(path: Path, bundle: Bundle, wishes: _Wishes) -> _Film | PneumoscopeError:
     try:
-        return _prepare(path, bundle)
+        return _prepare(path, bundle, wishes)
     except PneumoscopeError as error:
         return error
     except Exception as error:  # one film must not end a batch; the caller reports it with the others

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -37,9 +38,14 @@ _KEYS: Mapping[str, type] = {
     "intended_use": str,
     "limitations": list,
 }
-CALIBRATIONS = ("temperature", "bias-corrected-temperature")
+CALIBRATIONS = ("temperature", "bias-corrected-temperature", "platt", "beta", "isotonic")
 """Methods of calibration that :func:`pneumoscope.inference.prediction.calibrated_probabilities` knows."""
 
+_CURVES: Mapping[str, tuple[str, ...]] = {
+    "platt": ("slope", "offset"),
+    "beta": ("a", "b", "c"),
+    "isotonic": ("x", "y"),
+}
 _FITS = ("squash", "letterbox")
 _EXPOSURES = ("percentile", "none")
 _EXPLANATIONS = ("class-activation", "occlusion")
@@ -69,6 +75,9 @@ def check_document(document: Any, where: Path) -> None:
         _require(isinstance(document.get(key), kind), where, key, f"a {kind.__name__}", document.get(key))
     if "derived_from" in document:
         _check_origin(document["derived_from"], where)
+    _check_history(document, where)
+    if "neighbours" in document:
+        _check_neighbours(document["neighbours"], where)
     tasks = {task.value: task for task in Task}
     _require(document["task"] in tasks, where, "task", " or ".join(tasks), document["task"])
     classes = tasks[document["task"]].classes
@@ -82,6 +91,28 @@ def _check_origin(values: Any, where: Path) -> None:
     """``derived_from`` is optional: the bundle that this one was made from, and how."""
     said = isinstance(values, dict) and all(isinstance(values.get(key), str) for key in ("id", "method"))
     _require(said, where, "derived_from", "an object with the texts 'id' and 'method'", values)
+
+
+def _check_history(document: dict[str, Any], where: Path) -> None:
+    """``version`` and ``history`` are optional: a bundle starts at 1, and each change of a site adds one."""
+    version, history = document.get("version", 1), document.get("history", [])
+    kept = isinstance(history, list) and all(
+        isinstance(entry, dict) and "before" in entry for entry in history
+    )
+    _require(kept, where, "history", "a list of objects with 'before'", history)
+    _require(
+        version == 1 + len(history), where, "version", f"{1 + len(history)}, as the history says", version
+    )
+
+
+def _check_neighbours(values: Any, where: Path) -> None:
+    """``neighbours`` is optional: the training films whose codes the bundle keeps."""
+    films = values.get("films") if isinstance(values, dict) else None
+    named = isinstance(films, list) and bool(films) and all(isinstance(film, str) for film in films)
+    _require(named, where, "neighbours.films", "a list of texts", films)
+    dimensions = values.get("dimensions")
+    valid = isinstance(dimensions, int) and dimensions > 0
+    _require(valid, where, "neighbours.dimensions", "a positive number", dimensions)
 
 
 def _check_preprocessing(values: dict[str, Any], where: Path) -> None:
@@ -115,11 +146,32 @@ def _check_decision(document: dict[str, Any], where: Path) -> None:
     _require(default in names, where, "default_operating_point", f"one of {names}", default)
     margin = document["etiology"].get("margin", 0.0)
     _require(_is_number(margin) and 0 <= margin <= 1, where, "etiology.margin", "0 to 1", margin)
+    _check_sets(document.get("selection", {}), "selection", ("pneumonia_from", "normal_to"), where)
+    _check_sets(document["etiology"], "etiology", ("bacterial_from", "viral_to"), where)
+
+
+def _check_sets(values: Any, part: str, bounds: tuple[str, str], where: Path) -> None:
+    """Bounds of conformal sets are optional; without them the bundle may say why (``absent``)."""
+    _require(isinstance(values, dict), where, part, "an object", values)
+    if not any(bound in values for bound in bounds):
+        return
+    for key in ("error_rate", *bounds):
+        valid = _is_number(values.get(key)) and 0 <= values[key] <= 1
+        _require(valid, where, f"{part}.{key}", "0 to 1", values.get(key))
 
 
 def _check_calibration(values: dict[str, Any], classes: int, where: Path) -> None:
-    method, temperature = values.get("method"), values.get("temperature")
+    if "local" in values:
+        local = values["local"]
+        line = isinstance(local, dict) and all(_is_number(local.get(key)) for key in ("slope", "offset"))
+        _require(line and local["slope"] > 0, where, "calibration.local", "slope > 0 and offset", local)
+    method = str(values.get("method"))
     _require(method in CALIBRATIONS, where, "calibration.method", " or ".join(CALIBRATIONS), method)
+    if method in _CURVES:
+        for question in ("pneumonia", "etiology")[: classes - 1]:
+            _check_curve(values.get(question), _CURVES[method], f"calibration.{question}", where)
+        return
+    temperature = values.get("temperature")
     positive = _is_number(temperature) and temperature > 0
     _require(positive, where, "calibration.temperature", "a positive number", temperature)
     if method == "bias-corrected-temperature":
@@ -128,15 +180,44 @@ def _check_calibration(values: dict[str, Any], classes: int, where: Path) -> Non
         _require(valid, where, "calibration.bias", f"{classes} numbers", bias)
 
 
+def _check_curve(values: Any, keys: tuple[str, ...], part: str, where: Path) -> None:
+    """A rising curve of log-odds: numbers, or two lists of numbers of one length that rise."""
+    _require(isinstance(values, dict) and set(values) == set(keys), where, part, f"the keys {keys}", values)
+    if keys != _CURVES["isotonic"]:
+        rising = all(map(_is_number, values.values())) and min(values[key] for key in keys[:-1]) > 0
+        _require(rising, where, part, "numbers, all but the last positive", values)
+        return
+    lists = [values[key] for key in keys]
+    valid = all(isinstance(one, list) and one and all(map(_is_number, one)) for one in lists)
+    _require(valid, where, part, "lists of numbers", values)
+    rising = len(lists[0]) == len(lists[1]) and all(
+        low < high for one in lists for low, high in pairwise(one)
+    )
+    _require(rising, where, part, "rising numbers, as many x as y", values)
+
+
 def _check_outputs(document: dict[str, Any], where: Path) -> None:
     method = document["explanation"].get("method")
     _require(method in _EXPLANATIONS, where, "explanation.method", " or ".join(_EXPLANATIONS), method)
     warn, refuse = (document["gate"].get(key) for key in ("warn_distance", "refuse_distance"))
     ordered = _is_number(warn) and _is_number(refuse) and 0 <= warn <= refuse
     _require(ordered, where, "gate", "0 <= warn_distance <= refuse_distance", document["gate"])
+    looks = document["gate"].get("appearance", {})
+    numbers = isinstance(looks, dict) and all(map(_is_number, looks.values()))
+    _require(numbers, where, "gate.appearance", "an object of numbers", looks)
+    _check_population(document.get("population", {}), where)
     shape = document["network"].get("feature_shape")
     valid = isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
     _require(valid, where, "network.feature_shape", "[channels, rows, columns]", shape)
+
+
+def _check_population(values: Any, where: Path) -> None:
+    """``population`` is optional: whom the training films show."""
+    ages = values.get("age_years", [0, 0]) if isinstance(values, dict) else None
+    valid = (
+        isinstance(ages, list) and len(ages) == 2 and all(map(_is_number, ages)) and 0 <= ages[0] <= ages[1]
+    )
+    _require(valid, where, "population.age_years", "two rising numbers", ages)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

@@ -6,6 +6,7 @@ In: a decoded film. Out: findings, each a verdict and a sentence for a clinician
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from pneumoscope.core.records import FloatArray, Radiograph, Verdict
 from pneumoscope.imaging.color import COLOR_WARNING
 from pneumoscope.imaging.polarity import looks_inverted
 
-__all__ = ["Finding", "inspect_source"]
+__all__ = ["Finding", "Patient", "inspect_source"]
 
 Finding = tuple[Verdict, str]
 
@@ -24,6 +25,23 @@ UNDECIDED_MODALITIES = frozenset({"", "OT", "SC"})
 CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "RIB", "PULM")  # PS3.16 annex L, and what devices write
 LATERAL_VIEWS = frozenset({"LL", "RL", "LATERAL", "LAT"})  # PS3.3 C.8.1.1.1.2, and what devices write
 DECUBITUS_OR_OBLIQUE = frozenset({"RLD", "LLD", "RLO", "LLO"})
+
+ADULT = 18.0
+"""Years from which a patient is an adult (UN Convention on the Rights of the Child, article 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is known of whom the film shows, beside the film.
+
+    Attributes:
+        age_years: as the user says; None: as the file says, if it does.
+        usual_ages: lowest and highest age of the training films in years, or None.
+    """
+
+    age_years: float | None = None
+    usual_ages: tuple[float, float] | None = None
+
 
 # The pixel rules are coarse on purpose: measured over the films and the other pictures of the project's
 # development data, each leaves a wide gap on both sides.
@@ -35,18 +53,25 @@ MIN_GREY_LEVELS = 16
 """Fewer levels than this are a drawing, a mask or a chart."""
 
 
-def inspect_source(radiograph: Radiograph, input_size: int) -> tuple[Finding, ...]:
+def inspect_source(
+    radiograph: Radiograph, input_size: int, patient: Patient | None = None
+) -> tuple[Finding, ...]:
     """Everything that speaks against answering, from the source alone.
 
     Args:
         radiograph: the film.
         input_size: side of the network's input in pixels.
+        patient: whom it shows, and whom the network knows.
 
     Returns:
         Findings, verdict REFUSE or WARN; none when nothing is wrong. Polarity is judged only in what can
         be a chest film.
     """
-    findings = [*_file_findings(radiograph), *_pixel_findings(radiograph, input_size)]
+    findings = [
+        *_file_findings(radiograph),
+        *_age_findings(radiograph, patient or Patient()),
+        *_pixel_findings(radiograph, input_size),
+    ]
     refused = any(verdict is Verdict.REFUSE for verdict, _ in findings)
     if not refused and looks_inverted(radiograph.pixels):
         findings.append(
@@ -74,6 +99,24 @@ def _file_findings(radiograph: Radiograph) -> Iterator[Finding]:
         yield Verdict.REFUSE, "the file says that it is a lateral view; the network knows frontal views only"
     if view in DECUBITUS_OR_OBLIQUE:
         yield Verdict.WARN, f"the file says that it is a decubitus or oblique view ({view})"
+
+
+def _age_findings(radiograph: Radiograph, patient: Patient) -> Iterator[Finding]:
+    if patient.usual_ages is None:
+        return
+    from pneumoscope.data.import_tables import to_age
+
+    age = patient.age_years
+    if age is None:
+        age = to_age(radiograph.source.get("patient_age", ""))
+    low, high = patient.usual_ages
+    if age is None or low <= age <= high:
+        return
+    learnt = f"the network learnt from patients of {low:g} to {high:g} years"
+    if age >= ADULT > high:
+        yield Verdict.REFUSE, f"the patient is an adult ({age:g} years); {learnt}"
+    else:
+        yield Verdict.WARN, f"the patient is {age:g} years old; {learnt}"
 
 
 def _pixel_findings(radiograph: Radiograph, input_size: int) -> Iterator[Finding]:

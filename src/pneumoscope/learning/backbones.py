@@ -149,6 +149,8 @@ def create_backbone(config: NetworkConfig) -> Backbone:
     elif config.output_stride != 32:
         raise stride_error(config)
     model = _build(settings, config.name)
+    if not config.dilated:
+        _undilate(model)
     return Backbone(model, config, source, _channels(model, config))
 
 
@@ -255,6 +257,14 @@ def _pad_in_convolutions(model: PreTrainedModel) -> None:
                 step * (side - 1) // 2
                 for step, side in zip(convolution.dilation, convolution.kernel_size, strict=True)
             )
+
+
+def _undilate(model: PreTrainedModel) -> None:
+    """Bring the taps of dilated convolutions together; what they give keeps its size."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):
+            module.padding = tuple((side - 1) // 2 for side in module.kernel_size)
+            module.dilation = (1, 1)
 
 
 def _channels(model: PreTrainedModel, config: NetworkConfig) -> int:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from pneumoscope.core.config import Config
 from pneumoscope.core.records import Preprocessing, Task
+from pneumoscope.evaluation.conformal import SelectionConfig
 from pneumoscope.evaluation.costs import CostConfig
 
 __all__ = ["AugmentationConfig", "DistillationConfig", "MixingConfig", "TrainConfig", "UnfreezeStep"]
@@ -152,7 +153,10 @@ class TrainConfig(Config):
     output_stride: Literal[16, 32] = Field(
         32,
         description="pixels for one cell of the last feature map; 16 makes heat maps twice as fine along "
-        "each side (MobileNetV2, by dilated convolutions)",
+        "each side (MobileNetV2)",
+    )
+    dilated: bool = Field(
+        True, description="with stride 16: keep the published reach of the last convolutions by dilation"
     )
     ema_decay: float | None = Field(0.995, ge=0, lt=1, description="average of the weights; 0 or None: none")
     gradient_clip: float | None = Field(5.0, gt=0)
@@ -165,8 +169,12 @@ class TrainConfig(Config):
     deterministic: bool = False
     precision: Literal["auto", "32", "bf16"] = "auto"
     threads: int | None = Field(None, ge=1, description="torch threads; None: all cores")
+    usual_ages: tuple[float, float] | None = Field(
+        None, description="lowest and highest age of the patients in years; others get a warning or no answer"
+    )
     false_refusal_rate: float = Field(0.01, gt=0, lt=0.5, description="of the gate, on validation films")
     default_operating_point: Literal["balanced", "screening", "rule-in", "cost"] = "balanced"
+    selection: SelectionConfig = SelectionConfig()
     costs: CostConfig = CostConfig()
 
     @model_validator(mode="after")

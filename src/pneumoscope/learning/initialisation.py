@@ -38,6 +38,7 @@ def build_network(config: TrainConfig, tell: Callable[[str], None]) -> tuple[Net
             size=config.size,
             dense_layers=config.dense_layers,
             output_stride=config.output_stride,
+            dilated=config.dilated,
         )
     )
     source = _source(config)

@@ -35,7 +35,9 @@ class NetworkConfig(Config):
         size: side S of the films that it will see; only backbones with position embeddings use it.
         dense_layers: widths of the head's hidden dense layers.
         output_stride: pixels of the film for one cell of the last feature map. 16 keeps twice as many cells
-            along each side as the published 32, with dilated convolutions in place of the last stride.
+            along each side as the published 32.
+        dilated: with a finer map, the convolutions behind the last stride keep the reach that their published
+            weights have, by dilation; without, they see half as far, and heat maps smear less.
     """
 
     name: str = "mobilenet-v2"
@@ -44,6 +46,7 @@ class NetworkConfig(Config):
     size: int = Field(default=224, ge=16, le=2048)
     dense_layers: tuple[int, ...] = ()
     output_stride: Literal[16, 32] = 32
+    dilated: bool = True
 
 
 class Network(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,20 @@ import torch
 
 from pneumoscope.core.records import OperatingPoint, Sample, Task
 from pneumoscope.core.run_manifest import library_versions
-from pneumoscope.evaluation.calibration import fit_calibration
+from pneumoscope.evaluation.calibration_choice import choose_calibration
+from pneumoscope.evaluation.conformal import SelectionConfig, fit_etiology, fit_selection
 from pneumoscope.evaluation.costs import CostConfig
 from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
 from pneumoscope.evaluation.leakage import film_key, patient_key
-from pneumoscope.evaluation.operating_points import choose_operating_points
+from pneumoscope.evaluation.metrics import etiology_score
+from pneumoscope.evaluation.operating_points import choose_operating_points, describe_operating_points
 from pneumoscope.evaluation.predictions import PredictionTable, tabulate
+from pneumoscope.inference.appearance import Appearance, fit_appearance, join, measure
 from pneumoscope.inference.bundle import Bundle, write_bundle
 from pneumoscope.inference.gate import fit_gate
+from pneumoscope.inference.neighbours import fit_neighbours
 from pneumoscope.inference.prediction import calibrated_probabilities
+from pneumoscope.inference.selection import bounds_of
 from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.export import export_onnx
 from pneumoscope.learning.films import Films, plain_batches
@@ -35,10 +40,10 @@ from pneumoscope.learning.network import Network
 __all__ = ["Answers", "Choices", "Provenance", "Scan", "fit_answers", "package", "scan"]
 
 GATE_TRAINING_FILMS = 2000
-"""Training films that the gate's Gaussian is fitted to: enough for its dimensions, and quick to scan."""
+"""Training films, the first of the scan, that the gate's Gaussian is fitted to: enough for it."""
 
-ETIOLOGY_ACCURACY = 0.85
-"""Wanted accuracy of the etiology where it is not UNCERTAIN; the margin is the smallest that reaches it."""
+LEAST_THUMBNAILS = 8
+"""Training films without which nothing is said about how a film looks."""
 
 INTENDED_USE = (
     "Research and decision support on frontal chest radiographs of children, beside a reader who decides. "
@@ -53,11 +58,17 @@ LIMITATIONS = (
 
 @dataclass(frozen=True)
 class Scan:
-    """A network's raw answers: logits (N, K) and globally pooled features (N, C), float32."""
+    """A network's raw answers: logits (N, K) and globally pooled features (N, C), float32.
+
+    ``films`` are those of the rows; a scan of training films that names them gives the bundle nearest cases.
+    ``appearance`` is what the films look like; with it the gate looks at pictures, too.
+    """
 
     logits: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
     feature_shape: tuple[int, int, int]
+    films: Sequence[Sample] = ()
+    appearance: Appearance | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,7 @@ class Choices:
     costs: CostConfig
     default_operating_point: str
     false_refusal_rate: float
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class Answers:
 
     Attributes:
         document: the keys of ``bundle.json`` that follow from them: calibration, operating_points,
-            default_operating_point, etiology, gate, validation.
+            default_operating_point, selection, etiology, gate, validation.
         arrays: the gate's.
         table: the calibrated predictions of the validation films; evaluation: of these, as JSON values.
     """
@@ -105,38 +117,77 @@ class Answers:
 def fit_answers(
     task: Task, choices: Choices, scans: tuple[Scan, Scan], validation: Sequence[Sample], dataset_hash: str
 ) -> Answers:
-    """Calibration, operating points, etiology margin and gate of a network, and their validation figures.
+    """Calibration, operating points, abstention and gate of a network, and their validation figures.
 
     Args:
         task: what the network tells apart.
-        choices: costs, default operating point, rate of the gate.
-        scans: of training films (a part of them is enough) and of all validation films.
+        choices: costs, default operating point, rates of the gate and of abstention.
+        scans: of training films in random order and of all validation films.
         validation: the validation films, in the order of their scan.
         dataset_hash: of the data set that they come from.
     """
     training_scan, validation_scan = scans
     targets = np.array([task.target(sample.label) for sample in validation])
-    calibration = fit_calibration(validation_scan.logits, targets)
+    patients = [sample.patient_id for sample in validation]
+    calibration = choose_calibration(validation_scan.logits, targets, patients)
     probabilities = calibrated_probabilities(validation_scan.logits, calibration)
     table = tabulate(validation, task, validation_scan.logits, probabilities)
     points = choose_operating_points(table.probability, table.positive, choices.costs)
-    gate, arrays = fit_gate(training_scan.features, validation_scan.features, choices.false_refusal_rate)
-    evaluation = _evaluate(table, points, choices, validation, dataset_hash)
+    default = _default(points, choices)
+    gate, arrays = _gate(training_scan, validation_scan, choices.false_refusal_rate)
     document = {
         "calibration": calibration,
-        "operating_points": [asdict(point) for point in points],
-        "default_operating_point": choices.default_operating_point,
-        "etiology": {"margin": _etiology_margin(task, probabilities, targets)},
+        "operating_points": describe_operating_points(points, table.positive, choices.costs.prevalence),
+        "default_operating_point": default.name,
+        **_abstention(table, choices.selection, default),
         "gate": gate,
-        "validation": evaluation["estimates"],
     }
+    table = tabulate(validation, task, validation_scan.logits, probabilities, bounds_of(document))
+    evaluation = _evaluate(table, default, choices, validation, dataset_hash)
+    document["validation"] = evaluation["estimates"]
+    if training_scan.films:
+        document["neighbours"], codes = _neighbours(task, training_scan)
+        arrays.update(codes)
     return Answers(document, arrays, table, evaluation)
+
+
+def _default(points: Sequence[OperatingPoint], choices: Choices) -> OperatingPoint:
+    return next(point for point in points if point.name == choices.default_operating_point)
+
+
+def _abstention(table: PredictionTable, config: SelectionConfig, default: OperatingPoint) -> dict[str, Any]:
+    """When there is no answer, and when no etiology: the bundle's ``selection`` and ``etiology``."""
+    etiology: dict[str, Any] = {}
+    if table.task is Task.THREE_CLASS:
+        ill = table.select(table.targets > 0)
+        share = etiology_score(ill.probabilities)
+        etiology = fit_etiology(share, ill.targets == 1, ill.patient_ids, config.etiology_error_rate)
+    selection = fit_selection(
+        table.probability, table.positive, table.patient_ids, config.error_rate, default.threshold
+    )
+    return {"selection": selection, "etiology": etiology}
+
+
+def _gate(
+    training: Scan, validation: Scan, rate: float
+) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.float32]]]:
+    gate, arrays = fit_gate(training.features[:GATE_TRAINING_FILMS], validation.features, rate)
+    if training.appearance and validation.appearance and len(training.logits) >= LEAST_THUMBNAILS:
+        gate["appearance"], thumbnails = fit_appearance(training.appearance, validation.appearance, rate)
+        arrays.update(thumbnails)
+    return gate, arrays
+
+
+def _neighbours(task: Task, training: Scan) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.float32]]]:
+    targets = [task.target(sample.label) for sample in training.films]
+    keys = [film_key(sample.sha256) for sample in training.films]
+    return fit_neighbours(training.features, keys, [target for target in targets if target is not None])
 
 
 def scan(network: Network, films: Films, batch_size: int = 64) -> Scan:
     """Run ``network`` over ``films`` without augmentation."""
     network.eval()
-    logits, pooled = [], []
+    logits, pooled, seen = [], [], []
     shape = (0, 0, 0)
     with torch.inference_mode():
         for batch in plain_batches(films, batch_size):
@@ -144,7 +195,8 @@ def scan(network: Network, films: Films, batch_size: int = 64) -> Scan:
             logits.append(answers.float())
             pooled.append(features.float().mean(dim=(2, 3)))
             shape = tuple(features.shape[1:])
-    return Scan(torch.cat(logits).numpy(), torch.cat(pooled).numpy(), shape)
+            seen.append(measure(batch.numpy()))
+    return Scan(torch.cat(logits).numpy(), torch.cat(pooled).numpy(), shape, appearance=join(iter(seen)))
 
 
 def package(
@@ -159,7 +211,7 @@ def package(
     Args:
         network: the network, in evaluation mode.
         config: the run's configuration.
-        scans: of training films (a part of them is enough) and of all validation films.
+        scans: of training films in random order and of all validation films.
         provenance: films and data set.
         directory: where the bundle goes.
 
@@ -167,7 +219,9 @@ def package(
         The bundle, the calibrated predictions of the validation films and their evaluation as JSON values.
     """
     task = config.task
-    choices = Choices(config.costs, config.default_operating_point, config.false_refusal_rate)
+    choices = Choices(
+        config.costs, config.default_operating_point, config.false_refusal_rate, config.selection
+    )
     dataset_hash = str(provenance.dataset["dataset_hash"])
     answers = fit_answers(task, choices, scans, provenance.validation, dataset_hash)
     arrays = answers.arrays
@@ -185,6 +239,7 @@ def package(
         },
         "preprocessing": asdict(config.preprocessing),
         **answers.document,
+        **({} if config.usual_ages is None else {"population": {"age_years": list(config.usual_ages)}}),
         "explanation": {"method": "occlusion" if weight is None else "class-activation"},
         "training": _training(config, provenance),
         "intended_use": INTENDED_USE,
@@ -199,12 +254,11 @@ def package(
 
 def _evaluate(
     table: PredictionTable,
-    points: Sequence[OperatingPoint],
+    default: OperatingPoint,
     choices: Choices,
     validation: Sequence[Sample],
     dataset_hash: str,
 ) -> dict[str, Any]:
-    default = next(point for point in points if point.name == choices.default_operating_point)
     protocol = "validation films of the run, which also chose its calibration and operating points"
     evaluation = evaluate(
         table,
@@ -229,20 +283,3 @@ def _training(config: TrainConfig, provenance: Provenance) -> dict[str, Any]:
         # A bundle travels: it names what it started from, not where that lay on one machine.
         "config": {**config.model_dump(mode="json"), "init": Path(config.init).name},
     }
-
-
-def _etiology_margin(
-    task: Task, probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]
-) -> float:
-    """Smallest margin at which the etiology of the remaining validation films is right often enough."""
-    if task is Task.BINARY:
-        return 0.0
-    ill = targets > 0
-    bacterial = probabilities[ill, 1] / probabilities[ill, 1:].sum(axis=1)
-    difference = np.abs(2 * bacterial - 1)
-    right = (bacterial >= 0.5) == (targets[ill] == 1)
-    for margin in np.arange(0, 0.95, 0.05):
-        certain = difference >= margin
-        if certain.any() and right[certain].mean() >= ETIOLOGY_ACCURACY:
-            return round(float(margin), 2)
-    return 0.95

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from pneumoscope.core.run_manifest import library_versions
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import TRAIN, VALIDATION, Split, split_file
+from pneumoscope.evaluation.conformal import SelectionConfig
 from pneumoscope.evaluation.costs import CostConfig
 from pneumoscope.evaluation.leakage import film_key
+from pneumoscope.inference.appearance import join, measure
 from pneumoscope.inference.bundle import MODEL, Bundle, write_bundle
 from pneumoscope.inference.prediction import BATCH
 from pneumoscope.inference.session import open_session, run_session
-from pneumoscope.learning.packaging import GATE_TRAINING_FILMS, Choices, Scan, fit_answers
+from pneumoscope.learning.packaging import Choices, Scan, fit_answers
 from pneumoscope.learning.quantisation import quantise_model
 from pneumoscope.learning.training import TrainingSet
 
@@ -145,10 +148,10 @@ def quantise(
     check_films(bundle.document, films)
     cache = build_cache(films.dataset, bundle.preprocessing)
     # Drawn anew with a fixed seed: the data set's order has the classes one after the other.
-    order = np.random.default_rng(0).permutation(len(films.training))[:GATE_TRAINING_FILMS]
-    some = [films.training[position] for position in order]
-    shown = some[:CALIBRATION_FILMS]
-    count = _Counter(progress, len(shown) + len(some) + len(films.validation))
+    order = np.random.default_rng(0).permutation(len(films.training))
+    training = [films.training[position] for position in order]
+    shown = training[:CALIBRATION_FILMS]
+    count = _Counter(progress, len(shown) + len(training) + len(films.validation))
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / MODEL
         quantise_model(
@@ -158,7 +161,7 @@ def quantise(
             keep_head="head_weight" in bundle.arrays,
         )
         scans = (
-            _scan(model, count.through(cache.batches(some, BATCH))),
+            replace(_scan(model, count.through(cache.batches(training, BATCH))), films=training),
             _scan(model, count.through(cache.batches(films.validation, BATCH))),
         )
         answers = fit_answers(
@@ -197,12 +200,15 @@ class _Counter:
 
 def _scan(model: Path, batches: Iterator[FloatArray]) -> Scan:
     session = open_session(model)
-    logits, pooled = [], []
+    logits, pooled, seen = [], [], []
     for batch in batches:
         answers, features = run_session(session, batch)
         logits.append(answers)
         pooled.append(features.mean(axis=(2, 3)))
-    return Scan(np.concatenate(logits), np.concatenate(pooled), features.shape[1:])
+        seen.append(measure(batch))
+    return Scan(
+        np.concatenate(logits), np.concatenate(pooled), features.shape[1:], appearance=join(iter(seen))
+    )
 
 
 def costs_of(document: Mapping[str, Any]) -> CostConfig:
@@ -212,5 +218,8 @@ def costs_of(document: Mapping[str, Any]) -> CostConfig:
 
 def _choices(document: Mapping[str, Any]) -> Choices:
     return Choices(
-        costs_of(document), document["default_operating_point"], document["gate"]["false_refusal_rate"]
+        costs_of(document),
+        document["default_operating_point"],
+        document["gate"]["false_refusal_rate"],
+        SelectionConfig(**document["training"]["config"].get("selection", {})),
     )

@@ -55,6 +55,7 @@ def bundle_card(document: Mapping[str, Any], address: str) -> str:
         *_training(document),
         *_figures(document),
         *_operating_points(document),
+        *_abstention(document),
         *_gate(document),
         *_limits(document),
         *_provenance(document),
@@ -79,11 +80,7 @@ def _answers(document: Mapping[str, Any]) -> Iterator[str]:
     yield "## What it answers"
     yield _ANSWERS[Task(document["task"])]
     if Task(document["task"]) is Task.THREE_CLASS:
-        margin = document["etiology"]["margin"]
-        yield (
-            "The etiology is uncertain when the shares of bacterial and viral in the probability of pneumonia"
-            f" differ by less than {margin:g}."
-        )
+        yield _etiology(document["etiology"])
     channels, rows, columns = network["feature_shape"]
     yield (
         f"Network: {network['name']}, {network['parameters']:,} parameters, last feature map of "
@@ -95,6 +92,28 @@ def _answers(document: Mapping[str, Any]) -> Iterator[str]:
             f"Derived from `{origin['id']}` by {origin['method']}. Its calibration, operating points, gate "
             "and the figures below are its own."
         )
+
+
+def _etiology(values: Mapping[str, Any]) -> str:
+    share = "the share of bacterial in the probability of pneumonia"
+    if "bacterial_from" in values:
+        return (
+            f"The etiology is bacterial from {values['bacterial_from']:.3f} of {share} on, viral up to "
+            f"{values['viral_to']:.3f}, and uncertain where both or neither hold: of new patients of either "
+            f"cause at most {100 * values['error_rate']:g} % are given the other one "
+            f"({_patients(values)})."
+        )
+    if "margin" in values:
+        return (
+            "The etiology is uncertain when the shares of bacterial and viral in the probability of pneumonia"
+            f" differ by less than {values['margin']:g}."
+        )
+    return f"The likelier etiology is always named: {values['absent']}."
+
+
+def _patients(values: Mapping[str, Any]) -> str:
+    counts = " and ".join(f"{count:,} {name}" for name, count in values["patients"].items())
+    return f"{values['method']}; {counts} validation patients"
 
 
 def _preprocessing(document: Mapping[str, Any]) -> Iterator[str]:
@@ -157,14 +176,69 @@ def _operating_points(document: Mapping[str, Any]) -> Iterator[str]:
         name, meaning = point["name"], _POINTS.get(point["name"], "")
         if name == document["default_operating_point"]:
             meaning = f"{meaning} (default)".strip()
-        cells = (f"{point['threshold']:.4f}", _share(point["sensitivity"]), _share(point["specificity"]))
+        known = point.get("intervals", {})
+        shares = (_share(point[key], known.get(key)) for key in ("sensitivity", "specificity"))
+        cells = (f"{point['threshold']:.4f}", *shares)
         rows.append((f"`{name}`", *cells, f"{point['n']:,}", meaning))
     yield _table(("name", "threshold", "sensitivity", "specificity", "films", "what for"), rows)
-    calibration = document["calibration"]
-    biases = ", ".join(f"{bias:.3f}" for bias in calibration.get("bias", ()))
+    if all("predictive_values" in point for point in document["operating_points"]):
+        yield from _predictive_values(document["operating_points"])
+    yield from _calibration(document["calibration"])
+
+
+def _predictive_values(points: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Positive and negative predictive value of every point at every prevalence, with intervals."""
     yield (
-        f"Calibration: {calibration['method']}, temperature {calibration['temperature']:.3f}"
-        f"{f', bias {biases}' if biases else ''}."
+        "What an answer is worth depends on how common pneumonia is; with 95 % intervals, from the "
+        "sensitivity and specificity above:"
+    )
+    rows = [
+        (
+            f"`{point['name']}`",
+            f"{row['prevalence']:.1%} ({row['what']})",
+            *map(_worth, (row["ppv"], row["npv"])),
+        )
+        for point in points
+        for row in point["predictive_values"]
+    ]
+    yield _table(("name", "prevalence", "pneumonia among the positive", "normal among the negative"), rows)
+
+
+def _worth(estimate: Mapping[str, Any] | None) -> str:
+    return "none is called so" if estimate is None else _share(estimate["value"], estimate)
+
+
+def _calibration(calibration: Mapping[str, Any]) -> Iterator[str]:
+    numbers = ""
+    if "temperature" in calibration:
+        numbers = f", temperature {calibration['temperature']:.3f}"
+    if calibration.get("bias"):
+        numbers += f", bias {', '.join(f'{bias:.3f}' for bias in calibration['bias'])}"
+    compared = calibration.get("candidates", ())
+    how = " It was the simplest within one standard error of the best, on films it was not fitted to:"
+    yield f"Calibration: {calibration['method']}{numbers}.{how if compared else ''}"
+    if compared:
+        keys = ("log_loss", "brier", "above_best", "standard_error")
+        rows = [(one["method"], *(f"{one[key]:.4f}" for key in keys)) for one in compared]
+        yield _table(("method", "log loss", "Brier score", "log loss above the best", "standard error"), rows)
+
+
+def _abstention(document: Mapping[str, Any]) -> Iterator[str]:
+    values = document.get("selection")
+    if values is None:
+        return
+    yield "## Abstention"
+    if "absent" in values:
+        yield f"Every film that the gate lets pass is answered: {values['absent']}."
+        return
+    low, high = sorted((values["normal_to"], values["pneumonia_from"]))
+    doubt = "fits both answers" if values["pneumonia_from"] <= values["normal_to"] else "fits neither answer"
+    yield (
+        f"A film whose probability of pneumonia lies between {low:.4f} and {high:.4f} {doubt} and is not "
+        "answered (ABSTAIN; its probability is shown). Of new patients of either class at most "
+        f"{100 * values['error_rate']:g} % get the wrong answer, if they are drawn as the validation "
+        f"patients were ({_patients(values)}). An operating point below this range calls every film from its "
+        "threshold on, with more false alarms than that; one above it calls none below its threshold."
     )
 
 
@@ -197,8 +271,10 @@ def _provenance(document: Mapping[str, Any]) -> Iterator[str]:
     yield "The whole configuration and the seeds are in `bundle.json`; `SHA256SUMS` is checked on every load."
 
 
-def _share(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.4f}"
+def _share(value: float | None, interval: Mapping[str, Any] | None = None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:.4f}" + (f" ({interval['low']:.4f} to {interval['high']:.4f})" if interval else "")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

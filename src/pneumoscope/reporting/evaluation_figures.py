@@ -169,13 +169,21 @@ def _plain_numbers(axes: Axes) -> None:
 
 
 @styled
-def reliability_diagram(bins: Reliability, label: str = "") -> Figure:
-    """Observed share against predicted probability, with intervals, over the number of films in each bin."""
+def reliability_diagram(bins: Reliability, label: str = "", before: Reliability | None = None) -> Figure:
+    """Observed share against predicted probability, with intervals, over the number of films in each bin.
+
+    ``before`` is drawn behind it: the same films without calibration.
+    """
     figure = new_figure(6.4, 5.6)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     predicted, observed = np.asarray(bins.predicted), np.asarray(bins.observed)
     errors = np.maximum(np.stack([observed - np.asarray(bins.low), np.asarray(bins.high) - observed]), 0)
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":", label="perfect")
+    if before is not None:
+        axes.plot(
+            np.asarray(before.predicted), np.asarray(before.observed), "s--", color=PALETTE[1], markersize=5,
+            linewidth=1.4, label="before calibration",
+        )  # fmt: skip
     axes.errorbar(
         predicted,
         observed,

@@ -22,6 +22,7 @@ from pneumoscope.reporting import evaluation_figures as draw
 from pneumoscope.reporting import results
 from pneumoscope.reporting.figures import png, svg
 from pneumoscope.reporting.pages import render
+from pneumoscope.reporting.selective_figures import risk_coverage
 
 __all__ = ["Picture", "draw_evaluation", "evaluation_context", "write_evaluation_page"]
 
@@ -66,6 +67,9 @@ def evaluation_context(evaluation: Mapping[str, Any], pictures: Mapping[str, Pic
         "metric_groups": results.metric_groups(estimates),
         "undefined": [(TITLES.get(name, name), why) for name, why in evaluation["undefined"].items()],
         "subgroups": results.subgroup_rows(evaluation["by_subgroup"]),
+        "points": evaluation.get("operating_points") or (),
+        "selection": results.selection_rows(evaluation.get("selection")),
+        "abstained": results.selection_sentence(evaluation.get("selection")),
         "costs": evaluation["costs"],
         "pictures": {
             name: {"svg": svg(picture.figure), "caption": picture.caption, "alt": picture.alt}
@@ -85,6 +89,8 @@ def draw_evaluation(evaluation: Mapping[str, Any], table: PredictionTable | None
         pictures["roc"] = _roc(evaluation)
         pictures["precision_recall"] = _precision_recall(evaluation)
     pictures["reliability"] = _reliability(evaluation)
+    if evaluation.get("selection"):
+        pictures["risk_coverage"] = _risk_coverage(evaluation["selection"])
     if evaluation["costs"]:
         pictures |= _costs(evaluation["costs"])
     return pictures
@@ -172,14 +178,36 @@ def _precision_recall(evaluation: Mapping[str, Any]) -> Picture:
 
 
 def _reliability(evaluation: Mapping[str, Any]) -> Picture:
-    rows = evaluation["reliability"]
-    bins = {key: [row[key] for row in rows] for key in ("probability", "frequency", "low", "high", "n")}
-    ece = _text(evaluation["estimates"].get("ece"))
+    ece, before = _text(evaluation["estimates"].get("ece")), evaluation.get("uncalibrated")
+    words = f", {before['ece']:.3f} before calibration" if before else ""
     return Picture(
-        draw.reliability_diagram(draw.Reliability(*bins.values())),
-        f"Do the probabilities mean what they say? Expected calibration error {ece}. Each dot holds about "
-        "as many films.",
+        draw.reliability_diagram(
+            _bins(evaluation["reliability"]), before=_bins(before["reliability"]) if before else None
+        ),
+        f"Do the probabilities mean what they say? Expected calibration error {ece}{words}. Each dot holds "
+        "about as many films.",
         "Reliability diagram: observed share with pneumonia against predicted probability.",
+    )
+
+
+def _bins(rows: Sequence[Mapping[str, Any]]) -> draw.Reliability:
+    keys = ("probability", "frequency", "low", "high", "n")
+    return draw.Reliability(*([row[key] for row in rows] for key in keys))
+
+
+def _risk_coverage(selection: Mapping[str, Any]) -> Picture:
+    curve, estimates = selection["curve"], selection["estimates"]
+    answered, wrong = estimates["answered"], estimates.get("error_answered")
+    point = None
+    if wrong is not None:
+        point = draw.MarkedPoint(
+            "abstention as it is set, 95 % intervals", _interval(answered), _interval(wrong)
+        )
+    return Picture(
+        risk_coverage(curve["coverage"], curve["risk"], point, estimates["error_all"]["value"]),
+        "How wrong the answers are when only the surest films are answered; the surest are those farthest "
+        f"from the threshold. Area under the curve {_text(estimates.get('aurc'), 4)}.",
+        "Risk-coverage curve: error among answered films against their share.",
     )
 
 
@@ -231,5 +259,8 @@ def _complement(estimate: Mapping[str, Any]) -> tuple[float, float, float]:
     return 1 - estimate["value"], 1 - estimate["high"], 1 - estimate["low"]
 
 
-def _text(estimate: Mapping[str, Any] | None) -> str:
-    return "not defined" if estimate is None else "{:.3f} ({:.3f} to {:.3f})".format(*_interval(estimate))
+def _text(estimate: Mapping[str, Any] | None, digits: int = 3) -> str:
+    if estimate is None:
+        return "not defined"
+    value, low, high = (f"{number:.{digits}f}" for number in _interval(estimate))
+    return f"{value} ({low} to {high})"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pneumoscope.evaluation.metrics import TITLES
+from pneumoscope.evaluation.selective import SELECTIVE_TITLES
 
 __all__ = [
     "GOAL",
@@ -20,6 +21,8 @@ __all__ = [
     "frequencies",
     "goals",
     "metric_groups",
+    "selection_rows",
+    "selection_sentence",
     "subgroup_rows",
     "verdict",
 ]
@@ -166,6 +169,33 @@ def subgroup_rows(
         (name, [estimates.get(metric) for metric in _SUBGROUP_METRICS])
         for name, estimates in by_subgroup.items()
     ]
+
+
+def selection_rows(selection: Mapping[str, Any] | None) -> list[tuple[str, Mapping[str, Any]]]:
+    """(title, estimate) of what abstention buys, in reading order; none where nothing abstains."""
+    if selection is None:
+        return []
+    return [(SELECTIVE_TITLES[name], estimate) for name, estimate in selection["estimates"].items()]
+
+
+def selection_sentence(selection: Mapping[str, Any] | None) -> str:
+    """What was answered, at which error rate, in one paragraph."""
+    if selection is None:
+        return "Every film is answered: nothing here abstains."
+    counts = selection["counts"]
+    whose = (
+        "each network's own default operating point" if selection["own_points"] else "this operating point"
+    )
+    rates = [
+        f"{100 * selection[key]:g} % for {what}"
+        for key, what in (("error_rate", "the answer"), ("etiology_error_rate", "the etiology"))
+        if selection[key] is not None
+    ]
+    promised = f"Promised error rate: {' and '.join(rates)}, for each class by itself. " if rates else ""
+    return (
+        f"{promised}At {whose} {counts['positive']:,} films are positive, {counts['negative']:,} negative "
+        f"and {counts['abstained']:,} are not answered, as the film fits both answers or neither."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

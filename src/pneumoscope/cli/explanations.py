@@ -1,0 +1,109 @@
+"""What `pneumoscope predict` adds where explanations are asked for: pictures, and where alike films lie.
+
+In: an examination. Out: the same with the paths of the training films that are alike, where their data set is
+at hand, and the path of a PNG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pneumoscope.core.errors import ConfigError, PneumoscopeError
+from pneumoscope.core.records import Examination
+
+if TYPE_CHECKING:
+    from pneumoscope.core.records import NearestCase, Radiograph
+    from pneumoscope.inference.bundle import Bundle
+
+__all__ = ["Explainer"]
+
+THUMBNAIL = 256
+"""Least side in pixels of a training film's picture before it is made small."""
+
+
+class Explainer:
+    """Completes examinations, one after the other.
+
+    Args:
+        bundle: that answers.
+        folder: of the pictures; None for none.
+        look: style of the pictures, and whose evidence they show: a class, ``both`` or ``auto``.
+        dataset: directory of the training films; None where they are not at hand.
+
+    Raises:
+        ConfigError: the bundle tells no such class, or keeps no training films to look up.
+        DatasetError: there is no data set.
+    """
+
+    def __init__(
+        self, bundle: Bundle, folder: Path | None, look: tuple[str, str], dataset: Path | None
+    ) -> None:
+        self.folder = folder
+        self.style = str(look[0])
+        self.classes = _classes(bundle, str(look[1]))
+        self.dataset = None
+        if dataset is not None:
+            from pneumoscope.data.dataset import Dataset
+
+            if "neighbours" not in bundle.document:
+                raise ConfigError(
+                    "the bundle keeps no codes of its training films",
+                    where=bundle.id,
+                    remedy="leave --dataset out",
+                )
+            self.dataset = Dataset.open(dataset)
+
+    def __call__(
+        self, path: Path, outcome: Examination | PneumoscopeError
+    ) -> tuple[Examination | PneumoscopeError, str | None]:
+        """The outcome with paths of alike films, and where its picture was written, if it was."""
+        if isinstance(outcome, PneumoscopeError) or outcome.explanation is None:
+            return outcome, None
+        outcome = self._locate(outcome)
+        return outcome, self._draw(path, outcome, self.folder) if self.folder else None
+
+    def _locate(self, examination: Examination) -> Examination:
+        from pneumoscope.inference.neighbours import locate_cases
+
+        explanation = examination.explanation
+        if self.dataset is None or explanation is None or explanation.nearest is None:
+            return examination
+        nearest = locate_cases(explanation.nearest, self.dataset)
+        return replace(examination, explanation=replace(explanation, nearest=nearest))
+
+    def _draw(self, path: Path, examination: Examination, folder: Path) -> str:
+        """Write the picture, named after the film and its content, and return where."""
+        from pneumoscope.imaging.radiograph import read_radiograph
+        from pneumoscope.inference.heat_map_picture import Look, write_heat_map
+
+        file = folder / f"{path.stem}-{examination.sha256[:8]}.png"
+        nearest = examination.explanation.nearest if examination.explanation else None
+        look = Look(self.style, self.classes, _pictures(nearest or ()))
+        write_heat_map(file, read_radiograph(path), examination, look)
+        return str(file)
+
+
+def _classes(bundle: Bundle, wanted: str) -> tuple[str, ...]:
+    """The classes whose maps are drawn; none is the likelier one."""
+    if wanted == "auto":
+        return ()
+    kinds = bundle.task.classes[1:]
+    if wanted == "both":
+        return kinds
+    if wanted not in kinds:
+        raise ConfigError(
+            f"the bundle does not tell {wanted} pneumonia",
+            where=bundle.id,
+            expected=f"auto, both, or {' or '.join(kinds)}",
+        )
+    return (wanted,)
+
+
+def _pictures(cases: Sequence[NearestCase]) -> list[tuple[NearestCase, Radiograph]]:
+    """The training films whose files are there."""
+    from pneumoscope.imaging.radiograph import read_radiograph
+
+    return [(case, read_radiograph(case.path, min_size=THUMBNAIL)) for case in cases if case.path is not None]

@@ -1,0 +1,208 @@
+"""What abstention buys: how many films are answered, and how often wrongly, with intervals.
+
+In: predictions with the bounds of the bundles that made them. Out: plain values for the JSON of a scoring:
+coverage and error among answered films, overall and for each class, whether the sets hold the truth as often
+as they promise, the same for the etiology, and the risk-coverage curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logit
+
+from pneumoscope.core.records import Estimate, Task
+from pneumoscope.evaluation.intervals import RESAMPLES, bootstrap, bootstrap_estimate, proportion_estimate
+from pneumoscope.evaluation.metrics import etiology_score
+from pneumoscope.evaluation.predictions import PredictionTable
+from pneumoscope.evaluation.weighted_metrics import Statistic, aurc_statistic, share_statistic
+from pneumoscope.inference.selection import ABSTAINED, Bounds, decide_etiologies, decide_films
+
+__all__ = ["SELECTIVE_TITLES", "risk_coverage", "selective_report"]
+
+SELECTIVE_TITLES = {
+    "answered": "Films answered",
+    "answered_normal": "Answered, of the normal films",
+    "answered_pneumonia": "Answered, of the films with pneumonia",
+    "error_all": "Wrong, if every film were answered",
+    "error_answered": "Wrong, among the answered films",
+    "false_alarms_answered": "False alarms, among the answered normal films",
+    "missed_answered": "Missed, among the answered films with pneumonia",
+    "held_normal": "Sets that hold the truth, normal patients",
+    "held_pneumonia": "Sets that hold the truth, patients with pneumonia",
+    "aurc": "Area under the risk-coverage curve",
+    "etiology_answered": "Etiology named, of the films rightly called positive",
+    "etiology_accuracy_all": "Etiology right, if it were always named",
+    "etiology_accuracy_answered": "Etiology right, where it is named",
+    "held_bacterial": "Sets that hold the truth, bacterial patients",
+    "held_viral": "Sets that hold the truth, viral patients",
+}
+"""Figure -> how people read it, in reading order."""
+
+_CURVE_POINTS = 200
+_CLIP = 1e-12  # keeps the logits of probabilities 0 and 1 finite
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+def selective_report(
+    table: PredictionTable, threshold: float | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any] | None:
+    """The ``selection`` of a scoring, as plain values; None when no bundle behind the films can abstain.
+
+    Args:
+        table: at least one film.
+        threshold: of the operating point; None: of each film's own bundle, its default one.
+        resamples, seed: of the bootstrap over patients.
+
+    Returns:
+        ``error_rate`` and ``etiology_error_rate`` (None where bundles differ or have none); ``own_points``,
+        whether each film was held against its own bundle's default operating point; ``counts`` of positive,
+        negative and abstained films; ``estimates`` by name (:data:`SELECTIVE_TITLES`; undefined ones are
+        absent); ``curve`` with ``coverage`` and ``risk``.
+    """
+    if table.bounds is None:
+        return None
+    bounds = Bounds(*table.bounds.T)
+    if np.isnan(bounds.pneumonia_from).all() and np.isnan(bounds.bacterial_from).all():
+        return None
+    thresholds = bounds.threshold if threshold is None else np.full(len(table), threshold)
+    decided = decide_films(table.probability, thresholds, bounds)
+    wrong = (table.probability >= thresholds) != table.positive
+    confidence = _confidence(table.probability, thresholds)
+    estimates = _answered(table.positive, decided, wrong)
+    scores = _held(table, bounds)
+    scores["aurc"] = aurc_statistic(confidence, wrong)
+    if table.task is Task.THREE_CLASS:
+        estimates |= _etiologies(table, decided, bounds)
+    estimates |= _bootstrapped(table, scores, resamples, seed)
+    return {
+        "error_rate": _common(bounds.error_rate),
+        "etiology_error_rate": _common(bounds.etiology_error_rate),
+        "own_points": threshold is None,
+        "counts": {
+            "positive": int((decided == 1).sum()),
+            "negative": int((decided == 0).sum()),
+            "abstained": int((decided == ABSTAINED).sum()),
+        },
+        "estimates": {name: asdict(estimates[name]) for name in SELECTIVE_TITLES if name in estimates},
+        "curve": risk_coverage(confidence, wrong),
+    }
+
+
+def _common(values: Floats) -> float | None:
+    there = np.unique(values)
+    return float(there[0]) if len(there) == 1 and not np.isnan(there[0]) else None
+
+
+def _confidence(probability: Floats, thresholds: Floats) -> Floats:
+    """How far each film lies from its threshold, in log-odds."""
+    odds, middle = (logit(np.clip(values, _CLIP, 1 - _CLIP)) for values in (probability, thresholds))
+    return np.abs(odds - middle)
+
+
+def _answered(positive: Bools, decided: npt.NDArray[np.int64], wrong: Bools) -> dict[str, Estimate]:
+    answered = decided != ABSTAINED
+    return _proportions(
+        {
+            "answered": (answered, np.ones_like(answered)),
+            "answered_normal": (answered, ~positive),
+            "answered_pneumonia": (answered, positive),
+            "error_all": (wrong, np.ones_like(answered)),
+            "error_answered": (decided != positive, answered),
+            "false_alarms_answered": (decided == 1, answered & ~positive),
+            "missed_answered": (decided == 0, answered & positive),
+        }
+    )
+
+
+def _etiologies(
+    table: PredictionTable, decided: npt.NDArray[np.int64], bounds: Bounds
+) -> dict[str, Estimate]:
+    """Of films that are rightly called positive and whose cause is known."""
+    share, bacterial = etiology_score(table.probabilities), table.targets == 1
+    named = decide_etiologies(share, bounds)
+    asked = (decided == 1) & (table.targets > 0)
+    return _proportions(
+        {
+            "etiology_answered": (named != ABSTAINED, asked),
+            "etiology_accuracy_all": ((share >= 0.5) == bacterial, asked),
+            "etiology_accuracy_answered": (named == bacterial, asked & (named != ABSTAINED)),
+        }
+    )
+
+
+def _proportions(shares: Mapping[str, tuple[Bools, Bools]]) -> dict[str, Estimate]:
+    """Name -> share of the films of the second mask that are in the first."""
+    found = {
+        name: proportion_estimate(int((hits & among).sum()), int(among.sum()))
+        for name, (hits, among) in shares.items()
+    }
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def _held(table: PredictionTable, bounds: Bounds) -> dict[str, Statistic]:
+    """Share of patients whose sets hold the truth, a film of each drawn at random: what is guaranteed."""
+    ill, targets = table.probability, table.targets
+    found = {
+        "held_normal": (ill <= bounds.normal_to, bounds.normal_to, ~table.positive),
+        "held_pneumonia": (ill >= bounds.pneumonia_from, bounds.pneumonia_from, table.positive),
+    }
+    if table.task is Task.THREE_CLASS:
+        share = etiology_score(table.probabilities)
+        found["held_bacterial"] = share >= bounds.bacterial_from, bounds.bacterial_from, targets == 1
+        found["held_viral"] = share <= bounds.viral_to, bounds.viral_to, targets == 2
+    patients = np.unique(table.patient_ids, return_inverse=True)[1]
+    return {
+        name: share_statistic(held, _one_vote_each(among, patients))
+        for name, (held, limit, among) in found.items()
+        if among.any() and not np.isnan(limit[among]).any()
+    }
+
+
+def _one_vote_each(among: Bools, patients: npt.NDArray[np.int64]) -> Floats:
+    """Weights (N,) of the films ``among``, those of one patient together 1; 0 elsewhere."""
+    films = np.bincount(patients, among)[patients]
+    return np.divide(among, films, out=np.zeros(len(films)), where=among)
+
+
+def risk_coverage(confidence: Floats, wrong: Bools) -> dict[str, list[float]]:
+    """Error (``risk``) among the surest films against their share (``coverage``), at most 200 points."""
+    order = np.argsort(-confidence, kind="stable")
+    last = np.flatnonzero(np.diff(confidence[order], append=np.inf) != 0)
+    rows = last[np.unique(np.linspace(0, len(last) - 1, min(len(last), _CURVE_POINTS)).round().astype(int))]
+    errors = np.cumsum(wrong[order])
+    return {
+        "coverage": ((rows + 1) / len(order)).tolist(),
+        "risk": (errors[rows] / (rows + 1)).tolist(),
+    }
+
+
+def _bootstrapped(
+    table: PredictionTable, scores: Mapping[str, Statistic], resamples: int, seed: int
+) -> dict[str, Estimate]:
+    once = np.ones((1, len(table)))
+    rng = np.random.default_rng(seed)
+    draws = bootstrap(scores, table.patient_ids, resamples=resamples, rng=rng)
+    patients = np.asarray(table.patient_ids)
+    films = {
+        "held_normal": ~table.positive,
+        "held_pneumonia": table.positive,
+        "held_bacterial": table.targets == 1,
+        "held_viral": table.targets == 2,
+        "aurc": np.ones(len(table), dtype=bool),
+    }
+    found: dict[str, Estimate] = {}
+    for name, statistic in scores.items():
+        count = len(np.unique(patients[films[name]]))
+        n = count if name.startswith("held") else len(table)
+        value = float(statistic(once)[0])
+        estimate = bootstrap_estimate(value, draws[name], n=n, smaller_class=count)
+        if estimate is not None:
+            found[name] = estimate
+    return found

@@ -1,0 +1,243 @@
+"""The heat maps of a shortcut audit: where they lie, whether methods agree, whether the weights matter.
+
+In: films with pneumonia, their lungs, the bundles that never saw them and, where training's libraries are
+installed, the networks opened for gradients. Out: numbers by film; every map is of the log-odds of the
+likelier kind of pneumonia against normal.
+
+Sanity check: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 3: a map that stays the
+same when the network's weights are made random does not show what the network has learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pneumoscope.core.records import FloatArray, ModelInput, Progress, Sample
+from pneumoscope.data.dataset import Dataset
+from pneumoscope.evaluation.map_fidelity import area, deletion, insertion, shuffled_map
+from pneumoscope.evaluation.map_similarity import rank_correlation, structural_similarity, top_overlap
+from pneumoscope.evaluation.shortcut_lungs import LungMasks, wide_region
+from pneumoscope.evaluation.stress_films import StressPlan
+from pneumoscope.imaging.preprocessing import to_model_input, to_original
+from pneumoscope.imaging.radiograph import read_radiograph
+from pneumoscope.inference.bundle import Bundle
+from pneumoscope.inference.explanation import OCCLUSION_CELLS, class_activation, enlarge, occlusion
+from pneumoscope.inference.prediction import calibrated_probabilities, run_network
+
+__all__ = ["LEVELS", "MapFigures", "MapJob", "OpenNetwork", "Opener", "areas", "inspect_maps"]
+
+LEVELS: Mapping[str, float] = {"head": 0.0, "last third": 1 / 3, "last two thirds": 2 / 3, "all": 1.0}
+"""What is made random, from the answer towards the film, and which share of the layers before the head."""
+
+DRAWS = 3
+"""Random networks a level, and random orders a curve."""
+
+CLASS_ACTIVATION = "class-activation"
+
+
+class OpenNetwork(Protocol):
+    """A bundle's network with its insides within reach."""
+
+    def integrated_gradients(self, image: FloatArray, target: int) -> FloatArray:
+        """What each pixel of (1, S, S) adds to the log-odds of ``target`` against normal: (S, S)."""
+
+    def randomised_features(self, image: FloatArray, share: float, seed: int) -> FloatArray:
+        """(C, h, w) of a film (1, S, S) when the last ``share`` of the layers before the head is random."""
+
+
+Opener = Callable[[Bundle], OpenNetwork]
+
+
+@dataclass(frozen=True, slots=True)
+class MapFigures:
+    """What was found about the maps of one film; what could not be measured is absent.
+
+    Attributes:
+        sample: the film.
+        examiner: who was asked.
+        energy, wide_energy: share of the positive evidence inside the lungs, and inside their wide region;
+            not-a-number where there is no evidence for pneumonia.
+        lungs, wide: the share of the film that these cover.
+        agreement: by pair of methods, rank correlation and overlap of the strongest fifth.
+        randomised: by level, mean over draws of the size of the rank correlation, and of the SSIM.
+        curves: ``deletion`` and ``insertion``, and with ``random`` before them: (STEPS + 1,) each.
+    """
+
+    sample: Sample
+    examiner: str
+    energy: float
+    lungs: float
+    wide_energy: float
+    wide: float
+    agreement: Mapping[str, tuple[float, float]]
+    randomised: Mapping[str, tuple[float, float]]
+    curves: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MapJob:
+    """Which films are looked at, and with what.
+
+    Attributes:
+        plan: films with pneumonia, and who is asked about them.
+        dataset: where they lie.
+        masks: their lungs.
+        opener: opens a bundle's network for gradients; None where that is impossible.
+        seed: of random weights and orders.
+    """
+
+    plan: StressPlan
+    dataset: Dataset
+    masks: LungMasks
+    opener: Opener | None
+    seed: int
+
+
+def inspect_maps(job: MapJob, progress: Progress | None = None) -> tuple[MapFigures, ...]:
+    """Look at the maps of every film of the plan.
+
+    A film costs some 260 network passes.
+
+    Raises:
+        UnreadableFileError: a film cannot be read any more.
+    """
+    found: list[MapFigures] = []
+    for examiner in job.plan.examiners:
+        network = job.opener(examiner.bundle) if job.opener else None
+        for sample in examiner.samples:
+            model_input = to_model_input(
+                read_radiograph(job.dataset.file(sample)), examiner.bundle.preprocessing
+            )
+            looked = _Look(examiner.bundle, model_input, network)
+            found.append(_figures(looked, sample, examiner.name, job))
+            if progress:
+                progress(len(found), len(job.plan.samples))
+    return tuple(found)
+
+
+class _Look:
+    """One film before one network: its answer, and the map that the bundle would show."""
+
+    def __init__(self, bundle: Bundle, model_input: ModelInput, network: OpenNetwork | None) -> None:
+        self.bundle, self.model_input, self.network = bundle, model_input, network
+        self.image = model_input.array
+        logits, features = run_network(bundle, self.image[None])
+        probabilities = calibrated_probabilities(logits, bundle.document["calibration"])[0]
+        self.target = 1 + int(probabilities[1:].argmax())
+        self.occluded = occlusion(bundle, self.image, self.target)
+        self.activates = bundle.document["explanation"]["method"] == CLASS_ACTIVATION
+        self.cells = (
+            class_activation(features[0], bundle.arrays["head_weight"], self.target)
+            if self.activates
+            else self.occluded
+        )
+
+    @property
+    def side(self) -> int:
+        return self.image.shape[-1]
+
+    def score(self, films: FloatArray) -> npt.NDArray[np.float64]:
+        """Calibrated probability of pneumonia of films (N, 1, S, S)."""
+        logits, _ = run_network(self.bundle, films)
+        probabilities = calibrated_probabilities(logits, self.bundle.document["calibration"])
+        return np.asarray(probabilities[:, 1:].sum(axis=1))
+
+
+def _figures(look: _Look, sample: Sample, examiner: str, job: MapJob) -> MapFigures:
+    lungs = job.masks.each(sample.sha256)
+    both, wide = np.asarray(lungs.any(axis=0)), wide_region(lungs)
+    evidence = _on_film(look, both.shape)
+    rng = np.random.default_rng([job.seed, int(sample.sha256[:16], 16)])
+    return MapFigures(
+        sample=sample,
+        examiner=examiner,
+        energy=_share(evidence, both),
+        lungs=float(both.mean()),
+        wide_energy=_share(evidence, wide),
+        wide=float(wide.mean()),
+        agreement=_agreement(look),
+        randomised=_randomised(look, job.seed),
+        curves=_curves(look, rng),
+    )
+
+
+def _on_film(look: _Look, shape: tuple[int, ...]) -> FloatArray:
+    """The positive evidence as people are shown it, on the square grid of the lungs."""
+    rows, columns = shape
+    geometry = replace(look.model_input.geometry, original_size=(rows, columns))
+    return np.maximum(to_original(geometry, enlarge(look.cells, look.side)), 0)
+
+
+def _share(evidence: FloatArray, region: npt.NDArray[np.bool_]) -> float:
+    total = float(evidence.sum(dtype=np.float64))
+    return float(evidence[region].sum(dtype=np.float64)) / total if total > 0 else float("nan")
+
+
+def _agreement(look: _Look) -> dict[str, tuple[float, float]]:
+    """Rank correlation and overlap of each pair of methods, on the grid of the occlusion map."""
+    maps = {"occlusion": look.occluded}
+    if look.activates:
+        maps = {CLASS_ACTIVATION: _coarse(enlarge(look.cells, look.side)), **maps}
+    if look.network is not None:
+        maps["integrated gradients"] = _coarse(look.network.integrated_gradients(look.image, look.target))
+    names = list(maps)
+    return {
+        f"{one} and {other}": (rank_correlation(maps[one], maps[other]), top_overlap(maps[one], maps[other]))
+        for number, one in enumerate(names)
+        for other in names[number + 1 :]
+    }
+
+
+def _coarse(item: FloatArray) -> FloatArray:
+    """A map (S, S) as the means of the cells of the occlusion map."""
+    side = (OCCLUSION_CELLS, OCCLUSION_CELLS)
+    return np.asarray(Image.fromarray(item).resize(side, Image.Resampling.BOX))
+
+
+def _randomised(look: _Look, seed: int) -> dict[str, tuple[float, float]]:
+    """How like the map of a random network is to the true one: class-activation maps only."""
+    if not look.activates:
+        return {}
+    _, features = run_network(look.bundle, look.image[None])
+    found = {}
+    for level, share in LEVELS.items():
+        if share and look.network is None:
+            continue
+        pairs = []
+        for draw in range(seed, seed + DRAWS):
+            weight = np.asarray(look.bundle.arrays["head_weight"])
+            head = np.random.default_rng(draw).permutation(weight.ravel()).reshape(weight.shape)
+            own = features[0]
+            if share and look.network is not None:
+                own = look.network.randomised_features(look.image, share, draw)
+            other = class_activation(own, head, look.target)
+            pairs.append(
+                (
+                    abs(rank_correlation(look.cells, other)),
+                    structural_similarity(enlarge(look.cells, look.side), enlarge(other, look.side)),
+                )
+            )
+        correlation, similarity = np.mean(pairs, axis=0).tolist()
+        found[level] = (correlation, similarity)
+    return found
+
+
+def _curves(look: _Look, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
+    random = [shuffled_map(look.cells, rng) for _ in range(DRAWS)]
+    maps = [enlarge(cells, look.side) for cells in (look.cells, *random)]
+    curves = {}
+    for name, walk in (("deletion", deletion), ("insertion", insertion)):
+        scores = walk(look.image, maps, look.score)
+        curves[name], curves[f"random {name}"] = scores[0], scores[1:].mean(axis=0)
+    return curves
+
+
+def areas(figures: Sequence[MapFigures], curve: str) -> npt.NDArray[np.float64]:
+    """Area under a curve of every film: (N,)."""
+    return area(np.stack([one.curves[curve] for one in figures]))

@@ -1,0 +1,134 @@
+"""Which answers cannot be excluded, and whether that leaves one to give: POSITIVE, NEGATIVE or ABSTAIN.
+
+In: probabilities, a threshold, and the bounds that a bundle took from its validation films. Out: decisions
+and the sets behind them. A conformal set holds every answer that fits the film at a stated error rate; a film
+whose set does not single one out gets no answer, unless the operating point is stricter than the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import nan
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumoscope.core.records import AnswerSet, Decision, OperatingPoint
+
+__all__ = [
+    "ABSTAINED",
+    "Bounds",
+    "answer_set",
+    "bounds_of",
+    "decide_etiologies",
+    "decide_films",
+    "explain_decision",
+    "explain_etiology",
+]
+
+ABSTAINED = -1
+"""Of :func:`decide_films`, beside 1 for positive and 0 for negative."""
+
+_EVEN = 0.5  # share of bacterial from which on it is the likelier one
+
+Bools = npt.NDArray[np.bool_]
+Decisions = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+class Bounds(NamedTuple):
+    """Where conformal sets begin and end; each entry one number, or (N,) float64. NaN: there are none.
+
+    Attributes:
+        threshold: the bundle's default operating point, which lies between the bounds.
+        error_rate: share of new patients of either class whose set may leave out the truth.
+        pneumonia_from: the set holds pneumonia from this probability of pneumonia on.
+        normal_to: it holds normal up to this one.
+        etiology_error_rate, bacterial_from, viral_to: the same for the share of bacterial in the probability
+            of pneumonia.
+    """
+
+    threshold: Any = nan
+    error_rate: Any = nan
+    pneumonia_from: Any = nan
+    normal_to: Any = nan
+    etiology_error_rate: Any = nan
+    bacterial_from: Any = nan
+    viral_to: Any = nan
+
+
+def bounds_of(document: Mapping[str, Any]) -> Bounds:
+    """The bounds in a bundle's document; NaN where it has none."""
+    selection, etiology = document.get("selection", {}), document["etiology"]
+    default = document["default_operating_point"]
+    found = {p["name"]: {"threshold": p["threshold"]} for p in document["operating_points"]}[default]
+    if "pneumonia_from" in selection:
+        found |= {key: selection[key] for key in ("error_rate", "pneumonia_from", "normal_to")}
+    if "bacterial_from" in etiology:
+        found |= {key: etiology[key] for key in ("bacterial_from", "viral_to")}
+        found["etiology_error_rate"] = etiology["error_rate"]
+    return Bounds(**found)
+
+
+def decide_films(probability: Floats, threshold: Any, bounds: Bounds) -> Decisions:
+    """Decisions (N,): 1 positive, 0 negative, :data:`ABSTAINED`; by the threshold alone without bounds.
+
+    Negative is a film below the threshold whose set holds normal alone. Positive is one from the threshold on
+    whose set holds pneumonia alone; and, where the threshold lies below every doubtful film, any from the
+    threshold on, as such an operating point calls more films than the error rate asks for. As the probability
+    rises, films are negative, then abstained, then positive, and never the other way round.
+
+    Args:
+        probability: (N,) calibrated probability of pneumonia.
+        threshold: of the operating point; one number, or (N,).
+        bounds: of the films' bundle, or of each film.
+    """
+    above = np.asarray(probability >= threshold)
+    strict = above & (threshold < np.minimum(bounds.pneumonia_from, bounds.normal_to))
+    return np.where(strict, 1, _single(probability, above, bounds.pneumonia_from, bounds.normal_to))
+
+
+def decide_etiologies(share: Floats, bounds: Bounds) -> Decisions:
+    """Etiologies (N,): 1 bacterial, 0 viral, :data:`ABSTAINED`; the likelier one without bounds.
+
+    Args:
+        share: (N,) of bacterial in the probability of pneumonia.
+        bounds: of the films' bundle, or of each film.
+    """
+    return _single(share, np.asarray(share >= _EVEN), bounds.bacterial_from, bounds.viral_to)
+
+
+def _single(value: Floats, above: Bools, upper_from: Any, lower_to: Any) -> Decisions:
+    """The answer that the set holds alone, where it is the one that ``above`` says."""
+    upper, lower = np.asarray(value >= upper_from), np.asarray(value <= lower_to)
+    answered = np.where(above, upper & ~lower, lower & ~upper) | np.isnan(upper_from)
+    return np.where(answered, above, ABSTAINED)
+
+
+def answer_set(value: float, names: tuple[str, str], lower_to: float, upper_from: float) -> tuple[str, ...]:
+    """The answers that a film's set holds, of ``names`` (lower, upper)."""
+    return tuple(
+        name for name, fits in zip(names, (value <= lower_to, value >= upper_from), strict=True) if fits
+    )
+
+
+def explain_decision(decision: Decision, found: AnswerSet, point: OperatingPoint) -> tuple[str, ...]:
+    """Why a film was abstained, or that it is positive by its threshold alone; no sentence otherwise."""
+    rate = f"at an error rate of {100 * found.error_rate:g} %"
+    if decision is Decision.NEGATIVE:
+        return ()
+    if decision is Decision.POSITIVE:
+        if found.answers == ("pneumonia",):
+            return ()
+        return (f"called by the low threshold of {point.name}; {rate} it would not be called pneumonia",)
+    if found.answers == ("pneumonia",):
+        return (f"below the threshold of {point.name}, but normal is excluded {rate}",)
+    return (f"neither answer {'can be excluded' if found.answers else 'fits'} {rate}",)
+
+
+def explain_etiology(found: AnswerSet) -> str:
+    """Why the etiology is uncertain."""
+    rate = f"at an error rate of {100 * found.error_rate:g} %"
+    fits = ("fits", "alone fits, though it is the less likely one,", "can be excluded")[len(found.answers)]
+    return f"{found.answers[0] if len(found.answers) == 1 else 'neither bacterial nor viral'} {fits} {rate}"

@@ -1,0 +1,82 @@
+"""The commissioning of a bundle at a site as a page to print and sign.
+
+In: the content of ``commissioning.json``. Out: ``commissioning.html`` (self-contained, two sides of A4) and
+``commissioning.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pneumoscope.core.files import write_text
+from pneumoscope.reporting.pages import render
+
+__all__ = ["check_rows", "commissioning_markdown", "write_commissioning_page"]
+
+_NAMES = {
+    "roc_auc": "ROC AUC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV at the stated prevalence",
+    "npv": "NPV at the stated prevalence",
+}
+
+
+def write_commissioning_page(document: Mapping[str, Any], directory: Path) -> Path:
+    """Write ``commissioning.html`` and ``commissioning.md`` into ``directory``; return the page."""
+    page = directory / "commissioning.html"
+    text = render(
+        "commissioning.html", document=document, figures=_figure_rows(document), checks=check_rows(document)
+    )
+    write_text(page, text)
+    write_text(directory / "commissioning.md", commissioning_markdown(document))
+    return page
+
+
+def check_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Title, what was found, limit and verdict of every check."""
+    return [
+        (check["title"], _number(check["value"]), _number(check["limit"]), check["verdict"])
+        for check in document["checks"]
+    ]
+
+
+def commissioning_markdown(document: Mapping[str, Any]) -> str:
+    """Verdict, figures and checks as Markdown."""
+    lines = [
+        f"**{document['verdict']}** for {document['bundle']} on {document['dataset']}: "
+        f"{document['films']:,} films of {document['patients']:,} patients, {document['ill']:,} with "
+        f"pneumonia; stated prevalence {document['limits']['prevalence']:g}.",
+        "",
+        "| figure | value | 95 % interval | films |",
+        "|---|---|---|---|",
+        *("| " + " | ".join(row) + " |" for row in _figure_rows(document)),
+        "",
+        "| check | found | limit | verdict |",
+        "|---|---|---|---|",
+        *("| " + " | ".join(row) + " |" for row in check_rows(document)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _figure_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    rows = [
+        (name, document["figures"][key])
+        for key, name in _NAMES.items()
+        if document["figures"].get(key) is not None
+    ]
+    rows += [
+        ("Sensitivity with the thresholds of before", document["before"]["sensitivity"]),
+        ("Specificity with the thresholds of before", document["before"]["specificity"]),
+        ("Share refused by the gate", document["refused"]),
+        ("Share with a warning", document["warned"]),
+    ]
+    return [
+        (name, f"{e['value']:.3f}", f"{e['low']:.3f} to {e['high']:.3f}", f"{e['n']:,}") for name, e in rows
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
