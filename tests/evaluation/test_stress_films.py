@@ -110,12 +110,24 @@ def test_a_bundle_is_not_asked_about_films_that_it_has_seen(dataset: Dataset, tm
         plan_stress(tmp_path / "all", dataset)
 
 
+def test_other_copies_of_the_films_go_by_the_patient(folds: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        write_film(tmp_path / "films" / "NORMAL" / f"IM-{number:04d}-0001.png", 0.5)
+    copies = import_dataset(tmp_path / "films", tmp_path / "dataset")
+    plan = plan_stress(folds, copies)
+    assert {examiner.name: [s.patient_id for s in examiner.samples] for examiner in plan.examiners} == {
+        "fold-0": ["IM-0000"],
+        "fold-1": ["IM-0001"],
+    }
+    assert plan.left_out == 0
+
+
 def test_a_cross_validation_has_no_parts_and_must_know_the_films(
     folds: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="not about a part"):
         plan_stress(folds, dataset, "test")
-    write_film(tmp_path / "films" / "NORMAL" / "IM-0001-0001.png", 0.55)
+    write_film(tmp_path / "films" / "NORMAL" / "IM-0900-0001.png", 0.55)
     other = import_dataset(tmp_path / "films", tmp_path / "dataset")
     with pytest.raises(InputError, match="no film of the data set was tested"):
         plan_stress(folds, other)

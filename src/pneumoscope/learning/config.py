@@ -169,6 +169,9 @@ class TrainConfig(Config):
     deterministic: bool = False
     precision: Literal["auto", "32", "bf16"] = "auto"
     threads: int | None = Field(None, ge=1, description="torch threads; None: all cores")
+    heat_map: Literal["class-activation", "occlusion"] = Field(
+        "class-activation", description="method of the bundle's heat maps; a head without weights: occlusion"
+    )
     usual_ages: tuple[float, float] | None = Field(
         None, description="lowest and highest age of the patients in years; others get a warning or no answer"
     )

@@ -240,7 +240,7 @@ def package(
         "preprocessing": asdict(config.preprocessing),
         **answers.document,
         **({} if config.usual_ages is None else {"population": {"age_years": list(config.usual_ages)}}),
-        "explanation": {"method": "occlusion" if weight is None else "class-activation"},
+        "explanation": {"method": "occlusion" if weight is None else config.heat_map},
         "training": _training(config, provenance),
         "intended_use": INTENDED_USE,
         "limitations": list(LIMITATIONS),

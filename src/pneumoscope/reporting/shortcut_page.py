@@ -27,7 +27,15 @@ VERDICTS = {
 }
 
 CHECK_COLUMNS = ("check", "limit", "value", "films", "verdict")
-PROBE_COLUMNS = ("film", "AUC", "AUC, pooled", "accuracy", "change in points", "sensitivity", "specificity")
+PROBE_COLUMNS = (
+    "film",
+    "AUC",
+    "AUC, pooled",
+    "accuracy",
+    "change in points",
+    "mean p, normal",
+    "mean p, pneumonia",
+)
 GIVEAWAY_COLUMNS = ("classifier", "sees", "AUC", "accuracy", "best single property")
 MAP_COLUMNS = ("heat maps", "value", "films")
 
@@ -88,7 +96,7 @@ def provenance(document: Mapping[str, Any]) -> str:
     told = (
         f"{document['films']:,} films of {document['patients']:,} patients of {document['dataset']}, "
         f"{document['protocol']}; seed {document['seed']}. Intervals: 95 %, bootstrap over patients "
-        f"(accuracy, sensitivity, specificity: Wilson)."
+        f"(accuracy: Wilson). Mean p: mean probability of pneumonia of the films of that class."
     )
     if document["without_lungs"]:
         count = sum(document["without_lungs"].values())
@@ -118,7 +126,7 @@ def probe_rows(document: Mapping[str, Any]) -> list[Row]:
         own, change = probe["estimates"], probe["estimates"].get("accuracy_change")
         row = [probe["title"], _interval(own.get("auc_within")), _value(own.get("roc_auc"))]
         row += [_percent(own.get("accuracy")), _interval(change, "+.2f") if change else ""]
-        row += [_percent(own.get("sensitivity")), _percent(own.get("specificity"))]
+        row += [_decimals(probe["means"]["normal"]), _decimals(probe["means"]["pneumonia"])]
         if probe["unmeasured"]:
             row[1:] = [f"not measured: {probe['unmeasured']}", *[""] * (len(row) - 2)]
         rows.append(row)
@@ -174,7 +182,11 @@ def _interval(estimate: Mapping[str, Any] | None, form: str = ".3f") -> str:
 
 
 def _value(estimate: Mapping[str, Any] | None) -> str:
-    return "–" if estimate is None else f"{estimate['value']:.3f}"
+    return "–" if estimate is None else _decimals(estimate["value"])
+
+
+def _decimals(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _percent(estimate: Mapping[str, Any] | None) -> str:
