@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pneumoscope.cli import audit_shortcuts
@@ -118,14 +119,28 @@ def test_without_training_libraries_the_note_says_what_is_missing(
     assert not any("integrated" in pair for pair in maps["agreement"])
 
 
+def test_films_of_one_class_leave_the_verdict_open(bundle, config, tmp_path: Path) -> None:
+    for number in range(2):
+        write_film(tmp_path / "films" / "NORMAL" / f"IM-{number:04d}-0001.png", 0.5)
+    run(bundle, tmp_path / "films", "--split", "all", "--config", config, "-o", tmp_path / "out")
+    document = read_json(tmp_path / "out" / "shortcuts.json")
+    assert document["maps"] is None
+    assert document["giveaways"]["kinds"] == {}
+    first = document["checks"][0]
+    assert (first["name"], first["verdict"]) == ("lungs-black", "open")
+    assert document["verdict"] in ("open", "fail")
+
+
 def test_what_cannot_be_done_is_said(dataset, bundle, tmp_path: Path) -> None:
     write_json(tmp_path / "old" / "run.json", {"command": "train"})
     with pytest.raises(InputError, match="another run"):
         run(bundle, dataset.directory, "-o", tmp_path / "old")
     with pytest.raises(ConfigError, match="'map_films'"):
         run(bundle, dataset.directory, "--config", _write(tmp_path / "bad.toml", "map_films = 0\n"))
-    for number in range(2):
-        write_film(tmp_path / "films" / "NORMAL" / f"IM-{number:04d}-0001.png", 0.5)
+    for level in (100, 120):
+        file = tmp_path / "films" / "NORMAL" / f"IM-{level:04d}-0001.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (64, 64), level).save(file)
     with pytest.raises(DatasetError, match="no pair of lungs"):
         run(bundle, tmp_path / "films", "--split", "all", "-o", tmp_path / "none")
 

@@ -96,11 +96,24 @@ def test_without_gradients_less_is_found_and_nothing_fails(job: MapJob) -> None:
 
 def test_a_network_without_a_linear_head_is_judged_by_its_occlusion_maps(job: MapJob, tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "dense", explanation={"method": "occlusion"})
+    headless = {name: array for name, array in bundle.arrays.items() if name != "head_weight"}
+    bundle.__dict__["arrays"] = headless  # as a network with hidden layers in its head has them
     plan = StressPlan((Examiner("dense", bundle, job.dataset.samples[:1]),), "all", 0)
     (found,) = inspect_maps(MapJob(plan, job.dataset, job.masks, open_network, 0))
     assert set(found.agreement) == {"occlusion and integrated gradients"}
     assert found.randomised == {}
     assert found.energy > 0.5
+
+
+def test_occlusion_maps_that_are_shown_are_randomised(job: MapJob, tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "occlusion", explanation={"method": "occlusion"})
+    plan = StressPlan((Examiner("tiny", bundle, job.dataset.samples[:1]),), "all", 0)
+    (found,) = inspect_maps(MapJob(plan, job.dataset, job.masks, open_network, 0))
+    assert found.method == "occlusion"
+    assert "class-activation and occlusion" in found.agreement
+    assert set(found.randomised) == set(LEVELS)
+    # A linear network's map is the film's, times a weight: shuffled weights turn it over or scale it.
+    assert found.randomised["head"][0] == pytest.approx(1, abs=1e-3)
 
 
 def test_films_are_drawn_and_those_without_lungs_are_told(bundle: Bundle, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pneumoscope.core.config import Config
 from pneumoscope.evaluation.intervals import RESAMPLES
+from pneumoscope.evaluation.shortcut_maps import CLASS_ACTIVATION, GRADIENTS, OCCLUSION
 from pneumoscope.evaluation.shortcut_probes import LUNGS_BLACK
 from pneumoscope.evaluation.stress_scores import FAIL, PASS
 from pneumoscope.imaging.stress import StressKind
@@ -20,6 +21,11 @@ __all__ = ["OPEN", "ShortcutConfig", "check_limits", "failed_checks", "release_v
 
 OPEN = "open"
 """Not measured, or, of the whole audit: its first check was not measured."""
+
+_PAIRS = {
+    CLASS_ACTIVATION: f"{CLASS_ACTIVATION} and {OCCLUSION}",
+    OCCLUSION: f"{OCCLUSION} and {GRADIENTS}",
+}
 
 Figures = Mapping[str, Any]
 
@@ -90,13 +96,15 @@ def _probe_checks(probes: Sequence[Figures], config: ShortcutConfig) -> list[dic
 
 
 def _map_checks(maps: Figures, config: ShortcutConfig) -> list[dict[str, Any]]:
-    agreement = maps.get("agreement", {}).get("class-activation and occlusion", {})
+    # What is shown is held against another method: occlusion, or what occlusion itself can be held against.
+    pair = _PAIRS.get(maps.get("method", ""), _PAIRS[CLASS_ACTIVATION])
+    agreement = maps.get("agreement", {}).get(pair, {})
     fidelity = maps.get("fidelity", {})
     ratio = maps.get("energy", {}).get("lungs", {}).get("ratio")
     checks = [
         _check("energy", "Heat map in the lungs, over their share of the film", ratio, "at least",
                config.min_energy_ratio),
-        _check("agreement", "Rank correlation of class-activation map and occlusion",
+        _check("agreement", f"Rank correlation of heat maps: {pair}",
                agreement.get("rank_correlation"), "at least", config.min_agreement),
     ]  # fmt: skip
     for level in ("head", "all"):

@@ -27,7 +27,13 @@ from pneumoscope.evaluation.stress_films import StressPlan
 from pneumoscope.imaging.preprocessing import to_model_input, to_original
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import Bundle
-from pneumoscope.inference.explanation import OCCLUSION_CELLS, class_activation, enlarge, occlusion
+from pneumoscope.inference.explanation import (
+    OCCLUSION_CELLS,
+    class_activation,
+    enlarge,
+    occluded_films,
+    occlusion_evidence,
+)
 from pneumoscope.inference.prediction import calibrated_probabilities, run_network
 
 __all__ = ["LEVELS", "MapFigures", "MapJob", "OpenNetwork", "Opener", "areas", "inspect_maps"]
@@ -35,10 +41,13 @@ __all__ = ["LEVELS", "MapFigures", "MapJob", "OpenNetwork", "Opener", "areas", "
 LEVELS: Mapping[str, float] = {"head": 0.0, "last third": 1 / 3, "last two thirds": 2 / 3, "all": 1.0}
 """What is made random, from the answer towards the film, and which share of the layers before the head."""
 
-DRAWS = 3
-"""Random networks a level, and random orders a curve."""
+CLASS_ACTIVATION, OCCLUSION, GRADIENTS = "class-activation", "occlusion", "integrated gradients"
 
-CLASS_ACTIVATION = "class-activation"
+DRAWS: Mapping[str, int] = {CLASS_ACTIVATION: 3, OCCLUSION: 1}
+"""Random networks a level, by the map that is shown; an occlusion map costs 122 passes of each."""
+
+ORDERS = 3
+"""Random orders a curve."""
 
 
 class OpenNetwork(Protocol):
@@ -47,8 +56,8 @@ class OpenNetwork(Protocol):
     def integrated_gradients(self, image: FloatArray, target: int) -> FloatArray:
         """What each pixel of (1, S, S) adds to the log-odds of ``target`` against normal: (S, S)."""
 
-    def randomised_features(self, image: FloatArray, share: float, seed: int) -> FloatArray:
-        """(C, h, w) of a film (1, S, S) when the last ``share`` of the layers before the head is random."""
+    def randomised_features(self, images: FloatArray, share: float, seed: int) -> FloatArray:
+        """(N, C, h, w) of films (N, 1, S, S) when the last ``share`` of the layers before the head is random."""
 
 
 Opener = Callable[[Bundle], OpenNetwork]
@@ -61,6 +70,7 @@ class MapFigures:
     Attributes:
         sample: the film.
         examiner: who was asked.
+        method: of the map that the bundle shows; energy, fidelity and randomisation are of that map.
         energy, wide_energy: share of the positive evidence inside the lungs, and inside their wide region;
             not-a-number where there is no evidence for pneumonia.
         lungs, wide: the share of the film that these cover.
@@ -71,6 +81,7 @@ class MapFigures:
 
     sample: Sample
     examiner: str
+    method: str
     energy: float
     lungs: float
     wide_energy: float
@@ -102,7 +113,7 @@ class MapJob:
 def inspect_maps(job: MapJob, progress: Progress | None = None) -> tuple[MapFigures, ...]:
     """Look at the maps of every film of the plan.
 
-    A film costs some 260 network passes.
+    A film costs some 260 network passes, and twice as many where occlusion maps are shown.
 
     Raises:
         UnreadableFileError: a film cannot be read any more.
@@ -122,21 +133,28 @@ def inspect_maps(job: MapJob, progress: Progress | None = None) -> tuple[MapFigu
 
 
 class _Look:
-    """One film before one network: its answer, and the map that the bundle would show."""
+    """One film before one network: its answer, and its maps by method on their own grids.
+
+    Attributes:
+        hidden: the film with its patches occluded, and as it is; features: (N + 1, C, h, w) of these.
+        head: (K, C) weights of a linear head; None: the network has no class-activation map.
+        maps: by method; cells: the one that the bundle shows.
+    """
 
     def __init__(self, bundle: Bundle, model_input: ModelInput, network: OpenNetwork | None) -> None:
         self.bundle, self.model_input, self.network = bundle, model_input, network
         self.image = model_input.array
-        logits, features = run_network(bundle, self.image[None])
-        probabilities = calibrated_probabilities(logits, bundle.document["calibration"])[0]
+        self.hidden = occluded_films(self.image)
+        logits, self.features = run_network(bundle, self.hidden)
+        probabilities = calibrated_probabilities(logits[-1:], bundle.document["calibration"])[0]
         self.target = 1 + int(probabilities[1:].argmax())
-        self.occluded = occlusion(bundle, self.image, self.target)
-        self.activates = bundle.document["explanation"]["method"] == CLASS_ACTIVATION
-        self.cells = (
-            class_activation(features[0], bundle.arrays["head_weight"], self.target)
-            if self.activates
-            else self.occluded
-        )
+        self.head = bundle.arrays.get("head_weight")
+        self.method = str(bundle.document["explanation"]["method"])
+        self.maps = {OCCLUSION: occlusion_evidence(logits[:, self.target, None] - logits[:, :1])[0]}
+        if self.head is not None:
+            activation = class_activation(self.features[-1], self.head, self.target)
+            self.maps = {CLASS_ACTIVATION: activation, **self.maps}
+        self.cells = self.maps[self.method]
 
     @property
     def side(self) -> int:
@@ -157,6 +175,7 @@ def _figures(look: _Look, sample: Sample, examiner: str, job: MapJob) -> MapFigu
     return MapFigures(
         sample=sample,
         examiner=examiner,
+        method=look.method,
         energy=_share(evidence, both),
         lungs=float(both.mean()),
         wide_energy=_share(evidence, wide),
@@ -181,11 +200,10 @@ def _share(evidence: FloatArray, region: npt.NDArray[np.bool_]) -> float:
 
 def _agreement(look: _Look) -> dict[str, tuple[float, float]]:
     """Rank correlation and overlap of each pair of methods, on the grid of the occlusion map."""
-    maps = {"occlusion": look.occluded}
-    if look.activates:
-        maps = {CLASS_ACTIVATION: _coarse(enlarge(look.cells, look.side)), **maps}
+    maps = {name: _coarse(enlarge(cells, look.side)) for name, cells in look.maps.items()}
+    maps[OCCLUSION] = look.maps[OCCLUSION]
     if look.network is not None:
-        maps["integrated gradients"] = _coarse(look.network.integrated_gradients(look.image, look.target))
+        maps[GRADIENTS] = _coarse(look.network.integrated_gradients(look.image, look.target))
     names = list(maps)
     return {
         f"{one} and {other}": (rank_correlation(maps[one], maps[other]), top_overlap(maps[one], maps[other]))
@@ -201,35 +219,42 @@ def _coarse(item: FloatArray) -> FloatArray:
 
 
 def _randomised(look: _Look, seed: int) -> dict[str, tuple[float, float]]:
-    """How like the map of a random network is to the true one: class-activation maps only."""
-    if not look.activates:
+    """How like the map of a random network is to the true one, for networks with a linear head."""
+    if look.head is None:
         return {}
-    _, features = run_network(look.bundle, look.image[None])
     found = {}
     for level, share in LEVELS.items():
         if share and look.network is None:
             continue
-        pairs = []
-        for draw in range(seed, seed + DRAWS):
-            weight = np.asarray(look.bundle.arrays["head_weight"])
-            head = np.random.default_rng(draw).permutation(weight.ravel()).reshape(weight.shape)
-            own = features[0]
-            if share and look.network is not None:
-                own = look.network.randomised_features(look.image, share, draw)
-            other = class_activation(own, head, look.target)
-            pairs.append(
-                (
-                    abs(rank_correlation(look.cells, other)),
-                    structural_similarity(enlarge(look.cells, look.side), enlarge(other, look.side)),
-                )
+        others = [_random_map(look, share, draw) for draw in range(seed, seed + DRAWS[look.method])]
+        pairs = [
+            (
+                abs(rank_correlation(look.cells, other)),
+                structural_similarity(enlarge(look.cells, look.side), enlarge(other, look.side)),
             )
+            for other in others
+        ]
         correlation, similarity = np.mean(pairs, axis=0).tolist()
         found[level] = (correlation, similarity)
     return found
 
 
+def _random_map(look: _Look, share: float, seed: int) -> FloatArray:
+    """The map that the bundle would show with the head and a share of the layers before it random."""
+    assert look.head is not None  # the caller has looked
+    head = np.random.default_rng(seed).permutation(look.head.ravel()).reshape(look.head.shape)
+    films = slice(-1, None) if look.method == CLASS_ACTIVATION else slice(None)
+    features = look.features[films]
+    if share and look.network is not None:
+        features = look.network.randomised_features(look.hidden[films], share, seed)
+    if look.method == CLASS_ACTIVATION:
+        return class_activation(features[0], head, look.target)
+    log_odds = features.mean(axis=(2, 3)) @ (head[look.target] - head[0])
+    return np.asarray(occlusion_evidence(log_odds[:, None])[0])
+
+
 def _curves(look: _Look, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
-    random = [shuffled_map(look.cells, rng) for _ in range(DRAWS)]
+    random = [shuffled_map(look.cells, rng) for _ in range(ORDERS)]
     maps = [enlarge(cells, look.side) for cells in (look.cells, *random)]
     curves = {}
     for name, walk in (("deletion", deletion), ("insertion", insertion)):

@@ -37,7 +37,9 @@ def score_probes(
 ) -> list[dict[str, Any]]:
     """A row for the unchanged films and one for every probe, as :func:`score_stress` gives them.
 
-    The estimates also hold ``auc_within``; ``unmeasured`` says in words why a probe shows nothing.
+    The estimates also hold ``auc_within``; ``means`` are the mean probabilities of pneumonia of films with
+    and without it, as a network may rank films that it answers all alike; ``unmeasured`` says in words why a
+    probe shows nothing.
     """
     settings = StressConfig(
         seed=config.seed,
@@ -63,6 +65,11 @@ def score_probes(
         area = bootstrap_estimate(value, draws[row["name"]], n=len(positive), smaller_class=smaller)
         if area is not None and np.isfinite(value):
             row["estimates"]["auc_within"] = asdict(area)
+        own = table.probabilities[:, table.names.index(row["name"])]
+        row["means"] = {
+            "normal": float(own[~positive].mean()) if not positive.all() else None,
+            "pneumonia": float(own[positive].mean()) if positive.any() else None,
+        }
         square = row["name"] == PROPORTIONS and all(_square(sample) for sample in table.samples)
         row["unmeasured"] = "every film is square" if square else None
         del row["verdict"]  # the checks of the audit judge
@@ -93,7 +100,7 @@ def score_maps(figures: Sequence[MapFigures], config: ShortcutConfig) -> dict[st
     """What was found about the maps of at least one film, as means over films.
 
     Returns:
-        ``films``, ``patients``; ``energy``: for the ``lungs`` and the ``wide`` region the ``share`` of the
+        ``films``, ``patients``, ``method`` (of the maps that the bundles show); ``energy``: for the ``lungs`` and the ``wide`` region the ``share`` of the
         map, the ``area`` and their ``ratio``; ``agreement``: by pair of methods ``rank_correlation`` and
         ``top_overlap``; ``randomised``: by level ``rank_correlation`` and ``similarity``; ``fidelity``: for
         ``deletion`` and ``insertion`` the ``area``, that of a ``random`` order, and the ``gain``; ``curves``:
@@ -105,6 +112,7 @@ def score_maps(figures: Sequence[MapFigures], config: ShortcutConfig) -> dict[st
     return {
         "films": len(figures),
         "patients": len(set(patients)),
+        "method": " or ".join(sorted({one.method for one in figures})),
         "energy": {
             "lungs": _energy([(one.energy, one.lungs) for one in figures], average),
             "wide": _energy([(one.wide_energy, one.wide) for one in figures], average),

@@ -25,11 +25,22 @@ from pneumoscope.inference.overlay import overlay
 from pneumoscope.inference.prediction import run_network
 from pneumoscope.inference.zones import ZoneShares, describe, zone_shares
 
-__all__ = ["class_activation", "enlarge", "explain", "occlusion", "occlusion_maps", "overlay"]
+__all__ = [
+    "class_activation",
+    "enlarge",
+    "explain",
+    "occluded_films",
+    "occlusion",
+    "occlusion_evidence",
+    "occlusion_maps",
+    "overlay",
+]
 
 OCCLUSION_CELLS = 12
 """Positions of the occluding patch along each axis; a patch is two cells wide, so neighbours overlap by half.
 A lobe is about a third of the film's height: the patch, a sixth, is small enough to find it."""
+
+_CORNERS = [(row, column) for row in range(OCCLUSION_CELLS - 1) for column in range(OCCLUSION_CELLS - 1)]
 
 
 def explain(
@@ -126,16 +137,24 @@ def occlusion_maps(bundle: Bundle, image: npt.NDArray[np.float32]) -> FloatArray
         (K - 1, cells, cells) float32 in logits, without normal; each cell is the mean over the patches that
         cover it.
     """
+    logits, _ = run_network(bundle, occluded_films(image))
+    return occlusion_evidence(logits[:, 1:] - logits[:, :1])
+
+
+def occluded_films(image: npt.NDArray[np.float32]) -> FloatArray:
+    """The film (1, S, S) with each patch hidden in turn and, last, with nothing hidden: (N + 1, 1, S, S)."""
     edges = np.linspace(0, image.shape[-1], OCCLUSION_CELLS + 1).round().astype(int)
-    corners = [(row, column) for row in range(OCCLUSION_CELLS - 1) for column in range(OCCLUSION_CELLS - 1)]
-    hidden = np.repeat(image[None], len(corners) + 1, axis=0)
-    for film, (row, column) in zip(hidden, corners, strict=False):
+    hidden = np.repeat(image[None], len(_CORNERS) + 1, axis=0)
+    for film, (row, column) in zip(hidden, _CORNERS, strict=False):
         film[0, edges[row] : edges[row + 2], edges[column] : edges[column + 2]] = image.mean()
-    logits, _ = run_network(bundle, hidden)  # the last film has nothing hidden
-    log_odds = logits[:, 1:] - logits[:, :1]
+    return hidden
+
+
+def occlusion_evidence(log_odds: npt.NDArray[np.float32]) -> FloatArray:
+    """The maps (K, cells, cells) of log-odds (N + 1, K) of :func:`occluded_films`."""
     total = np.zeros((log_odds.shape[1], OCCLUSION_CELLS, OCCLUSION_CELLS), np.float32)
     count = np.zeros((OCCLUSION_CELLS, OCCLUSION_CELLS), np.float32)
-    for drop, (row, column) in zip(log_odds[-1] - log_odds[:-1], corners, strict=True):
+    for drop, (row, column) in zip(log_odds[-1] - log_odds[:-1], _CORNERS, strict=True):
         total[:, row : row + 2, column : column + 2] += drop[:, None, None]
         count[row : row + 2, column : column + 2] += 1
     return total / count

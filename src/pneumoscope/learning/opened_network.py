@@ -32,8 +32,8 @@ __all__ = ["GRADIENT_STEPS", "OpenedNetwork", "open_network", "unknown_operators
 
 GRADIENT_STEPS = 24
 """Points of the path of integrated gradients; Sundararajan et al. (section 5) find 20 to 300 enough. On eight
-real films and two networks 48 points came within 6 % of the change of the answer, and already 16 gave the map,
-in cells of a twelfth of the side, that 128 give (rank correlation 0.98 to 1.00)."""
+real films and two networks 48 points came within 6 % of the change of the answer; already 16 gave the map, in
+cells of a twelfth of the side, that 128 give (rank correlation 0.98 to 1.00)."""
 
 _LAYERS = ("Conv", "DequantizeLinear", "Gemm", "MatMul")  # operators that take weights
 
@@ -108,19 +108,19 @@ class OpenedNetwork:
             total += gradient.sum(dim=0)
         return np.asarray(((film - baseline) * total / GRADIENT_STEPS)[0].numpy())
 
-    def randomised_features(self, image: FloatArray, share: float, seed: int) -> FloatArray:
-        """The last feature map of a film when the weights of some layers are random.
+    def randomised_features(self, images: FloatArray, share: float, seed: int) -> FloatArray:
+        """The last feature maps of films when the weights of some layers are random.
 
         The values of each layer's weights are shuffled, which keeps their distribution: the batch norms that
         would hold fresh random weights at bay are folded into them.
 
         Args:
-            image: (1, S, S).
+            images: (N, 1, S, S).
             share: of the layers before the head, counted from the head.
             seed: of the shuffling.
 
         Returns:
-            (C, h, w) float32.
+            (N, C, h, w) float32.
         """
         names = self._weights()
         chosen = names[len(names) - round(share * len(names)) :]
@@ -131,8 +131,8 @@ class OpenedNetwork:
             order = torch.randperm(weight.numel(), generator=generator)
             shuffled[name] = weight.flatten()[order].view_as(weight)
         with torch.inference_mode():
-            _, features = self(torch.from_numpy(np.array(image[None], np.float32)), shuffled)
-        return np.asarray(features[0].numpy())
+            parts = [self(films, shuffled)[1] for films in torch.from_numpy(np.array(images)).split(BATCH)]
+        return np.asarray(torch.cat(parts).numpy())
 
     def _weights(self) -> list[str]:
         """Names of the layers' weights from the film to the feature map."""

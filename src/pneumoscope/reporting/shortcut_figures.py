@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pneumoscope.core.records import FloatArray
 from pneumoscope.evaluation.shortcut_examples import ExampleFilm
@@ -46,7 +46,7 @@ def contact_sheet(examples: Sequence[ExampleFilm]) -> bytes:
             canvas.paste(_fitted(picture), (column * step, top))
             draw.text((column * step, top + _TILE + 1), caption, fill=SOFT, font=font)
     stream = io.BytesIO()
-    canvas.save(stream, "JPEG", quality=_QUALITY)
+    canvas.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
     return stream.getvalue()
 
 
@@ -79,8 +79,7 @@ def _grey(film: FloatArray) -> RGB:
 def _fitted(picture: RGB) -> Image.Image:
     """A picture in a tile, its proportions kept."""
     tile = Image.new("RGB", (_TILE, _TILE), "white")
-    image = Image.fromarray(picture)
-    image.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
+    image = ImageOps.contain(Image.fromarray(picture), (_TILE, _TILE), Image.Resampling.LANCZOS)
     tile.paste(image, ((_TILE - image.width) // 2, (_TILE - image.height) // 2))
     return tile
 
@@ -95,20 +94,28 @@ def _wrapped(title: str, font: Any) -> str:
     return " ".join(words[:best]) + "\n" + " ".join(words[best:])
 
 
-@styled
 def auc_chart(
     probes: Sequence[Mapping[str, Any]], giveaways: Sequence[Mapping[str, Any]], limit: float
-) -> Figure:
+) -> Figure | None:
     """AUC of the network under every probe, and of classifiers that see no film, with 95 % intervals.
 
     Args:
         probes: rows of the JSON with ``title``, ``kind`` and ``estimates.auc_within``.
         giveaways: with ``title`` and ``roc_auc``.
         limit: largest AUC without lungs.
+
+    Returns:
+        None where no AUC is defined, as all films are of one class.
     """
     rows = [(row["title"], row["estimates"]["auc_within"], _color(row, limit)) for row in probes
             if "auc_within" in row["estimates"]]  # fmt: skip
     rows += [(row["title"], row["roc_auc"], SOFT) for row in giveaways if row["roc_auc"]]
+    return _forest(rows, limit) if rows else None
+
+
+@styled
+def _forest(rows: Sequence[tuple[str, Mapping[str, float], str]], limit: float) -> Figure:
+    """Titles, estimates and colours, top to bottom."""
     figure = new_figure(9.0, 1.4 + 0.36 * len(rows))
     axes = figure.subplots()
     for place, (_, area, color) in enumerate(rows):
@@ -119,7 +126,7 @@ def auc_chart(
     axes.axvline(limit, color=PALETTE[1], linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(rows)), [title for title, _, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(min(0.45, *(area["low"] - 0.01 for _, area, _ in rows)), 1.0)
+    axes.set_xlim(min(0.45, min(area["low"] for _, area, _ in rows) - 0.01), 1.0)
     axes.set_xlabel("AUC with its 95 % interval; dashed: most without lungs; 0.5: knows nothing")
     axes.grid(axis="y", visible=False)
     return figure

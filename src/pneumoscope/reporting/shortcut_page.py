@@ -53,7 +53,8 @@ def write_shortcut_page(
         directory: made when it is missing.
     """
     sheet = contact_sheet(examples)
-    maps = document["maps"]
+    maps, kinds = document["maps"], document["giveaways"]["kinds"]
+    chart = auc_chart(document["probes"], list(kinds.values()), document["limits"]["max_auc_without_lungs"])
     page = directory / "shortcuts.html"
     html = render(
         "shortcuts.html",
@@ -69,11 +70,10 @@ def write_shortcut_page(
         giveaway_rows=giveaway_rows(document),
         map_columns=MAP_COLUMNS,
         map_rows=map_rows(maps) if maps else [],
-        chart=svg(auc_chart(document["probes"], list(document["giveaways"]["kinds"].values()),
-                            document["limits"]["max_auc_without_lungs"])),
+        chart=svg(chart) if chart else None,
         curves=svg(fidelity_chart(maps["curves"])) if maps else None,
         sheet=sheet,
-    )  # fmt: skip
+    )
     write_text(page, html)
     write_text(directory / "shortcuts.md", shortcut_markdown(document))
     write_bytes(directory / "contact-sheet.jpg", sheet)
