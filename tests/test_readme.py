@@ -71,6 +71,7 @@ def test_python_names_exist() -> None:
 def test_configuration_page_names_every_key() -> None:
     from pneumoscope.data.splits import SplitConfig
     from pneumoscope.evaluation.evaluate import EvaluationConfig
+    from pneumoscope.evaluation.shortcut_limits import ShortcutConfig
     from pneumoscope.evaluation.stress_scores import StressConfig
     from pneumoscope.learning.config import AugmentationConfig, TrainConfig
     from pneumoscope.learning.ladder_config import LadderConfig, RungTable
@@ -86,6 +87,7 @@ def test_configuration_page_names_every_key() -> None:
         RungTable,
         SearchSpace,
         StressConfig,
+        ShortcutConfig,
     ):
         missing = [key for key in config.model_fields if key not in text]
         assert missing == [], config.__name__

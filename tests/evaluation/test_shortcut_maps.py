@@ -113,7 +113,7 @@ def test_occlusion_maps_that_are_shown_are_randomised(job: MapJob, tmp_path: Pat
     assert "class-activation and occlusion" in found.agreement
     assert set(found.randomised) == set(LEVELS)
     # A linear network's map is the film's, times a weight: shuffled weights turn it over or scale it.
-    assert found.randomised["head"][0] == pytest.approx(1, abs=1e-3)
+    assert found.randomised["head"][0] == pytest.approx(1, abs=0.02)
 
 
 def test_films_are_drawn_and_those_without_lungs_are_told(bundle: Bundle, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class OpenNetwork(Protocol):
         """What each pixel of (1, S, S) adds to the log-odds of ``target`` against normal: (S, S)."""
 
     def randomised_features(self, images: FloatArray, share: float, seed: int) -> FloatArray:
-        """(N, C, h, w) of films (N, 1, S, S) when the last ``share`` of the layers before the head is random."""
+        """(N, C, h, w) of films (N, 1, S, S) with the last ``share`` of the layers before the head random."""
 
 
 Opener = Callable[[Bundle], OpenNetwork]
