@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.material import find_bundle, find_twin
 from benchmarks.measuring import (
@@ -55,7 +55,8 @@ def compare(workspace: Path, repeats: int = 3) -> Table:
     eager = f"{facts['network']}, torch eager"
     sides: dict[str, tuple[str, dict[str, Any]]] = {
         "VGG16, torch eager": (
-            "torch", {"network": VGG16, "size": VGG16_SIZE, "classes": 3, "batches": VGG16_BATCHES}
+            "torch",
+            {"network": VGG16, "size": VGG16_SIZE, "classes": 3, "stride": 32, "batches": VGG16_BATCHES},
         ),
         eager: ("torch", {**facts, "batches": BATCHES}),
         "reference": ("bundle", {"bundle": bundle, "batches": BATCHES}),
@@ -110,6 +111,7 @@ def describe(bundle: str) -> dict[str, Any]:
         "network": document["network"]["name"],
         "size": document["preprocessing"]["size"],
         "classes": len(document["classes"]),
+        "stride": document["training"]["config"].get("output_stride", 32),
     }
 
 
@@ -127,7 +129,7 @@ def time_bundle(bundle: str, threads: int, batches: Sequence[int]) -> dict[str, 
 
 
 def time_torch(
-    network: str, size: int, classes: int, threads: int, batches: Sequence[int]
+    network: str, size: int, classes: int, stride: Literal[16, 32], threads: int, batches: Sequence[int]
 ) -> dict[str, float]:
     """Milliseconds a film of a network in torch eager, by batch size."""
     import torch
@@ -136,7 +138,9 @@ def time_torch(
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = create_network(NetworkConfig(name=network, classes=classes, size=size)).eval()
+    model = create_network(
+        NetworkConfig(name=network, classes=classes, size=size, output_stride=stride)
+    ).eval()
     films = torch.rand(max(batches), 1, size, size)
     with torch.inference_mode():
         return _time(lambda batch: model(films[:batch]), batches)

@@ -92,7 +92,12 @@ def predict_with_torch(listing: str, bundle: str, warm: int = WARM) -> dict[str,
     document = load_bundle(bundle).document
     size = document["preprocessing"]["size"]
     torch.set_num_threads(os.cpu_count() or 1)
-    config = NetworkConfig(name=document["network"]["name"], classes=len(document["classes"]), size=size)
+    config = NetworkConfig(
+        name=document["network"]["name"],
+        classes=len(document["classes"]),
+        size=size,
+        output_stride=document["training"]["config"].get("output_stride", 32),
+    )
     network = create_network(config).eval()
     with torch.inference_mode():
         for file in files[:warm]:

@@ -88,7 +88,7 @@ def test_every_side_of_a_network_pass_is_measured(tmp_path, monkeypatch, threads
         found = bench_network.time_bundle(name, 1, (1, 2))
         assert list(found) == ["batch_1", "batch_2"]
     facts = bench_network.describe(bundle)
-    assert facts == {"network": "cnn-small", "size": SIZE, "classes": 3}
+    assert facts == {"network": "cnn-small", "size": SIZE, "classes": 3, "stride": 32}
     assert bench_network.time_torch(**facts, threads=1, batches=(2,))["batch_2"] > 0
 
 
