@@ -100,12 +100,11 @@ def score_maps(figures: Sequence[MapFigures], config: ShortcutConfig) -> dict[st
     """What was found about the maps of at least one film, as means over films.
 
     Returns:
-        ``films``, ``patients``, ``method`` (of the maps that the bundles show);
-        ``energy``: for the ``lungs`` and the ``wide`` region the ``share`` of the
-        map, the ``area`` and their ``ratio``; ``agreement``: by pair of methods ``rank_correlation`` and
-        ``top_overlap``; ``randomised``: by level ``rank_correlation`` and ``similarity``; ``fidelity``: for
-        ``deletion`` and ``insertion`` the ``area``, that of a ``random`` order, and the ``gain``; ``curves``:
-        the mean curves.
+        ``films``, ``patients``, ``method`` (of the maps that the bundles show); ``energy``: for the ``lungs``
+        and the ``wide`` region the ``share`` of the map, the ``area`` and their ``ratio``; ``agreement``: by
+        pair of methods ``rank_correlation`` and ``top_overlap``; ``randomised``: by level
+        ``rank_correlation`` and ``similarity``; ``fidelity``: for ``deletion`` and ``insertion`` the
+        ``area``, that of a ``random`` order, and the ``gain``; ``curves``: the mean curves.
     """
     patients = [one.sample.patient_id for one in figures]
     average = _Average(patients, config)

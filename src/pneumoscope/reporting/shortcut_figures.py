@@ -120,14 +120,22 @@ def _forest(rows: Sequence[tuple[str, Mapping[str, float], str]], limit: float) 
     axes = figure.subplots()
     for place, (_, area, color) in enumerate(rows):
         axes.plot((area["low"], area["high"]), (place, place), color=color, linewidth=3)
-        axes.plot(area["value"], place, "o", color=color, markersize=8)
-        axes.annotate(f"{area['value']:.3f}", (1.01, place), va="center", annotation_clip=False)
+        axes.plot(area["value"], place, "o", color=color, markersize=8, clip_on=False)
+        axes.annotate(
+            f"{area['value']:.3f}",
+            (1.0, place),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            annotation_clip=False,
+        )
     axes.axvline(0.5, color=SOFT, linewidth=1.2)
-    axes.axvline(limit, color=PALETTE[1], linewidth=1.2, linestyle="--")
+    for edge in (limit, 1 - limit):
+        axes.axvline(edge, color=PALETTE[1], linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(rows)), [title for title, _, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(min(0.45, min(area["low"] for _, area, _ in rows) - 0.01), 1.0)
-    axes.set_xlabel("AUC with its 95 % interval; dashed: most without lungs; 0.5: knows nothing")
+    axes.set_xlim(min(0.2, min(area["low"] for _, area, _ in rows) - 0.01), 1.0)
+    axes.set_xlabel("AUC with its 95 % interval; dashed: limits without lungs; 0.5: knows nothing")
     axes.grid(axis="y", visible=False)
     return figure
 
