@@ -89,7 +89,8 @@ def predict(
         _make_folder(heatmaps)
     from pneumoscope.cli.explanations import Explainer
     from pneumoscope.cli.film_files import FilmFiles
-    from pneumoscope.cli.predict_output import Writer, record
+    from pneumoscope.cli.predict_output import Writer
+    from pneumoscope.inference.answer import record
     from pneumoscope.inference.bundle import load_bundle
     from pneumoscope.inference.pipeline import examine_many
 

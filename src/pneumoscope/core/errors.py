@@ -13,6 +13,7 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "DatasetError",
+    "DeliveryError",
     "DownloadError",
     "InputError",
     "LeakageError",
@@ -95,6 +96,23 @@ class LeakageError(InputError):
 
 class DownloadError(InputError):
     """A download failed, or what came does not have the pinned hash."""
+
+
+class DeliveryError(InputError):
+    """A destination did not take a result, or a source did not give a film; it may do so later.
+
+    Attributes:
+        destination_down: nothing at all gets through, so that another film need not try.
+    """
+
+    destination_down = False
+
+    @classmethod
+    def down(cls, problem: str, *, where: str | None = None, remedy: str | None = None) -> DeliveryError:
+        """The error of a destination that nothing gets through to."""
+        error = cls(problem, where=where, remedy=remedy)
+        error.destination_down = True
+        return error
 
 
 class MissingExtraError(InputError):

@@ -1,0 +1,1 @@
+"""Server, web page, store, DICOM node, results and monitoring: what connects the line to a hospital."""

@@ -1,0 +1,1 @@
+"""The DICOM side: the node, DICOMweb, and the delivery of results."""

@@ -1,0 +1,88 @@
+"""The application entity: who we are on a DICOM network, and which kinds of object and encoding we know.
+
+In: settings. Out: a pynetdicom AE with our title, timeouts and limits, its library silent: what it logs
+quotes UIDs of patients' films.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from pneumoscope import __version__
+from pneumoscope.clinic.results.dicom_identity import own_uid
+from pneumoscope.clinic.settings import DicomSettings
+
+if TYPE_CHECKING:
+    from pynetdicom.ae import ApplicationEntity
+
+__all__ = [
+    "STORAGE_COMMITMENT",
+    "VERIFICATION",
+    "application_entity",
+    "film_classes",
+    "film_transfer_syntaxes",
+]
+
+VERIFICATION, STORAGE_COMMITMENT = "1.2.840.10008.1.1", "1.2.840.10008.1.20.1"
+"""SOP classes of C-ECHO and of storage commitment (push model), PS3.6 table A-1."""
+
+_SILENT = logging.CRITICAL + 1
+
+
+def application_entity(settings: DicomSettings) -> ApplicationEntity:
+    """Our AE, without presentation contexts."""
+    from pynetdicom import _config
+    from pynetdicom.ae import ApplicationEntity
+
+    _config.LOG_HANDLER_LEVEL = "none"
+    logging.getLogger("pynetdicom").setLevel(_SILENT)
+    entity = ApplicationEntity(settings.ae_title)
+    entity.implementation_class_uid = own_uid("implementation")
+    entity.implementation_version_name = f"PNEUMOSCOPE_{__version__}"[:16]
+    entity.maximum_pdu_size = settings.max_pdu_bytes
+    entity.maximum_associations = settings.max_associations
+    entity.connection_timeout = settings.timeout_seconds
+    entity.acse_timeout = settings.timeout_seconds
+    entity.dimse_timeout = settings.timeout_seconds
+    entity.network_timeout = settings.timeout_seconds
+    return entity
+
+
+def film_classes(settings: DicomSettings) -> tuple[str, ...]:
+    """SOP classes of films that are accepted (PS3.4 table B.5-1).
+
+    Digital X-Ray *for processing* is none of them: it is raw detector data, which nobody reads and no bundle
+    was trained on.
+    """
+    from pydicom import uid
+
+    classes = (uid.ComputedRadiographyImageStorage, uid.DigitalXRayImageStorageForPresentation)
+    return (*classes, uid.SecondaryCaptureImageStorage) if settings.secondary_capture else classes
+
+
+def film_transfer_syntaxes() -> tuple[str, ...]:
+    """Transfer syntaxes of films, all that ``imaging`` decodes; the first that a sender offers is taken.
+
+    Native ones come first, then lossless ones: nobody shall compress a film for us with loss.
+    """
+    from pydicom import uid
+
+    return (
+        uid.ExplicitVRLittleEndian,
+        uid.ImplicitVRLittleEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.JPEGLSLossless,
+        uid.JPEG2000Lossless,
+        uid.HTJ2KLossless,
+        uid.HTJ2KLosslessRPCL,
+        uid.JPEGLosslessSV1,
+        uid.JPEGLossless,
+        uid.RLELossless,
+        uid.JPEG2000,
+        uid.HTJ2K,
+        uid.JPEGLSNearLossless,
+        uid.JPEGExtended12Bit,
+        uid.JPEGBaseline8Bit,
+    )

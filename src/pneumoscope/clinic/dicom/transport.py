@@ -1,0 +1,167 @@
+"""Connections to the node: strangers turned away, TLS, and limits of what a peer may send and how slowly.
+
+In: accepted sockets. Out: associations of pynetdicom. The library believes the length that a peer announces
+and waits for it without end, and shakes hands for TLS in the thread that accepts; here neither can be used to
+stop the node or to fill its memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from pneumoscope.clinic.dicom.access import AllowList
+
+if TYPE_CHECKING:
+    from pynetdicom.ae import ApplicationEntity
+    from pynetdicom.association import Association
+
+__all__ = ["Connection", "NodeServer", "ReceiveLimits", "Receiver"]
+
+_log = logging.getLogger(__name__)
+
+_PDU_ALLOWANCE = 1 << 20
+"""Bytes that a PDU may have beyond what we announced: for association requests, and careless peers."""
+
+_QUEUED = 2
+"""Messages that may wait unanswered; without negotiation a peer sends one at a time (PS3.7 D.3.3.3)."""
+
+_READ = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveLimits:
+    """What one peer may send.
+
+    Attributes:
+        pdu_bytes: largest PDU that we announce.
+        message_bytes: largest message, that is command and object.
+        silence_s: longest wait for the next bytes.
+        message_s: longest time for a whole message.
+    """
+
+    pdu_bytes: int
+    message_bytes: int
+    silence_s: float
+    message_s: float
+
+
+class NodeServer(ThreadedAssociationServer):
+    """Accepts connections.
+
+    Args:
+        entity: with the presentation contexts that it supports.
+        address: host and port, 0 for any that is free.
+        handlers: of events.
+        allow_list: who may connect.
+        tls: None without.
+        limits: of every association.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(
+        self,
+        entity: ApplicationEntity,
+        address: tuple[str, int],
+        handlers: list[Any],
+        *,
+        allow_list: AllowList,
+        tls: ssl.SSLContext | None,
+        limits: ReceiveLimits,
+    ) -> None:
+        self.allow_list = allow_list
+        self.tls = tls
+        self.limits = limits
+        contexts = entity.supported_contexts
+        super().__init__(
+            entity, address, entity.ae_title, contexts, evt_handlers=handlers, request_handler=Connection
+        )
+        entity._servers.append(self)  # where shutdown() looks for it
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log the kind of error alone; the library would print a traceback."""
+        _log.warning("a connection could not be served")
+
+
+class Connection(RequestHandler):
+    """One accepted connection, in a thread of its own."""
+
+    server: NodeServer
+
+    def handle(self) -> None:
+        """Turn a stranger away, shake hands for TLS, and start the association."""
+        server = self.server
+        if not server.allow_list.admits_address(self.client_address[0]):
+            _log.warning("a connection from %s was refused: not a peer", self.client_address[0])
+            return self._close()
+        if len(server.active_associations) >= 2 * server.ae.maximum_associations:
+            _log.warning("a connection from %s was refused: too many are open", self.client_address[0])
+            return self._close()
+        self.request.settimeout(server.limits.silence_s)
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if server.tls is not None:
+            try:
+                self.request = server.tls.wrap_socket(self.request, server_side=True)
+            except OSError as error:  # ssl.SSLError among them
+                _log.warning("no TLS with %s: %s", self.client_address[0], type(error).__name__)
+                return self._close()
+        return super().handle()
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        wire = association.dul.socket
+        assert wire is not None
+        setattr(wire, "recv", Receiver(association, self.server.limits))  # noqa: B010
+        return association
+
+    def _close(self) -> None:
+        self.server.shutdown_request(self.request)
+
+
+class Receiver:
+    """Reads from a peer's socket within limits; takes the place of ``AssociationSocket.recv``.
+
+    An ``OSError`` ends the association, as a broken connection does.
+    """
+
+    def __init__(self, association: Association, limits: ReceiveLimits) -> None:
+        self._association = association
+        self._limits = limits
+        self.next_message()
+
+    def next_message(self) -> None:
+        """The message that was being received is complete."""
+        self._bytes = 0
+        self._until: float | None = None
+
+    def __call__(self, count: int) -> bytearray:
+        """``count`` bytes; fewer when the peer has closed the connection."""
+        limits, wire = self._limits, self._association.dul.socket
+        connection = None if wire is None else wire.socket
+        if connection is None:
+            return bytearray()
+        self._bytes += count
+        if count > limits.pdu_bytes + _PDU_ALLOWANCE or self._bytes > limits.message_bytes:
+            _log.warning("a peer sent more than is allowed; the association is ended")
+            raise OSError("more than is allowed")
+        if self._association.dimse.msg_queue.qsize() > _QUEUED:
+            raise OSError("a peer does not wait for answers")
+        if self._until is None:
+            self._until = time.monotonic() + limits.message_s
+        found = bytearray()
+        while len(found) < count:
+            if time.monotonic() > self._until:
+                raise TimeoutError("a message took too long")
+            piece = connection.recv(min(_READ, count - len(found)))
+            if not piece:
+                break
+            found += piece
+        return found

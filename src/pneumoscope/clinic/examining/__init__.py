@@ -1,0 +1,1 @@
+"""A film from outside to a stored result: intake, sandbox, worker."""

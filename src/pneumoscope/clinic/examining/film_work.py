@@ -1,0 +1,204 @@
+"""What is done with a stranger's bytes, and where: in the examining process alone.
+
+In: the bytes of one film, which lie in memory only. Out: plain values and bytes that hold no code: the record of
+the examination, heat maps, facts, the de-identified film, and the header that results need.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumoscope.clinic.examining.deidentification import (
+    deidentified,
+    identifying_texts,
+    identity_header,
+    scrubbed,
+)
+from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.core.records import Examination, Radiograph
+from pneumoscope.imaging.radiograph import read_radiograph
+from pneumoscope.inference.answer import record
+from pneumoscope.inference.bundle import Bundle
+from pneumoscope.inference.pipeline import examine
+
+__all__ = ["FILM_NAME", "draw_picture", "drift_numbers", "encode_picture", "examine_film", "problem"]
+
+FILM_NAME = "film"
+"""What a film is called in records and messages, whatever its file was called."""
+
+MAP_SIDE = 512
+"""Longest side of a stored heat map in pixels; the network's own map is far coarser."""
+
+_STORED_FACTS = ("format", "modality", "body_part", "view_position", "laterality", "photometric_interpretation",
+                 "bits_stored", "manufacturer", "transfer_syntax", "sop_class_uid")  # fmt: skip
+_OLDEST = 90.0
+"""Ages above 89 name people (HIPAA, 45 CFR 164.514(b)(2)(i)(C)); they are stored as 90."""
+
+
+def examine_film(
+    content: bytes, bundle: Bundle, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Take a film through the line.
+
+    Args:
+        content: its bytes.
+        bundle: examines.
+        options: ``age_years``, ``operating_point``, ``force``; absent or None as in ``examine``.
+
+    Returns:
+        Plain values (``record``, ``facts``, ``drift``, ``names``, ``original_size``, ``age_years``, ``sex``) and
+        bytes (``film`` de-identified; ``identity`` of DICOM; ``map:<class>``, raw uint8, of shape ``map_shape``).
+
+    Raises:
+        UnreadableFileError: the bytes are no readable film.
+    """
+    with _in_memory(content) as path:
+        film = read_radiograph(path, min_size=bundle.preprocessing.size)
+        examination = examine(
+            path,
+            bundle,
+            force=bool(options.get("force")),
+            operating_point=options.get("operating_point"),
+            age_years=options.get("age_years"),
+            radiograph=film,
+        )
+        header = _header(path) if film.source.get("format") == "DICOM" else {}
+        names = identifying_texts(header)
+        blobs = {"film": deidentified(path, film.source["format"])}
+    if header:
+        blobs["identity"] = json.dumps(header).encode()
+    shape = _add_maps(blobs, examination)
+    values = {
+        "record": _record(examination, names),
+        "facts": _facts(film),
+        "drift": drift_numbers(film, examination),
+        "names": {
+            key: film.source.get(key) for key in ("study_instance_uid", "sop_instance_uid", "patient_id")
+        },
+        "age_years": _age(film, options),
+        "sex": film.source.get("patient_sex") if film.source.get("patient_sex") in ("F", "M", "O") else None,
+        "map_shape": shape,
+    }
+    return values, blobs
+
+
+def draw_picture(content: bytes) -> npt.NDArray[np.uint8]:
+    """The film for the eye, (H, W) uint8 on its original grid, bright = dense.
+
+    Raises:
+        UnreadableFileError: the bytes are no readable film.
+    """
+    with _in_memory(content) as path:
+        return np.rint(read_radiograph(path).pixels * 255).astype(np.uint8)
+
+
+def drift_numbers(film: Radiograph, examination: Examination) -> dict[str, float]:
+    """What monitoring compares: exposure on the decoded film (0 to 1), size in pixels, and the gate's scores."""
+    sample = film.pixels[::4, ::4]
+    low, middle, high = (float(value) for value in np.percentile(sample, (5, 50, 95)))
+    return {
+        "exposure_low": low,
+        "exposure_median": middle,
+        "exposure_high": high,
+        "mean": float(sample.mean()),
+        "contrast": float(sample.std()),
+        "rows": float(film.original_size[0]),
+        "columns": float(film.original_size[1]),
+        **{name: float(value) for name, value in examination.gate.scores.items()},
+    }
+
+
+def problem(error: PneumoscopeError) -> dict[str, Any]:
+    """An error as plain values, without the file's name."""
+    return {
+        "kind": type(error).__name__,
+        "problem": error.problem,
+        "expected": error.expected,
+        "remedy": error.remedy,
+        "fault": "input" if error.exit_code == 2 else "ours",
+    }
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[Path]:
+    """A path that leads to ``content``, though no disk holds it (memfd_create(2))."""
+    handle = os.memfd_create(FILM_NAME)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(handle, view) :]
+        yield Path(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    from pneumoscope.imaging.dicom_decoding import open_dataset
+
+    return identity_header(open_dataset(path))
+
+
+def _record(examination: Examination, names: set[str]) -> dict[str, Any]:
+    """The flat record with card, limits and versions; nothing in its texts names the patient."""
+    row = record(Path(FILM_NAME), replace(examination, file=FILM_NAME))
+    row["warnings"] = [scrubbed(text, names) for text in row["warnings"]]
+    row["gate"]["reasons"] = [scrubbed(text, names) for text in row["gate"]["reasons"]]
+    row["reasons"] = [scrubbed(text, names) for text in row["reasons"]]
+    row["limitations"] = list(examination.limitations)
+    row["versions"] = dict(examination.versions)
+    return row
+
+
+def _facts(film: Radiograph) -> dict[str, Any]:
+    facts: dict[str, Any] = {name: film.source[name] for name in _STORED_FACTS if name in film.source}
+    facts["rows"], facts["columns"] = film.original_size
+    if film.pixel_spacing_mm:
+        facts["pixel_spacing_mm"] = list(film.pixel_spacing_mm)
+    return facts
+
+
+def _age(film: Radiograph, options: Mapping[str, Any]) -> float | None:
+    from pneumoscope.data.import_tables import to_age
+
+    age = options.get("age_years")
+    if age is None:
+        age = to_age(film.source.get("patient_age", ""))
+    return None if age is None else min(float(age), _OLDEST)
+
+
+def _add_maps(blobs: dict[str, bytes], examination: Examination) -> list[int] | None:
+    """Add the heat maps, reduced to at most MAP_SIDE pixels a side; returns their shape."""
+    if examination.explanation is None:
+        return None
+    from PIL import Image
+
+    shape = None
+    maps = dict(examination.explanation.heat_maps) or {
+        examination.explanation.target: examination.explanation.heat_map
+    }
+    for name, heat_map in maps.items():
+        scale = min(1.0, MAP_SIDE / max(heat_map.shape))
+        rows, columns = (max(1, round(side * scale)) for side in heat_map.shape)
+        small = Image.fromarray(heat_map).resize((columns, rows), Image.Resampling.BOX)
+        blobs[f"map:{name}"] = np.rint(np.clip(np.asarray(small), 0, 1) * 255).astype(np.uint8).tobytes()
+        shape = [rows, columns]
+    return shape
+
+
+def encode_picture(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A picture (H, W) uint8 as JPEG for the screen."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=92)
+    return out.getvalue()

@@ -1,0 +1,123 @@
+"""Processes that do the work beside a server: started, watched, started again, stopped.
+
+In: functions that run until they are told to stop. Out: as many processes as were asked for, at any moment. A
+process whose parent is gone stops by itself, so that a killed server leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+
+from pneumoscope.clinic.settings import ClinicSettings
+
+__all__ = ["Processes", "Role", "stop_requested"]
+
+_log = logging.getLogger(__name__)
+
+_CHECK_S = 0.5
+_STOP_S = 10.0
+_LONGEST_PAUSE_S = 30.0
+
+Target = Callable[[ClinicSettings], None]
+"""A module-level function; it returns when :func:`stop_requested` gives a function that says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a process does, and how many there are of it."""
+
+    name: str
+    target: Target
+    count: int = 1
+
+
+class Processes:
+    """The processes of one command; a context manager.
+
+    Args:
+        settings: each process gets them.
+        roles: what they do.
+    """
+
+    def __init__(self, settings: ClinicSettings, roles: Sequence[Role]) -> None:
+        self._settings = settings
+        self._slots = [_Slot(role) for role in roles for _ in range(role.count)]
+        self._context = multiprocessing.get_context("spawn")
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="processes", daemon=True)
+
+    def __enter__(self) -> Processes:
+        for slot in self._slots:
+            self._start(slot)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watcher.join()
+        running = [slot.process for slot in self._slots if slot.process is not None]
+        for process in running:
+            process.terminate()
+        end = time.monotonic() + _STOP_S
+        for process in running:
+            process.join(max(0.0, end - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+    def pids(self) -> list[int]:
+        """Process ids of those that run now."""
+        return [slot.process.pid for slot in self._slots if slot.process is not None and slot.process.pid]
+
+    def _start(self, slot: _Slot) -> None:
+        slot.process = self._context.Process(
+            target=_run, args=(slot.role.target, self._settings), name=slot.role.name, daemon=False
+        )
+        slot.process.start()
+        slot.started = time.monotonic()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_CHECK_S):
+            for slot in self._slots:
+                if slot.process is None or slot.process.is_alive():
+                    continue
+                lived = time.monotonic() - slot.started
+                slot.deaths = 0 if lived > _LONGEST_PAUSE_S else slot.deaths + 1
+                if lived > min(2.0**slot.deaths - 2, _LONGEST_PAUSE_S):  # the first restarts are at once
+                    _log.warning(
+                        "%s ended with %s; it is started again", slot.role.name, slot.process.exitcode
+                    )
+                    self._start(slot)
+
+
+@dataclass
+class _Slot:
+    role: Role
+    process: BaseProcess | None = None
+    started: float = 0.0
+    deaths: int = 0
+
+
+def stop_requested() -> Callable[[], bool]:
+    """A function that says whether this process should stop: SIGTERM came, or its parent is gone.
+
+    Call it once, in the main thread.
+    """
+    asked = threading.Event()
+    parent = os.getppid()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    return lambda: asked.is_set() or os.getppid() != parent
+
+
+def _run(target: Target, settings: ClinicSettings) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    target(settings)

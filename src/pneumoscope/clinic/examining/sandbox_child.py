@@ -1,0 +1,80 @@
+"""The examining process: ``python -m pneumoscope.clinic.examining.sandbox_child``, started by ``sandbox``.
+
+In: messages on standard input. Out: messages on standard output. It has no database, no key, no network
+connection of ours and an environment without secrets; its memory and the size of its files are limited once the
+bundle is open, so that a malicious film costs this process and nothing else. It ends when its worker does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+from typing import Any, BinaryIO
+
+from pneumoscope.clinic.examining.film_work import draw_picture, examine_film, problem
+from pneumoscope.clinic.examining.frames import read_frame, write_frame
+from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.inference.bundle import Bundle, load_bundle
+
+__all__ = ["main"]
+
+_OPEN_FILES = 64
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    # Libraries that print would break the protocol: their standard output is our standard error.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    logging.disable(logging.CRITICAL)  # their log lines may hold values of a film's header
+    given, _ = read_frame(sys.stdin.buffer)
+    try:
+        bundle = load_bundle(given["bundle"], threads=given["threads"])
+        _ = bundle.session, bundle.arrays
+    except PneumoscopeError as error:
+        write_frame(out, {"problem": problem(error)}, {})
+        return
+    _limit(given["memory_mb"] * 2**20)
+    write_frame(out, {"bundle_id": bundle.id}, {})
+    while True:
+        try:
+            request, blobs = read_frame(sys.stdin.buffer)
+        except EOFError:
+            return
+        _answer(out, bundle, request, blobs["film"])
+
+
+def _answer(out: BinaryIO, bundle: Bundle, request: dict[str, Any], content: bytes) -> None:
+    try:
+        if request["task"] == "picture":
+            picture = draw_picture(content)
+            write_frame(out, {"shape": list(picture.shape)}, {"picture": picture.tobytes()})
+        else:
+            write_frame(out, *examine_film(content, bundle, request["options"]))
+    except PneumoscopeError as error:
+        write_frame(out, {"problem": problem(error)}, {})
+    except MemoryError:
+        # What is left of the memory is unknown; a fresh process is safer than this one.
+        os._exit(3)
+    except Exception as error:  # anything a decoder may raise on a broken file; the text may quote the file
+        failure = PneumoscopeError(f"unexpected {type(error).__name__} while the film was examined")
+        write_frame(out, {"problem": problem(failure)}, {})
+
+
+def _limit(memory: int) -> None:
+    """Limit address space beyond what is in use now, files and core dumps (getrlimit(2))."""
+    with open("/proc/self/statm", encoding="ascii") as stream:
+        used = int(stream.read().split()[0]) * resource.getpagesize()
+    for kind, value in (
+        (resource.RLIMIT_AS, used + memory),
+        (resource.RLIMIT_FSIZE, memory),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+    ):
+        resource.setrlimit(kind, (value, value))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What changes over time: the films, the answers, and how readers agree."""

@@ -1,0 +1,1 @@
+"""A result as others read it: DICOM objects, FHIR resources, a page."""

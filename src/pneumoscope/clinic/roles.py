@@ -1,0 +1,72 @@
+"""What the processes of an installation do: examine films, deliver results, watch.
+
+In: settings. Out: each function works until it is asked to stop (``examining.processes``).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from pneumoscope.clinic.examining.processes import Role, stop_requested
+from pneumoscope.clinic.settings import ClinicSettings
+
+__all__ = ["deliver_results", "examine_films", "roles", "watch"]
+
+_log = logging.getLogger(__name__)
+
+
+def roles(settings: ClinicSettings) -> list[Role]:
+    """The processes that belong to an installation on this machine."""
+    found = [Role("worker", examine_films, settings.workers)]
+    if settings.destinations:
+        found.append(Role("deliveries", deliver_results))
+    return [*found, Role("watcher", watch)]
+
+
+def examine_films(settings: ClinicSettings) -> None:
+    """Examine films and draw pictures."""
+    from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
+    from pneumoscope.clinic.store.database import open_store
+    from pneumoscope.inference.session import thread_count
+
+    stop = stop_requested()
+    store = open_store(settings)
+    films = FilmHandlers(store, threads=max(1, thread_count(None) // max(1, settings.workers)))
+    try:
+        films.warm_up()
+        run_worker(store, films.handlers(), stop)
+    finally:
+        films.close()
+        store.close()
+
+
+def deliver_results(settings: ClinicSettings) -> None:
+    """Send results to their destinations."""
+    from pneumoscope.clinic.dicom.deliveries import Deliverer
+    from pneumoscope.clinic.examining.worker import run_worker
+    from pneumoscope.clinic.store.database import open_store
+
+    stop = stop_requested()
+    store = open_store(settings)
+    try:
+        with Deliverer(store) as deliver:
+            run_worker(store, {"deliver": deliver}, stop)
+    finally:
+        store.close()
+
+
+def watch(settings: ClinicSettings) -> None:
+    """Monitor, and apply the retention policy."""
+    from pneumoscope.clinic.monitoring.watch import Watcher
+    from pneumoscope.clinic.store.database import open_store
+
+    stop = stop_requested()
+    store = open_store(settings)
+    try:
+        watcher = Watcher(store)
+        while not stop():
+            watcher.check_when_due()
+            time.sleep(1)
+    finally:
+        store.close()

@@ -1,0 +1,142 @@
+"""The reader's language: messages from a catalogue, dates and numbers as they are written there.
+
+In: ``catalogues/*.po`` (gettext; English is the message itself, so it needs no file), read when a language is first
+used, and what a browser or a user asks for. Out: :class:`Words`. A language is one file: whoever adds one has
+translated the pages, the reports and the sentences of the inference layer.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+from functools import cache
+from pathlib import Path
+
+from babel import Locale, UnknownLocaleError, dates, lists, numbers
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.support import NullTranslations, Translations
+
+__all__ = ["CATALOGUES", "SOURCE_LANGUAGE", "Words", "choose_language", "languages", "words"]
+
+CATALOGUES = Path(__file__).resolve().parent / "catalogues"
+SOURCE_LANGUAGE = "en"
+
+
+class Words:
+    """One language.
+
+    Attributes:
+        language: its code, as in ``<html lang>``.
+        locale: its rules for dates and numbers.
+        translations: its messages, for the template engine.
+    """
+
+    def __init__(self, language: str, translations: NullTranslations) -> None:
+        self.language = language
+        self.locale = Locale.parse(language, sep="-")
+        self.translations = translations
+
+    def __call__(self, message: str) -> str:
+        """``message`` in this language; English where the catalogue lacks it."""
+        return self.translations.gettext(message)
+
+    @property
+    def name(self) -> str:
+        """What its speakers call it."""
+        return (self.locale.get_display_name(self.locale) or self.language).capitalize()
+
+    def day(self, moment: datetime | date) -> str:
+        """``19 Nov 2026``, in the machine's time zone."""
+        return dates.format_date(_local(moment), "medium", self.locale)
+
+    def time(self, moment: datetime) -> str:
+        """Day and time to the minute, in the machine's time zone."""
+        local = _local(moment)
+        return f"{dates.format_date(local, 'medium', self.locale)} {dates.format_time(local, 'short', locale=self.locale)}"
+
+    def percent(self, share: float | None, digits: int = 1) -> str:
+        """0.9731 as ``97.3%``; a dash for None. What is not quite 0 or 1 is not rounded to it."""
+        if share is None:
+            return "–"
+        smallest = 10.0 ** -(digits + 2)
+        if 0 < share < smallest:
+            return f"< {self._percent(smallest, digits)}"
+        if 1 - smallest < share < 1:
+            return f"> {self._percent(1 - smallest, digits)}"
+        return self._percent(share, digits)
+
+    def _percent(self, share: float, digits: int) -> str:
+        form = self.locale.percent_formats[None].pattern.replace("#,##0", "0." + "0" * digits if digits else "0")
+        return numbers.format_percent(share, form, self.locale)
+
+    def number(self, value: float | None, digits: int = 0) -> str:
+        """5216 as ``5,216``; a dash for None."""
+        if value is None:
+            return "–"
+        form = "#,##0" + ("." + "0" * digits if digits else "")
+        return numbers.format_decimal(value, form, self.locale)
+
+    def enumeration(self, parts: Sequence[str]) -> str:
+        """``a, b and c``."""
+        return lists.format_list(list(parts), locale=self.locale)
+
+
+def languages() -> tuple[str, ...]:
+    """Codes of all languages, English first."""
+    return (SOURCE_LANGUAGE, *sorted(file.stem for file in CATALOGUES.glob("*.po")))
+
+
+@cache
+def words(language: str) -> Words:
+    """The language of code ``language``, one of :func:`languages`."""
+    if language == SOURCE_LANGUAGE:
+        return Words(language, NullTranslations())
+    with open(CATALOGUES / f"{language}.po", "rb") as stream:
+        catalogue = read_po(stream, locale=language.replace("-", "_"), abort_invalid=True)
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return Words(language, Translations(compiled))
+
+
+def choose_language(wishes: Iterable[str | None], accepted: str, default: str) -> str:
+    """The language to answer in.
+
+    Args:
+        wishes: what the reader chose, strongest first; None and unknown codes are passed over.
+        accepted: the request's Accept-Language (RFC 9110, 12.5.4).
+        default: for a reader who asks for none of ours.
+    """
+    ours = languages()
+    for wish in (*wishes, *_accepted(accepted)):
+        if wish in ours:
+            return wish
+    return default if default in ours else SOURCE_LANGUAGE
+
+
+def _accepted(header: str) -> list[str]:
+    """Codes of a header, best first, each followed by its bare language (``fr-CH``, ``fr``)."""
+    weighted = []
+    for number, part in enumerate(header[:500].split(",")):
+        code, _, parameter = part.strip().partition(";")
+        try:
+            weight = float(parameter.strip().removeprefix("q=") or 1)
+        except ValueError:
+            continue
+        if weight > 0:
+            weighted.append((-weight, number, code.strip()))
+    codes: list[str] = []
+    for _, _, code in sorted(weighted):
+        try:
+            codes += [code, Locale.parse(code, sep="-").language]
+        except (ValueError, UnknownLocaleError):
+            continue
+    return codes
+
+
+def _local(moment: datetime | date) -> datetime | date:
+    if not isinstance(moment, datetime):
+        return moment
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone()

@@ -1,0 +1,44 @@
+"""The record that every view of a result is made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from tests.clinic.film_results import ABSTAINED, NEGATIVE, film_result, refused
+
+
+def test_what_was_said() -> None:
+    assert [film_result(**changes).answered for changes in ({}, NEGATIVE, ABSTAINED)] == [True, True, False]
+    assert not refused().answered
+    assert refused().refused
+    assert not film_result(**ABSTAINED).refused
+
+
+def test_the_first_heat_map_is_the_likelier_class() -> None:
+    result = film_result()
+    assert result.target == "bacterial"
+    assert result.heat_map is result.heat_maps["bacterial"]
+    assert refused().target is None
+    assert refused().heat_map is None
+
+
+def test_arrays_cannot_be_changed() -> None:
+    result = film_result()
+    with pytest.raises(ValueError, match="read-only"):
+        result.picture[0, 0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        result.heat_maps["viral"][0, 0] = 1
+
+
+def test_what_no_view_could_show_is_refused() -> None:
+    result = film_result()
+    with pytest.raises(ValueError, match="no time zone"):
+        dataclasses.replace(result, examined_at=datetime(2026, 3, 4))  # noqa: DTZ001
+    with pytest.raises(ValueError, match="picture is float64"):
+        dataclasses.replace(result, picture=np.zeros((4, 4)))
+    with pytest.raises(ValueError, match="viral is uint8 of 3 dimensions"):
+        dataclasses.replace(result, heat_maps={"viral": np.zeros((4, 4, 3), np.uint8)})
