@@ -1,12 +1,14 @@
 #!/bin/sh
-# Installs what pip cannot: Pango and HarfBuzz, which WeasyPrint needs to write PDF reports.
+# Installs what pip cannot: Pango and HarfBuzz, which WeasyPrint needs to write PDF reports, and a font for
+# reports in Chinese.
 set -eu
 
-packages="libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
+packages="libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fontconfig fonts-wqy-zenhei"
 missing=""
 for library in libpango-1.0.so.0 libpangoft2-1.0.so.0 libharfbuzz-subset.so.0; do
     ldconfig -p 2>/dev/null | grep -q "$library" || missing="$missing $library"
 done
+[ -n "$(fc-list :lang=zh 2>/dev/null)" ] || missing="$missing font-for-Chinese"
 [ -z "$missing" ] && exit 0
 
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then

@@ -1,4 +1,4 @@
-"""Results of films, made without a network: a phantom's shades, a heat map, and a header as a device writes it."""
+"""Results of films, made without a network: grey shades, a heat map, and a header as devices write it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def header(**elements: Any) -> Dataset:
     del dataset.PixelData
     values = {
         "PatientName": "Doe^Jane", "PatientBirthDate": "20200102", "StudyDate": "20260304",
-        "StudyTime": "101112", "AccessionNumber": "A-1", "StudyID": "7", "ReferringPhysicianName": "House^Greg",
-        "WindowCenter": "2048", "WindowWidth": "4096", "IssuerOfPatientID": "CLINIC",
+        "StudyTime": "101112", "AccessionNumber": "A-1", "StudyID": "7",
+        "ReferringPhysicianName": "House^Greg", "IssuerOfPatientID": "CLINIC",
+        "WindowCenter": "2048", "WindowWidth": "4096",
         **elements,
     }  # fmt: skip
     for keyword, value in values.items():
@@ -107,13 +108,15 @@ def refused(source: Dataset | None = None) -> FilmResult:
 
 
 def violations(dataset: Dataset, folder: Path, sources_own: str = "") -> list[str]:
-    """Error lines of dciodvfy about ``dataset``, but not those that quote ``sources_own``, a UID of the source."""
+    """Error lines of dciodvfy about ``dataset``, except those that quote ``sources_own``, a UID of it."""
     program = shutil.which("dciodvfy")
     if program is None:
         pytest.skip("needs dciodvfy (Debian: dicom3tools)")
     file = folder / "result.dcm"
     dataset.save_as(file, enforce_file_format=True)
-    found = subprocess.run([program, str(file)], capture_output=True, text=True, errors="replace", check=False)
+    found = subprocess.run(
+        [program, str(file)], capture_output=True, text=True, errors="replace", check=False
+    )
     errors = re.findall(r"^Error - .*$", found.stdout + found.stderr, flags=re.MULTILINE)
     if sources_own:
         own = [line for line in errors if f'"{sources_own}"' in line or f"<{sources_own}>" in line]

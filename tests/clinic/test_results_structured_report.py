@@ -126,6 +126,8 @@ def test_the_report_is_preliminary_and_unverified() -> None:
     assert flags == ("COMPLETE", "PRELIMINARY", "UNVERIFIED")
 
 
-@pytest.mark.parametrize("changes", [{}, NEGATIVE, ABSTAINED, REFUSED], ids=["yes", "no", "unsure", "refused"])
+@pytest.mark.parametrize(
+    "changes", [{}, NEGATIVE, ABSTAINED, REFUSED], ids=["yes", "no", "unsure", "refused"]
+)
 def test_it_obeys_the_standard(changes: dict[str, Any], tmp_path: Path) -> None:
     assert violations(_report(**changes)[1], tmp_path) == []

@@ -14,14 +14,17 @@ from pneumoscope import __version__
 from pneumoscope.cli import (
     audit_shortcuts,
     card,
+    clinic,
     commission,
     data,
     evaluate,
     ladder,
+    pacs,
     point,
     predict,
     quantise,
     report,
+    serve,
     stress,
     train,
     tune,
@@ -40,6 +43,8 @@ app = typer.Typer(
 app.add_typer(
     data.app, name="data", help="Import, audit, split, export and download data sets; draw phantoms."
 )
+app.add_typer(pacs.app, name="pacs", help="A DICOM node that examines films; pull, echo, deliveries.")
+app.add_typer(clinic.app, name="clinic", help="Users, tokens, bundles, retention of an installation.")
 for module in (
     train,
     tune,
@@ -53,6 +58,7 @@ for module in (
     quantise,
     commission,
     card,
+    serve,
 ):
     module.register(app)
 

@@ -5,15 +5,16 @@ In: settings. Out: each function works until it is asked to stop (``examining.pr
 
 from __future__ import annotations
 
-import logging
+import threading
 import time
+from collections.abc import Callable
 
 from pneumoscope.clinic.examining.processes import Role, stop_requested
 from pneumoscope.clinic.settings import ClinicSettings
 
 __all__ = ["deliver_results", "examine_films", "roles", "watch"]
 
-_log = logging.getLogger(__name__)
+_LOOK_S = 0.25
 
 
 def roles(settings: ClinicSettings) -> list[Role]:
@@ -64,9 +65,14 @@ def watch(settings: ClinicSettings) -> None:
     stop = stop_requested()
     store = open_store(settings)
     try:
-        watcher = Watcher(store)
-        while not stop():
-            watcher.check_when_due()
-            time.sleep(1)
+        over = threading.Event()
+        threading.Thread(target=_set_when, args=(stop, over), daemon=True).start()
+        Watcher(store).run(over)
     finally:
         store.close()
+
+
+def _set_when(stop: Callable[[], bool], over: threading.Event) -> None:
+    while not stop():
+        time.sleep(_LOOK_S)
+    over.set()

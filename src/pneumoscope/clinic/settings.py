@@ -60,6 +60,8 @@ class ServerSettings(Config):
     header_seconds: float = Field(10, gt=0, le=600)
     """Longest time for a request's header to arrive."""
     max_connections: int = Field(200, ge=1)
+    open_metrics: bool = False
+    """/metrics answers without a token."""
 
 
 class LimitSettings(Config):

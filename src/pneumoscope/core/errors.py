@@ -12,13 +12,17 @@ from pathlib import Path
 __all__ = [
     "BundleError",
     "ConfigError",
+    "ConflictError",
     "DatasetError",
     "DeliveryError",
     "DownloadError",
+    "ForbiddenError",
     "InputError",
     "LeakageError",
     "MissingExtraError",
+    "NotFoundError",
     "PneumoscopeError",
+    "TooManyAttemptsError",
     "UnreadableFileError",
 ]
 
@@ -117,3 +121,19 @@ class DeliveryError(InputError):
 
 class MissingExtraError(InputError):
     """A command needs an optional dependency that is not installed."""
+
+
+class NotFoundError(InputError):
+    """What was asked for is not there, or not for the one who asks."""
+
+
+class ForbiddenError(InputError):
+    """Who asks is not known, or may not do this."""
+
+
+class ConflictError(InputError):
+    """The request contradicts what is there already."""
+
+
+class TooManyAttemptsError(InputError):
+    """Too many attempts in too short a time."""

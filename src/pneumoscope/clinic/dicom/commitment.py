@@ -1,7 +1,7 @@
 """Storage commitment, push model (PS3.4 annex J): which films are really here.
 
-In: a request (N-ACTION) with references to instances. Out: a report (N-EVENT-REPORT): committed are films that
-are stored, whatever the sender was told before. A peer with a configured port gets the report on a new
+In: a request (N-ACTION) with references to instances. Out: a report (N-EVENT-REPORT): committed are films
+that are stored, whatever the sender was told before. A peer with a configured port gets the report on a new
 association, any other on the association of its request.
 """
 

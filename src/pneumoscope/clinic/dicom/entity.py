@@ -1,15 +1,15 @@
 """The application entity: who we are on a DICOM network, and which kinds of object and encoding we know.
 
-In: settings. Out: a pynetdicom AE with our title, timeouts and limits, its library silent: what it logs
-quotes UIDs of patients' films.
+In: settings. Out: a pynetdicom AE with our title, timeouts and limits, its libraries silent: what they log
+and warn of quotes UIDs and names of patients.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from pneumoscope import __version__
+from pneumoscope.clinic.logs import silence
 from pneumoscope.clinic.results.dicom_identity import own_uid
 from pneumoscope.clinic.settings import DicomSettings
 
@@ -27,8 +27,6 @@ __all__ = [
 VERIFICATION, STORAGE_COMMITMENT = "1.2.840.10008.1.1", "1.2.840.10008.1.20.1"
 """SOP classes of C-ECHO and of storage commitment (push model), PS3.6 table A-1."""
 
-_SILENT = logging.CRITICAL + 1
-
 
 def application_entity(settings: DicomSettings) -> ApplicationEntity:
     """Our AE, without presentation contexts."""
@@ -36,7 +34,7 @@ def application_entity(settings: DicomSettings) -> ApplicationEntity:
     from pynetdicom.ae import ApplicationEntity
 
     _config.LOG_HANDLER_LEVEL = "none"
-    logging.getLogger("pynetdicom").setLevel(_SILENT)
+    silence()
     entity = ApplicationEntity(settings.ae_title)
     entity.implementation_class_uid = own_uid("implementation")
     entity.implementation_version_name = f"PNEUMOSCOPE_{__version__}"[:16]

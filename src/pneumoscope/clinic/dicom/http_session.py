@@ -6,12 +6,12 @@ Path and query of a DICOMweb address name patients and studies, so neither is lo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pneumoscope.clinic.logs import silence
 from pneumoscope.core.errors import ConfigError, DeliveryError
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def open_session(
     """
     import requests
 
-    for name in ("dicomweb_client", "urllib3"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    silence()
     session = requests.Session()
     if token_file is not None:
         session.auth = _Bearer(_secret(token_file))

@@ -123,6 +123,7 @@ class Node:
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_ESTABLISHED, self._message_complete),
             (evt.EVT_DIMSE_RECV, self._message_complete),
+            (evt.EVT_CONN_CLOSE, self._closed),
             (evt.EVT_DIMSE_SENT, self._answered),
             (evt.EVT_C_STORE, self._store_film),
             (evt.EVT_N_ACTION, self._commitment),
@@ -141,10 +142,10 @@ class Node:
             event.assoc.kill()
 
     def _message_complete(self, event: Event) -> None:
-        wire = event.assoc.dul.socket
-        receiver: Receiver | None = getattr(wire, "recv", None)
-        if receiver is not None:
-            receiver.next_message()
+        _receiver(event).next_message()
+
+    def _closed(self, event: Event) -> None:
+        _receiver(event).close()
 
     def _answered(self, event: Event) -> None:
         from pynetdicom.dimse_messages import N_ACTION_RSP
@@ -177,3 +178,8 @@ class Node:
             return OUT_OF_RESOURCES
         _log.info("film %s received%s", received.film_id, " again" if received.again else "")
         return SUCCESS
+
+
+def _receiver(event: Event) -> Receiver:
+    """What reads from the peer of an event's association, see ``transport.Connection``."""
+    return cast("Receiver", event.assoc.dul.socket.recv)  # type: ignore[union-attr]

@@ -118,13 +118,16 @@ class StorageClient:
             )
         except OSError as error:  # the name cannot be resolved
             raise self._down("the host's name is not known") from error
-        if not association.is_established:
-            raise self._refusal(association)
+        connection = association.dul.socket.socket if association.dul.socket else None
         try:
+            if not association.is_established:
+                raise self._refusal(association)
             yield association
         finally:
             if association.is_established:
                 association.release()
+            if connection is not None:  # the library leaves it open when the peer was faster
+                connection.close()
 
     def _refusal(self, association: Association) -> DeliveryError:
         answer = association.acceptor.primitive

@@ -66,7 +66,7 @@ def _load_own(context: ssl.SSLContext, settings: DicomSettings) -> None:
         raise ConfigError(
             f"the TLS certificate or its key cannot be used ({_reason(error)})",
             where=certificate,
-            expected="PEM files: dicom.tls_certificate, and an unencrypted dicom.tls_key unless it is in there",
+            expected="PEM: dicom.tls_certificate, and an unencrypted dicom.tls_key unless it is in there",
         ) from error
 
 

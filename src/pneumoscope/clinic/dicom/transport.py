@@ -119,7 +119,7 @@ class Connection(RequestHandler):
         association = super()._create_association()
         wire = association.dul.socket
         assert wire is not None
-        setattr(wire, "recv", Receiver(association, self.server.limits))  # noqa: B010
+        setattr(wire, "recv", Receiver(association, self.request, self.server.limits))  # noqa: B010
         return association
 
     def _close(self) -> None:
@@ -130,10 +130,16 @@ class Receiver:
     """Reads from a peer's socket within limits; takes the place of ``AssociationSocket.recv``.
 
     An ``OSError`` ends the association, as a broken connection does.
+
+    Args:
+        association: whose messages are received.
+        connection: to the peer.
+        limits: of the peer.
     """
 
-    def __init__(self, association: Association, limits: ReceiveLimits) -> None:
+    def __init__(self, association: Association, connection: socket.socket, limits: ReceiveLimits) -> None:
         self._association = association
+        self._connection = connection
         self._limits = limits
         self.next_message()
 
@@ -142,12 +148,13 @@ class Receiver:
         self._bytes = 0
         self._until: float | None = None
 
+    def close(self) -> None:
+        """Close the connection: the library leaves it open when the peer was faster."""
+        self._connection.close()
+
     def __call__(self, count: int) -> bytearray:
         """``count`` bytes; fewer when the peer has closed the connection."""
-        limits, wire = self._limits, self._association.dul.socket
-        connection = None if wire is None else wire.socket
-        if connection is None:
-            return bytearray()
+        limits = self._limits
         self._bytes += count
         if count > limits.pdu_bytes + _PDU_ALLOWANCE or self._bytes > limits.message_bytes:
             _log.warning("a peer sent more than is allowed; the association is ended")
@@ -160,7 +167,7 @@ class Receiver:
         while len(found) < count:
             if time.monotonic() > self._until:
                 raise TimeoutError("a message took too long")
-            piece = connection.recv(min(_READ, count - len(found)))
+            piece = self._connection.recv(min(_READ, count - len(found)))
             if not piece:
                 break
             found += piece

@@ -2,12 +2,13 @@
 
 In: the bytes of a film. Out: bytes that show the same pixels. DICOM goes through the Basic Application Level
 Confidentiality Profile (PS3.15 annex E, by dicom-anonymizer), items of sequences included; JPEG and PNG lose
-every segment or chunk that is not needed to decode them (ITU-T T.81 annex B, PNG 3rd ed. 11); other rasters are
-written anew as PNG. Text that is burned into the pixels stays here; exports mask it.
+every segment or chunk that is not needed to decode them (ITU-T T.81 annex B, PNG 3rd ed. 11); other rasters
+are written anew as PNG. Text that is burned into the pixels stays here; exports mask it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from pathlib import Path
@@ -26,6 +27,9 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"sRGB", b"cHRM", b"sBIT"})
 _LONGEST_VALUE = 16_384
 """Bytes of a header's element that is kept for results; longer ones are tables and curves, not identities."""
+_BINARY_VRS = frozenset({"OB", "OW", "OD", "OF", "OL", "OV", "UN"})
+_FIRST_PIXEL_GROUP = 0x6000
+"""Overlays, and after them pixels (PS3.6)."""
 _TEXT_VRS = frozenset({"PN", "LO", "SH", "ST", "LT", "UC", "UT", "UI", "DA", "DT"})
 _SHORTEST_NAME = 3
 _ORIENTATION = 0x0112
@@ -65,24 +69,21 @@ def identity_header(dataset: Dataset) -> dict[str, Any]:
 
     An element that cannot be written, since its value contradicts its VR, is left out.
     """
-    from pydicom.dataset import Dataset
-
-    header = Dataset()
-    for element in dataset:
-        if element.tag.is_private or element.tag.group >= 0x6000:  # overlays, pixels
-            continue
-        if (
-            element.VR in ("OB", "OW", "OD", "OF", "OL", "OV", "UN")
-            or len(str(element.value)) > _LONGEST_VALUE
-        ):
-            continue
-        header.add(element)
+    header: dict[str, Any] = {}
     with collected_warnings():
-        return dict(header.to_json_dict(suppress_invalid_tags=True))
+        for tag in sorted(dataset.keys()):
+            if tag.is_private or tag.group >= _FIRST_PIXEL_GROUP:
+                continue
+            # pydicom raises many kinds of errors for many kinds of damage; one damaged element is no loss.
+            with contextlib.suppress(Exception):
+                element = dataset[tag]
+                if element.VR not in _BINARY_VRS and len(str(element.value)) <= _LONGEST_VALUE:
+                    header[f"{tag:08X}"] = element.to_json_dict(None, 0)
+    return header
 
 
 def identifying_texts(header: dict[str, Any]) -> set[str]:
-    """Texts of a header (DICOM JSON model) that may name the patient: names, numbers, UIDs, dates, free text."""
+    """Texts of a header (DICOM JSON model) that may name the patient: names, numbers, UIDs, dates."""
     found: set[str] = set()
     for element in header.values():
         for value in element.get("Value", ()):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,12 @@ from pneumoscope.clinic.results.film_result import FilmResult
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import Activation, Film
 from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.imaging.library_warnings import collected_warnings
 
-__all__ = ["heat_maps", "load_film_result", "pack_maps"]
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+__all__ = ["bundle_card", "heat_maps", "identity_of", "load_film_result", "pack_maps"]
 
 
 def pack_maps(maps: dict[str, npt.NDArray[np.uint8]]) -> bytes:
@@ -28,7 +33,7 @@ def pack_maps(maps: dict[str, npt.NDArray[np.uint8]]) -> bytes:
 
 
 def heat_maps(store: Store, film_id: str) -> dict[str, npt.NDArray[np.uint8]]:
-    """(h, w) uint8 heat maps by pneumonia class, 255 is the strongest; empty where the film was not explained."""
+    """(h, w) uint8 heat maps by pneumonia class, 255 is the strongest; empty where there are none."""
     content = store.blobs.get("maps", film_id)
     if content is None:
         return {}
@@ -53,9 +58,7 @@ def load_film_result(store: Store, film_id: str, sandbox: Sandbox) -> FilmResult
         raise PneumoscopeError("the film's pixels were deleted", where=film_id)
     header = None
     if identity is not None:
-        from pydicom.dataset import Dataset
-
-        header = Dataset.from_json(json.loads(store.sealer.open(identity, f"identity/{film_id}")))
+        header = identity_of(store, film_id, identity)
     picture = sandbox.picture(content)
     return FilmResult(
         film_id=film_id,
@@ -66,6 +69,14 @@ def load_film_result(store: Store, film_id: str, sandbox: Sandbox) -> FilmResult
         examined_at=result.created_at,
         header=header,
     )
+
+
+def identity_of(store: Store, film_id: str, identity: bytes) -> Dataset:
+    """The header that results need, from ``Film.identity``."""
+    from pydicom.dataset import Dataset
+
+    with collected_warnings():  # they may quote values
+        return Dataset.from_json(json.loads(store.sealer.open(identity, f"identity/{film_id}")))
 
 
 def bundle_card(store: Store, bundle_id: str) -> dict[str, object]:

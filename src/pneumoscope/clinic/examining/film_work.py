@@ -1,7 +1,7 @@
 """What is done with a stranger's bytes, and where: in the examining process alone.
 
-In: the bytes of one film, which lie in memory only. Out: plain values and bytes that hold no code: the record of
-the examination, heat maps, facts, the de-identified film, and the header that results need.
+In: the bytes of one film, which lie in memory only. Out: plain values and bytes that hold no code: the record
+of the examination, heat maps, facts, the de-identified film, and the header that results need.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ FILM_NAME = "film"
 MAP_SIDE = 512
 """Longest side of a stored heat map in pixels; the network's own map is far coarser."""
 
-_STORED_FACTS = ("format", "modality", "body_part", "view_position", "laterality", "photometric_interpretation",
+_STORED_FACTS = ("format", "modality", "body_part", "view_position", "laterality",
+"photometric_interpretation",
                  "bits_stored", "manufacturer", "transfer_syntax", "sop_class_uid")  # fmt: skip
 _OLDEST = 90.0
 """Ages above 89 name people (HIPAA, 45 CFR 164.514(b)(2)(i)(C)); they are stored as 90."""
@@ -56,8 +57,9 @@ def examine_film(
         options: ``age_years``, ``operating_point``, ``force``; absent or None as in ``examine``.
 
     Returns:
-        Plain values (``record``, ``facts``, ``drift``, ``names``, ``original_size``, ``age_years``, ``sex``) and
-        bytes (``film`` de-identified; ``identity`` of DICOM; ``map:<class>``, raw uint8, of shape ``map_shape``).
+        Plain values (``record``, ``facts``, ``drift``, ``names``, ``original_size``, ``age_years``, ``sex``)
+        and bytes (``film`` de-identified; ``identity`` of DICOM; ``map:<class>``, raw uint8, of shape
+        ``map_shape``).
 
     Raises:
         UnreadableFileError: the bytes are no readable film.
@@ -103,7 +105,7 @@ def draw_picture(content: bytes) -> npt.NDArray[np.uint8]:
 
 
 def drift_numbers(film: Radiograph, examination: Examination) -> dict[str, float]:
-    """What monitoring compares: exposure on the decoded film (0 to 1), size in pixels, and the gate's scores."""
+    """What monitoring compares: exposure of the film (0 to 1), size in pixels, the gate's scores."""
     sample = film.pixels[::4, ::4]
     low, middle, high = (float(value) for value in np.percentile(sample, (5, 50, 95)))
     return {

@@ -1,7 +1,7 @@
 """Messages between a worker and the process that examines for it: plain values and raw bytes, never objects.
 
-In: a binary stream. Out: one message, JSON and named bytes. What the examining process says can be wrong, but it
-cannot run code in the process that reads it (as unpickling would).
+In: a binary stream. Out: one message, JSON and named bytes. What the examining process says can be wrong, but
+it cannot run code in the process that reads it (as unpickling would).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 __all__ = ["read_frame", "write_frame"]
 
@@ -18,7 +18,7 @@ _LARGEST_HEADER = 64 * 2**20
 _LARGEST_BLOB = 8 * 2**30
 
 
-def write_frame(stream: BinaryIO, values: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
+def write_frame(stream: IO[bytes], values: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
     """Write one message and flush."""
     sizes = {name: len(content) for name, content in blobs.items()}
     header = json.dumps({"values": values, "blobs": sizes}, allow_nan=False).encode()
@@ -28,7 +28,7 @@ def write_frame(stream: BinaryIO, values: Mapping[str, Any], blobs: Mapping[str,
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read_frame(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Read one message.
 
     Raises:
@@ -45,7 +45,7 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, bytes]]:
     return dict(header["values"]), {name: _exactly(stream, size) for name, size in sizes.items()}
 
 
-def _exactly(stream: BinaryIO, length: int) -> bytes:
+def _exactly(stream: IO[bytes], length: int) -> bytes:
     content = stream.read(length)
     if len(content) != length:
         raise EOFError

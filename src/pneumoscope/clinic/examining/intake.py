@@ -6,26 +6,28 @@ again with the same content is the film that is there already.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import add_job
-from pneumoscope.clinic.store.tables import Film, Study, new_id
-from pneumoscope.core.errors import UnreadableFileError
+from pneumoscope.clinic.store.tables import Film, Idempotency, Study, new_id
+from pneumoscope.core.errors import ConflictError, UnreadableFileError
 from pneumoscope.core.files import sha256_bytes
 
-__all__ = ["Received", "Sender", "receive", "study_of_uid"]
+__all__ = ["Received", "Sender", "recalled", "receive", "remember", "study_of_uid"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sent a film: ``actor`` for the audit log, ``owner_id`` of a user or None, ``source`` as in ``Film``."""
+    """Who sent a film: ``actor`` for the audit log, ``owner_id`` or None, ``source`` as in ``Film``."""
 
     actor: str
     owner_id: int | None
@@ -50,6 +52,7 @@ def receive(
     batch_id: str | None = None,
     options: Mapping[str, Any] | None = None,
     instance_uid: str | None = None,
+    idempotency_key: str | None = None,
 ) -> Received:
     """Keep a film and queue its examination; when this returns, neither a crash nor a power cut loses it.
 
@@ -61,56 +64,37 @@ def receive(
         batch_id: of the batch that it belongs to.
         options: ``age_years``, ``operating_point``, ``force`` of the examination.
         instance_uid: SOP Instance UID of a film that came by DICOM.
+        idempotency_key: the request's, of the sender that ``owner_id`` names.
 
     Raises:
         UnreadableFileError: there are no bytes.
+        ConflictError: the key was used for another request.
     """
     if not content:
         raise UnreadableFileError("the file is empty", remedy="copy it again from its source")
-    digest = sha256_bytes(content)
-    key = None if instance_uid is None else store.sealer.pseudonym(instance_uid, "instance")
-    if key is not None:
-        with store.read() as session:
-            known = _known(session, key, digest, sender.owner_id)
-        if known is not None:
-            return known
-    film_id = new_id()
-    store.blobs.put("received", film_id, content)
+    film = Film(
+        id=new_id(),
+        batch_id=batch_id,
+        source=sender.source,
+        sha256=sha256_bytes(content),
+        size=len(content),
+        options=dict(options or {}),
+        instance_key=None if instance_uid is None else store.sealer.pseudonym(instance_uid, "instance"),
+    )
+    request = _Request(sender, reference, idempotency_key)
+    with store.read() as session:
+        known = _known(session, film, request)
+    if known is not None:
+        return known
+    store.blobs.put("received", film.id, content)
     try:
-        with store.write() as session:
-            known = None if key is None else _known(session, key, digest, sender.owner_id)
-            if known is None:
-                study = Study(id=new_id(), owner_id=sender.owner_id)
-                if reference:
-                    study.reference = store.sealer.seal(reference.encode(), f"reference/{study.id}")
-                film = Film(
-                    id=film_id,
-                    study=study,
-                    batch_id=batch_id,
-                    source=sender.source,
-                    sha256=digest,
-                    size=len(content),
-                    options=dict(options or {}),
-                    instance_key=key,
-                )
-                session.add(film)
-                session.flush()
-                add_job(session, film_id, "examine")
-                audit_log.append(
-                    store,
-                    session,
-                    sender.actor,
-                    "film.received",
-                    film_id,
-                    source=sender.source,
-                    size=len(content),
-                )
-                return Received(film_id, study.id)
+        known = _insert(store, film, request)
     except BaseException:
-        store.blobs.delete("received", film_id)
+        store.blobs.delete("received", film.id)
         raise
-    store.blobs.delete("received", film_id)
-    return known
+    if known is not None:
+        store.blobs.delete("received", film.id)
+    return known or Received(film.id, film.study_id)
 
 
 def study_of_uid(session: Session, store: Store, study_uid: str, owner_id: int | None) -> Study | None:
@@ -122,9 +106,77 @@ def study_of_uid(session: Session, store: Store, study_uid: str, owner_id: int |
     )
 
 
-def _known(session: Session, key: str, digest: str, owner_id: int | None) -> Received | None:
-    owner = Study.owner_id.is_(None) if owner_id is None else Study.owner_id == owner_id
-    film = session.scalar(
-        select(Film).join(Study).where(Film.instance_key == key, Film.sha256 == digest, owner).limit(1)
-    )
-    return None if film is None else Received(film.id, film.study_id, again=True)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    sender: Sender
+    reference: str | None
+    idempotency_key: str | None
+
+
+def _insert(store: Store, film: Film, request: _Request) -> Received | None:
+    """Keep and queue the film in one transaction; returns the film that was there before, if there was."""
+    sender = request.sender
+    try:
+        with store.write() as session:
+            known = _known(session, film, request)
+            if known is not None:
+                return known
+            study = Study(id=new_id(), owner_id=sender.owner_id)
+            if request.reference:
+                study.reference = store.sealer.seal(request.reference.encode(), f"reference/{study.id}")
+            film.study = study
+            session.add(film)
+            if request.idempotency_key is not None and sender.owner_id is not None:
+                key = request.idempotency_key
+                remember(session, sender.owner_id, key, _fingerprint(film), film.id)
+            session.flush()
+            add_job(session, film.id, "examine")
+            audit_log.append(
+                store, session, sender.actor, "film.received", film.id, source=sender.source, size=film.size
+            )
+    except IntegrityError:  # the same key at the same moment
+        with store.read() as session:
+            known = _known(session, film, request)
+        if known is None:
+            raise
+        return known
+    return None
+
+
+def remember(session: Session, user_id: int, key: str, fingerprint: str, object_id: str) -> None:
+    """Note what a request with an Idempotency-Key made."""
+    session.add(Idempotency(user_id=user_id, key=key, fingerprint=fingerprint, object_id=object_id))
+
+
+def recalled(session: Session, user_id: int | None, key: str | None, fingerprint: str) -> str | None:
+    """What an earlier request with this key made, or None.
+
+    Raises:
+        ConflictError: that was another request.
+    """
+    row = None if user_id is None or key is None else session.get(Idempotency, (user_id, key))
+    if row is not None and row.fingerprint != fingerprint:
+        raise ConflictError(
+            "the Idempotency-Key was used for another request", remedy="use a new key for a new request"
+        )
+    return None if row is None else row.object_id
+
+
+def _known(session: Session, film: Film, request: _Request) -> Received | None:
+    """The film that this one is a repetition of: same request, or same DICOM instance of one owner."""
+    owner_id = request.sender.owner_id
+    earlier = recalled(session, owner_id, request.idempotency_key, _fingerprint(film))
+    if earlier is not None:
+        known = session.get(Film, earlier)
+    elif film.instance_key is not None:
+        owner = Study.owner_id.is_(None) if owner_id is None else Study.owner_id == owner_id
+        same = Film.instance_key == film.instance_key, Film.sha256 == film.sha256
+        known = session.scalar(select(Film).join(Study).where(*same, owner).limit(1))
+    else:
+        known = None
+    return None if known is None else Received(known.id, known.study_id, again=True)
+
+
+def _fingerprint(film: Film) -> str:
+    content = json.dumps([film.sha256, film.options], sort_keys=True)
+    return sha256_bytes(content.encode())

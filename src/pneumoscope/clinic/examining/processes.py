@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
+from pneumoscope.clinic.logs import log_to_stderr
 from pneumoscope.clinic.settings import ClinicSettings
 
 __all__ = ["Processes", "Role", "stop_requested"]
@@ -119,5 +120,5 @@ def stop_requested() -> Callable[[], bool]:
 
 
 def _run(target: Target, settings: ClinicSettings) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     target(settings)

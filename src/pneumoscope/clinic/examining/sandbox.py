@@ -1,7 +1,7 @@
 """A process of its own for a stranger's bytes: slow or greedy films, and crashing decoders, cost only it.
 
-In: the bytes of a film. Out: what ``film_work`` makes of them, or an error. The process stays for the next film;
-it is ended when it takes too long, and started again when it is gone.
+In: the bytes of a film. Out: what ``film_work`` makes of them, or an error. The process stays for the next
+film; it is ended when it takes too long, and started again when it is gone.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Sandbox:
                 if watch.expired
                 else "the film ended its examination",
                 expected="a film that its decoder can read within the limits of time and memory",
-                remedy="open and save it with another program; limits.film_seconds and film_memory_mb are higher",
+                remedy="save it with another program, or raise limits.film_seconds and film_memory_mb",
             ) from error
         if "problem" in answer:
             raise _rebuilt(answer["problem"])

@@ -1,7 +1,7 @@
 """The worker: claims a job, does it, stores what came of it exactly once.
 
-In: the queue. Out: results. Handlers by kind of job; each settles its own claim. Whatever ends a worker, its lease
-runs out and the job goes to another; whoever comes second finds its lease lost and stores nothing.
+In: the queue. Out: results. Handlers by kind of job; each settles its own claim. Whatever ends a worker, its
+lease runs out and the job goes to another; whoever comes second finds its lease lost and stores nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pneumoscope.core.errors import PneumoscopeError
 __all__ = ["FilmHandlers", "Handler", "run_worker"]
 
 Handler = Callable[[Claim], None]
-"""Does the work of a claim and settles it (``queue.finish`` in its transaction, ``Queue.retry``, ``Queue.fail``)."""
+"""Does the work of a claim and settles it (``queue.finish`` or ``fail``, ``Queue.retry``)."""
 
 T = TypeVar("T")
 

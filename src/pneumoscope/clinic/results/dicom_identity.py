@@ -135,11 +135,10 @@ def _valid(header: Dataset, keyword: str) -> str | None:
     """The value of a single-valued text element when it obeys its value representation; else None."""
     from pydicom import config
     from pydicom.datadict import dictionary_VR
-    from pydicom.multival import MultiValue
-    from pydicom.valuerep import validate_value
+    from pydicom.valuerep import PersonName, validate_value
 
     value = _raw(header, keyword)
-    if value is None or isinstance(value, MultiValue | bytes | list):
+    if not isinstance(value, str | PersonName | int | float):
         return None
     representation = dictionary_VR(keyword)
     text = _retired_forms(representation, str(value).strip(" \0"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,37 +66,17 @@ def presentation_state(result: FilmResult, source: Dataset) -> Dataset | None:
 
     Returns:
         None where there is nothing to draw or no way to: nothing reaches the lowest level, the source is in
-        colour, or its grey scale is a Modality LUT.
+        colour, or its grey scale is a Modality LUT or a broken table.
     """
-    from highdicom import PresentationLUTTransformation
     from highdicom.color import CIELabColor
-    from highdicom.pr import (
-        GraphicAnnotation,
-        GraphicLayer,
-        GraphicObject,
-        GrayscaleSoftcopyPresentationState,
-        TextObject,
-    )
+    from highdicom.pr import GraphicLayer, GrayscaleSoftcopyPresentationState
 
-    header = result.header
     lines = [line for level in LEVELS for line in contours(result, level)]
-    if header is None or not lines or not _has_plain_grey_scale(header):
+    grey_scale = None if result.header is None else _grey_scale(result.header)
+    if not lines or grey_scale is None:
         return None
     layer = GraphicLayer(
         "PNEUMOSCOPE", order=1, description="Evidence for pneumonia", display_color=CIELabColor(*LINE_COLOUR)
-    )
-    levels = ", ".join(f"{level:g}" for level in LEVELS)
-    caption = TextObject(
-        f"Pneumoscope: evidence {levels} of 1; {NOTICE}",
-        units="DISPLAY",
-        bounding_box=(0.0, 0.95, 1.0, 1.0),
-        text_justification="LEFT",
-    )
-    annotation = GraphicAnnotation(
-        referenced_images=[source],
-        graphic_layer=layer,
-        graphic_objects=[GraphicObject("POLYLINE", line, units="PIXEL") for line in lines],
-        text_objects=[caption],
     )
     grey = copy.copy(source)
     grey.SamplesPerPixel = 1
@@ -103,18 +84,51 @@ def presentation_state(result: FilmResult, source: Dataset) -> Dataset | None:
         referenced_images=[grey],
         content_label="PNEUMOSCOPE",
         content_description=f"Heat map contours; {NOTICE}",
-        content_creator_name="Pneumoscope",
-        graphic_annotations=[annotation],
+        content_creator_name="Pneumoscope^",
+        graphic_annotations=[_annotation(grey, layer, lines)],
         graphic_layers=[layer],
-        modality_lut_transformation=_rescale(header),
-        voi_lut_transformations=_voi(header),
-        presentation_lut_transformation=PresentationLUTTransformation(
-            presentation_lut_shape="INVERSE" if _is_inverse(header) else "IDENTITY"
-        ),
+        **grey_scale,
         **instance_arguments(result, KIND),
     )
-    state.Laterality = None  # type 2C: of a paired body part, which the chest is not
+    state.Laterality = ""  # type 2C: of a paired body part, which the chest is not
     return seal(state, result, source)
+
+
+def _annotation(source: Dataset, layer: Any, lines: Sequence[Points]) -> Any:
+    """The lines, and below them what they are."""
+    from highdicom.pr import GraphicAnnotation, GraphicObject, TextObject
+
+    levels = ", ".join(f"{level:g}" for level in LEVELS)
+    caption = TextObject(
+        f"Pneumoscope: evidence {levels} of 1; {NOTICE}",
+        units="DISPLAY",
+        bounding_box=(0.0, 0.95, 1.0, 1.0),
+        text_justification="LEFT",
+    )
+    return GraphicAnnotation(
+        referenced_images=[source],
+        graphic_layer=layer,
+        graphic_objects=[GraphicObject("POLYLINE", line, units="PIXEL") for line in lines],
+        text_objects=[caption],
+    )
+
+
+def _grey_scale(header: Dataset) -> dict[str, Any] | None:
+    """Arguments for the three stages of the source's grey scale; None where they cannot be carried over."""
+    from highdicom import PresentationLUTTransformation
+
+    if not _has_plain_grey_scale(header):
+        return None
+    try:
+        voi = _voi(header)
+    except ValueError:  # a table that is shorter than it says, or starts below 0
+        return None
+    shape = "INVERSE" if _is_inverse(header) else "IDENTITY"
+    return {
+        "modality_lut_transformation": _rescale(header),
+        "voi_lut_transformations": voi,
+        "presentation_lut_transformation": PresentationLUTTransformation(presentation_lut_shape=shape),
+    }
 
 
 def _has_plain_grey_scale(header: Dataset) -> bool:

@@ -45,18 +45,8 @@ def structured_report(result: FilmResult, source: Dataset) -> Dataset:
 
     from pneumoscope.clinic.results.codes import CHEST_VIEWS, OWN_SCHEME, OWN_SCHEME_NAME
 
-    observer = sr.ObserverContext(
-        observer_type=codes.DCM.Device,
-        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=own_uid("algorithm", result.bundle_id),
-            name=result.bundle_id,
-            manufacturer_name=MANUFACTURER,
-            model_name=MODEL,
-            serial_number=result.bundle_id,
-        ),
-    )
     content = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=observer),
+        observation_context=sr.ObservationContext(observer_device_context=_observer(result)),
         procedure_reported=CHEST_VIEWS,
         imaging_measurements=[_group(result, source)],
         title=codes.DCM.ImagingMeasurementReport,
@@ -77,6 +67,23 @@ def structured_report(result: FilmResult, source: Dataset) -> Dataset:
         **instance_arguments(result, KIND),
     )
     return seal(report, result, source)
+
+
+def _observer(result: FilmResult) -> Any:
+    """TID 1002 and 1004: a device, named by the bundle."""
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    return sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=own_uid("algorithm", result.bundle_id),
+            name=result.bundle_id,
+            manufacturer_name=MANUFACTURER,
+            model_name=MODEL,
+            serial_number=result.bundle_id,
+        ),
+    )
 
 
 def _group(result: FilmResult, source: Dataset) -> Any:

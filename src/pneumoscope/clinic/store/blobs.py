@@ -67,7 +67,7 @@ class Blobs:
         self._file(kind, film_id).unlink(missing_ok=True)
 
     def names(self, kind: str) -> Iterator[tuple[str, float]]:
-        """Name (film id) and time of change, in seconds since 1970, of all blobs of a kind and their temporaries."""
+        """Name (film id) and time of change, in seconds since 1970, of all files of a kind."""
         for file in (self.root / kind).glob("??/*"):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 yield file.name, file.stat().st_mtime

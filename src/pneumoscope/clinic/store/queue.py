@@ -1,8 +1,8 @@
 """A durable queue of jobs in the database: nothing is lost, nothing is done twice.
 
 In: films to examine, pictures to draw, results to deliver. Out: one worker at a time for each job. A claim
-holds for a lease; a worker that dies stops renewing it, and the job goes to another. Whoever finishes a job must
-still hold its lease, and does so in the transaction that stores what came of it.
+holds for a lease; a worker that dies stops renewing it, and the job goes to another. Whoever finishes a job
+must still hold its lease, and does so in the transaction that stores what came of it.
 """
 
 from __future__ import annotations

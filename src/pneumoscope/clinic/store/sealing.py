@@ -1,7 +1,8 @@
 """Encryption at rest, and keyed names: everything that could name a patient passes through here.
 
 In: the key file (made at first use, readable by its owner alone). Out: sealed bytes (AES-256-GCM, NIST SP
-800-38D, a fresh nonce each), and pseudonyms (HMAC-SHA-256, RFC 2104) that nobody can turn back without the key.
+800-38D, a fresh nonce each), and pseudonyms (HMAC-SHA-256, RFC 2104) that nobody can turn back without the
+key.
 """
 
 from __future__ import annotations

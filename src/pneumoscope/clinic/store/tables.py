@@ -84,7 +84,12 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[str]: JSON, bytes: LargeBinary}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        datetime: Utc,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        bytes: LargeBinary,
+    }
 
 
 class User(Base):
@@ -294,9 +299,9 @@ class Alarm(Base):
 class WatchWindow(Base):
     """A stretch of films or of feedback that monitoring has looked at, once.
 
-    ``kind`` is ``films`` or ``feedback``; ``until`` is the time of its last row. ``numbers`` holds each quantity
-    by itself, sorted, so that nothing in it is a film any more; ``tests`` what was found. ``baseline``: the
-    reference of later ones. A row of no films (``n`` 0) starts a new baseline.
+    ``kind`` is ``films`` or ``feedback``; ``until`` is the time of its last row. ``numbers`` holds each
+    quantity by itself, sorted, so that nothing in it is a film any more; ``tests`` what was found.
+    ``baseline``: the reference of later ones. A row of no films (``n`` 0) starts a new baseline.
     """
 
     __tablename__ = "watch_windows"

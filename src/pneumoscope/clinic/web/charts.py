@@ -1,7 +1,7 @@
 """Charts as numbers: where the bars, points and labels of the dashboard's figures stand; templates draw them.
 
-In: values and a language. Out: frozen plans in the units of an SVG view box, with the same figures as a table for
-those who do not see the picture.
+In: values and a language. Out: frozen plans in the units of an SVG view box, with the same figures as a table
+for those who do not see the picture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pneumoscope.clinic.web.translation import Words
 
 __all__ = ["Chart", "Gauge", "agreement_chart", "gauge", "volume_chart"]
 
-WIDTH, HEIGHT, LEFT, TOP, FLOOR = 560, 230, 44, 8, 180
+WIDTH, HEIGHT, LEFT, TOP, FLOOR = 560, 206, 44, 8, 180
 _LABELS = 6
 """Dates that fit under a chart."""
 
@@ -67,7 +67,7 @@ class Chart:
 
     text: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     ticks: list[Label]
     labels: list[Label]
     pieces: list[Piece] = field(default_factory=list)
@@ -78,7 +78,6 @@ class Chart:
     height: int = HEIGHT
     left: int = LEFT
     floor: int = FLOOR
-    legend_step: int = 128
 
 
 def gauge(probability: float, threshold: float, doubt: tuple[float, float] | None) -> Gauge:
@@ -98,7 +97,7 @@ def volume_chart(days: Sequence[Day], of: Words) -> Chart:
     step = (WIDTH - LEFT) / max(1, len(days))
     pieces = []
     for number, day in enumerate(days):
-        height = FLOOR
+        height = float(FLOOR)
         counts = (day.positive, day.negative, day.abstained, day.refused)
         for series, (name, count) in enumerate(zip(names, counts, strict=True), 1):
             if not count:
@@ -112,20 +111,29 @@ def volume_chart(days: Sequence[Day], of: Words) -> Chart:
         text=of("Films by day"),
         columns=(of("Day"), *names, of("Failed")),
         rows=[
-            (of.day(day.date), *map(of.number, (day.positive, day.negative, day.abstained, day.refused, day.failed)))
+            (
+                of.day(day.date),
+                *map(of.number, (day.positive, day.negative, day.abstained, day.refused, day.failed)),
+            )
             for day in days
             if day.films or day.failed
         ],
-        ticks=[Label(of.number(value), y=_height(value / top)) for value in (0, top / 2, top) if value == int(value)],
-        labels=_dates([of.day(day.date) for day in days], step),
+        ticks=[
+            Label(of.number(value), y=_height(value / top))
+            for value in (0, top / 2, top)
+            if value == int(value)
+        ],
+        labels=_dates([of.short_day(day.date) for day in days], step),
         pieces=pieces,
         legend=names,
     )
 
 
 def agreement_chart(weeks: Sequence[Agreement], least: float, of: Words) -> Chart | None:
-    """Agreement by week with its 95 % interval and the limit of the alarm; None where no film was reviewed."""
-    known = [(week, week.agreement) for week in weeks if week.agreement is not None and week.start is not None]
+    """Agreement by week with its 95 % interval and the alarm's limit; None where no film was reviewed."""
+    known = [
+        (week, week.agreement) for week in weeks if week.agreement is not None and week.start is not None
+    ]
     if not known:
         return None
     step = (WIDTH - LEFT) / len(known)
@@ -134,20 +142,18 @@ def agreement_chart(weeks: Sequence[Agreement], least: float, of: Words) -> Char
         assert week.start is not None
         day, value = of.day(week.start), of.percent(found.value)
         interval = of("{low} to {high}").format(low=of.percent(found.low), high=of.percent(found.high))
-        points.append(
-            Point(round(LEFT + (number + 0.5) * step, 1), *(_height(x) for x in (found.value, found.low, found.high)),
-                  text=f"{day}: {value} ({interval})")  # fmt: skip
-        )
+        x = round(LEFT + (number + 0.5) * step, 1)
+        middle, low, high = (_height(share) for share in (found.value, found.low, found.high))
+        points.append(Point(x, middle, low, high, f"{day}: {value} ({interval})"))
         rows.append((day, value, interval, of.number(found.n)))
     return Chart(
         text=of("Agreement with readers by week"),
         columns=(of("Week from"), of("Agreement"), of("95 % interval"), of("Films")),
         rows=rows,
         ticks=[Label(of.percent(share, 0), y=_height(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
-        labels=_dates([row[0] for row in rows], step),
+        labels=_dates([of.short_day(week.start) for week, _ in known if week.start is not None], step),
         points=points,
         limit=_height(least),
-        height=FLOOR + 24,
     )
 
 

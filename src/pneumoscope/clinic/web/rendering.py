@@ -1,8 +1,8 @@
 """One way to make a page: the template in the reader's language, with the parts that every page has.
 
-In: a request, who reads, a template of ``templates/`` and its values. Out: HTML whose values are escaped; a name
-that the template uses and nobody gave is an error. Scripts and styles are files of ``assets/``, whose addresses
-change with their content, so that browsers may keep them.
+In: a request, who reads, a template of ``templates/`` and its values. Out: HTML whose values are escaped; a
+name that the template uses and nobody gave is an error. Scripts and styles are files of ``assets/``, whose
+addresses change with their content, so that browsers may keep them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pneumoscope import __version__
 from pneumoscope.clinic.store.accounts import Viewer
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.web.access import csrf_token
+from pneumoscope.clinic.web.access import LoginRequiredError, csrf_token, page_viewer, store_of
 from pneumoscope.clinic.web.translation import Words, choose_language, languages, words
 from pneumoscope.core.files import sha256_file
 
-__all__ = ["ASSETS", "LANGUAGE_COOKIE", "asset", "page", "reader_words", "role_title", "store_of"]
+__all__ = ["ASSETS", "LANGUAGE_COOKIE", "asset", "current_viewer", "page", "reader_words", "role_title"]
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 LANGUAGE_COOKIE = "pneumoscope_language"
@@ -41,10 +40,12 @@ _PAGES = (
 _ROLES = {"reader": N_("Reader"), "reviewer": N_("Reviewer"), "admin": N_("Administrator")}
 
 
-def store_of(request: Request) -> Store:
-    """The clinic's store."""
-    store: Store = request.app.state.store
-    return store
+def current_viewer(request: Request) -> Viewer | None:
+    """Who is logged in; None when nobody is."""
+    try:
+        return page_viewer(request)
+    except LoginRequiredError:
+        return None
 
 
 def reader_words(request: Request, viewer: Viewer | None = None) -> Words:
@@ -60,7 +61,13 @@ def role_title(role: str, of: Words) -> str:
 
 
 def page(
-    request: Request, template: str, viewer: Viewer | None, *, status: int = 200, here: str = "", **context: Any
+    request: Request,
+    template: str,
+    viewer: Viewer | None,
+    *,
+    status: int = 200,
+    here: str = "",
+    **context: Any,
 ) -> HTMLResponse:
     """The page ``templates/<template>`` for ``viewer`` (None: nobody is logged in).
 
@@ -80,11 +87,15 @@ def page(
         "words": of,
         "viewer": viewer,
         "role_title": role_title(role, of) if role else "",
-        "navigation": [(name, to, of(title)) for name, to, title, least in _PAGES if least != "admin" or role == "admin"],
+        "navigation": [
+            (name, to, of(title))
+            for name, to, title, least in _PAGES
+            if viewer is not None and viewer.has_role(least)
+        ],
         "languages": [(code, words(code).name) for code in languages()],
         "here": here,
         "address": request.url.path,
-        "csrf_token": csrf_token(request),
+        "csrf_token": "" if viewer is None else csrf_token(request),
         "shadow": store_of(request).settings.shadow,
         "version": __version__,
     }

@@ -1,13 +1,14 @@
 """The reader's language: messages from a catalogue, dates and numbers as they are written there.
 
-In: ``catalogues/*.po`` (gettext; English is the message itself, so it needs no file), read when a language is first
-used, and what a browser or a user asks for. Out: :class:`Words`. A language is one file: whoever adds one has
-translated the pages, the reports and the sentences of the inference layer.
+In: ``catalogues/*.po`` (gettext; English is the message itself, so it needs no file), read when a language is
+first used, and what a browser or a user asks for. Out: :class:`Words`. A language is one file: whoever adds one
+has translated the pages, the reports and the sentences of the inference layer.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
@@ -22,6 +23,8 @@ __all__ = ["CATALOGUES", "SOURCE_LANGUAGE", "Words", "choose_language", "languag
 
 CATALOGUES = Path(__file__).resolve().parent / "catalogues"
 SOURCE_LANGUAGE = "en"
+
+_FIGURE = re.compile(r"([<>] )?(\d+(?:\.\d+)?)( ?%)?")
 
 
 class Words:
@@ -39,8 +42,22 @@ class Words:
         self.translations = translations
 
     def __call__(self, message: str) -> str:
-        """``message`` in this language; English where the catalogue lacks it."""
-        return self.translations.gettext(message)
+        """``message`` in this language, English where the catalogue lacks it; a figure as it is written here.
+
+        >>> words("en")("97.3 %")
+        '97.3 %'
+        """
+        figure = _FIGURE.fullmatch(message)
+        return self.translations.gettext(message) if figure is None else self._figure(message, figure)
+
+    def _figure(self, message: str, figure: re.Match[str]) -> str:
+        """A figure that a sentence of the inference layer holds, such as ``< 0.1 %``."""
+        if self.language == SOURCE_LANGUAGE:
+            return message
+        sign, value, percent = figure.groups()
+        digits = len(value.partition(".")[2])
+        shown = self._percent(float(value) / 100, digits) if percent else self.number(float(value), digits)
+        return f"{sign or ''}{shown}"
 
     @property
     def name(self) -> str:
@@ -49,15 +66,21 @@ class Words:
 
     def day(self, moment: datetime | date) -> str:
         """``19 Nov 2026``, in the machine's time zone."""
-        return dates.format_date(_local(moment), "medium", self.locale)
+        day = _local(moment) if isinstance(moment, datetime) else moment
+        return dates.format_date(day, "medium", self.locale)
+
+    def short_day(self, day: date) -> str:
+        """``Nov 19``, for the axis of a chart."""
+        return str(dates.format_skeleton("MMMd", day, locale=self.locale))
 
     def time(self, moment: datetime) -> str:
         """Day and time to the minute, in the machine's time zone."""
         local = _local(moment)
-        return f"{dates.format_date(local, 'medium', self.locale)} {dates.format_time(local, 'short', locale=self.locale)}"
+        clock = dates.format_time(local, "short", locale=self.locale)
+        return f"{dates.format_date(local, 'medium', self.locale)} {clock}"
 
     def percent(self, share: float | None, digits: int = 1) -> str:
-        """0.9731 as ``97.3%``; a dash for None. What is not quite 0 or 1 is not rounded to it."""
+        """0.9731 as ``97.3 %``; a dash for None. What is not quite 0 or 1 is not rounded to it."""
         if share is None:
             return "–"
         smallest = 10.0 ** -(digits + 2)
@@ -68,7 +91,10 @@ class Words:
         return self._percent(share, digits)
 
     def _percent(self, share: float, digits: int) -> str:
-        form = self.locale.percent_formats[None].pattern.replace("#,##0", "0." + "0" * digits if digits else "0")
+        if self.language == SOURCE_LANGUAGE:  # as the rest of the project writes it
+            return f"{100 * share:.{digits}f} %"
+        pattern = self.locale.percent_formats[None].pattern
+        form = pattern.replace("#,##0", "0." + "0" * digits if digits else "0")
         return numbers.format_percent(share, form, self.locale)
 
     def number(self, value: float | None, digits: int = 0) -> str:
@@ -136,7 +162,5 @@ def _accepted(header: str) -> list[str]:
     return codes
 
 
-def _local(moment: datetime | date) -> datetime | date:
-    if not isinstance(moment, datetime):
-        return moment
+def _local(moment: datetime) -> datetime:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone()

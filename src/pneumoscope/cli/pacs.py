@@ -1,0 +1,260 @@
+"""``pneumoscope pacs``: a DICOM node that examines films and sends the results back; pull, echo, deliveries.
+
+In: nothing at all, or a configuration. Out: a node that listens until it is stopped; or what one of the
+smaller commands did, as lines for people or JSON for machines.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pneumoscope.cli.terminal import console, notes, progress_bar
+from pneumoscope.core.errors import InputError
+
+if TYPE_CHECKING:
+    from pneumoscope.clinic.settings import ClinicSettings, Destination
+    from pneumoscope.clinic.store.tables import Job
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=False, add_completion=False)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; see docs/configuration.md.")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where everything is kept. Default: the user's data folder.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def pacs(
+    context: typer.Context,
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at. Default: this machine only.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen at; 0 for any. Default: 11112.")] = None,
+    ae_title: Annotated[str | None, typer.Option(help="Our AE title. Default: PNEUMOSCOPE.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that examine films. Default: 2.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Bundle of a new installation: a shipped name or a directory.")
+    ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Examine and store, but show and send nothing.")
+    ] = False,
+) -> None:
+    """Listen for films (C-STORE), examine them, and send results where the configuration says.
+
+    Runs until Ctrl-C or SIGTERM. Nothing is lost when it is killed: it goes on where it was.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    flags = {
+        "dicom.host": host,
+        "dicom.port": port,
+        "dicom.ae_title": ae_title,
+        "workers": workers,
+        "bundle": bundle,
+        "shadow": shadow or None,
+    }
+    _run(_settings(config, data_dir, flags))
+
+
+@app.command()
+def pull(
+    query: Annotated[
+        list[str] | None,
+        typer.Option("--query", help="KEYWORD=VALUE of studies, such as ModalitiesInStudy=CR; repeatable."),
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only studies from this day on.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take so many films at most.")] = None,
+    url: Annotated[str | None, typer.Option(help="DICOMweb address. Default: dicomweb.url.")] = None,
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print counts as JSON.")] = False,
+) -> None:
+    """Take films from a PACS by DICOMweb and queue them; what was taken before is skipped."""
+    from pneumoscope.clinic.dicom.dicomweb import WebSource
+    from pneumoscope.clinic.dicom.pull import pull as pull_films
+    from pneumoscope.clinic.dicom.pull import study_query
+    from pneumoscope.clinic.store.database import open_store
+
+    settings = _settings(config, data_dir, {"dicomweb.url": url})
+    wanted = study_query(_pairs(query or []), since.date() if since else None)
+    source = WebSource(settings.dicomweb, settings.server.max_upload_mb)
+    store = open_store(settings)
+    try:
+        with progress_bar("pulling") as progress:
+            pulled = pull_films(store, source, wanted, limit=limit, progress=progress)
+    finally:
+        store.close()
+    counts = {"taken": pulled.taken, "known": pulled.known, "failed": pulled.failed}
+    if as_json:
+        print(json.dumps(counts))
+    else:
+        console().print(
+            f"{pulled.taken} films taken, {pulled.known} were here, {pulled.failed} were not given"
+        )
+    if pulled.taken:
+        notes().print("they are examined by `pneumoscope pacs` or `pneumoscope serve`")
+
+
+@app.command()
+def echo(
+    destination: Annotated[str, typer.Argument(help="Name of a destination of the configuration.")],
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Ask a destination whether it is there: C-ECHO, a QIDO query, or a FHIR capability statement."""
+    from pneumoscope.clinic.dicom.deliveries import client_of
+
+    settings = _settings(config, data_dir, {})
+    found = _destination(settings, destination)
+    client_of(settings, found).check()
+    console().print(f"{found.name} ({found.kind}) answers")
+
+
+@app.command()
+def deliveries(
+    retry_now: Annotated[
+        bool, typer.Option("--retry-now", help="Try at once what waits, and what was given up.")
+    ] = False,
+    destination: Annotated[str | None, typer.Option(help="Of one destination only.")] = None,
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Show which results wait for a destination, which were given up, and why."""
+    from sqlalchemy import select
+
+    from pneumoscope.clinic.dicom.deliveries import retry_now as retry
+    from pneumoscope.clinic.store.database import open_store
+    from pneumoscope.clinic.store.tables import Job
+
+    store = open_store(_settings(config, data_dir, {}))
+    try:
+        if retry_now:
+            notes().print(f"{retry(store, 'command', destination)} deliveries are tried again")
+        chosen = select(Job).where(Job.kind == "deliver", Job.state != "done").order_by(Job.due_at)
+        if destination is not None:
+            chosen = chosen.where(Job.target == destination)
+        with store.read() as session:
+            rows = [_delivery(job) for job in session.scalars(chosen)]
+    finally:
+        store.close()
+    if as_json:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        _print_deliveries(rows)
+
+
+def _settings(config: Path | None, data_dir: Path | None, flags: dict[str, Any]) -> ClinicSettings:
+    from pneumoscope.clinic.settings import load_settings
+
+    given = {**flags, "data_dir": str(data_dir) if data_dir is not None else None}
+    return load_settings(config, given)
+
+
+def _run(settings: ClinicSettings) -> None:
+    """The node in this process, the work in others, until a signal."""
+    from pneumoscope.clinic.dicom.node import Node
+    from pneumoscope.clinic.examining.processes import Processes
+    from pneumoscope.clinic.logs import log_to_stderr
+    from pneumoscope.clinic.roles import roles
+    from pneumoscope.clinic.store.bundles import active_bundle
+    from pneumoscope.clinic.store.database import open_store
+
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    log_to_stderr()
+    store = open_store(settings)
+    try:
+        active = active_bundle(store)
+        with Node(store) as node, Processes(settings, roles(settings)):
+            _announce(settings, node.address, active.bundle_id)
+            stop.wait()
+            notes().print("stopping")
+    finally:
+        store.close()
+
+
+def _announce(settings: ClinicSettings, address: tuple[str, int], bundle_id: str) -> None:
+    host, port = address
+    dicom = settings.dicom
+    console().print(
+        f"{dicom.ae_title} listens at {host}:{port}{' with TLS' if dicom.tls_certificate else ''}"
+    )
+    console().print(f"bundle {bundle_id}, data in {settings.directory}")
+    peers = ", ".join(peer.ae_title for peer in dicom.peers) or "anyone on this machine"
+    console().print(f"takes films from: {peers}")
+    destinations = ", ".join(f"{found.name} ({found.kind})" for found in settings.destinations)
+    console().print(
+        f"sends results to: {destinations or 'nobody; see destinations in docs/configuration.md'}"
+    )
+    if settings.shadow:
+        console().print("shadow mode: results are stored, shown and sent to nobody")
+
+
+def _pairs(query: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in query:
+        keyword, equals, value = text.partition("=")
+        if not equals or not keyword:
+            raise InputError("--query is not of the form KEYWORD=VALUE", expected="ModalitiesInStudy=CR")
+        pairs[keyword] = value
+    return pairs
+
+
+def _destination(settings: ClinicSettings, name: str) -> Destination:
+    for destination in settings.destinations:
+        if destination.name == name:
+            return destination
+    known = ", ".join(destination.name for destination in settings.destinations)
+    raise InputError(
+        f"no destination is called {name}",
+        expected=f"one of {known}" if known else "destinations in the configuration; there are none",
+    )
+
+
+def _delivery(job: Job) -> dict[str, Any]:
+    problem = job.problem or {}
+    return {
+        "film": job.film_id,
+        "destination": job.target,
+        "state": job.state,
+        "attempts": job.attempts,
+        "since": job.created_at.isoformat(timespec="seconds"),
+        "next": job.due_at.isoformat(timespec="seconds") if job.state == "waiting" else None,
+        "problem": problem.get("problem"),
+        "remedy": problem.get("remedy"),
+    }
+
+
+def _print_deliveries(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    if not rows:
+        console().print("every result is delivered")
+        return
+    table = Table("film", "destination", "state", "attempts", "since", "next attempt", "why", box=None)
+    for row in rows:
+        table.add_row(
+            row["film"][:8], row["destination"], row["state"], str(row["attempts"]), row["since"],
+            row["next"] or "", row["problem"] or "",
+        )  # fmt: skip
+    console().print(table)
+    for state in ("waiting", "running", "failed"):
+        count = sum(row["state"] == state for row in rows)
+        if count:
+            console().print(f"{count} {'given up' if state == 'failed' else state}")

@@ -1,0 +1,356 @@
+"""Who may do what: users, sessions of browsers, API tokens.
+
+In: names, passwords, cookies, tokens. Out: a :class:`Viewer`, or an error that does not say which part was
+wrong. Passwords are kept as argon2id hashes (RFC 9106), cookies and tokens as SHA-256 of 256 random bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from pneumoscope.clinic.store import audit_log
+from pneumoscope.clinic.store.database import Store
+from pneumoscope.clinic.store.tables import Attempt, Token, User, WebSession, now
+from pneumoscope.core.errors import (
+    ConfigError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    TooManyAttemptsError,
+)
+
+__all__ = [
+    "ROLES",
+    "SCOPES",
+    "Viewer",
+    "authenticate",
+    "change_user",
+    "close_session",
+    "create_token",
+    "create_user",
+    "first_admin",
+    "list_tokens",
+    "list_users",
+    "open_session",
+    "revoke_token",
+    "session_viewer",
+    "set_password",
+    "token_viewer",
+    "user_named",
+]
+
+ROLES = ("reader", "reviewer", "admin")
+"""Each may what the one before may. A reader sees own studies and those of the PACS; a reviewer sees all; an
+admin also manages users, bundles and the audit log."""
+
+SCOPES = ("examine", "read", "feedback", "admin")
+
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 256
+"""Characters; NIST SP 800-63B asks for at least 8, and for no rules of composition."""
+
+_ADDRESS_FACTOR = 10
+_SEEN_EVERY = timedelta(minutes=1)
+_TOKEN_PREFIX = "pns_"
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who asks. ``scopes`` are those of a token; a browser's session has all that its role allows."""
+
+    user_id: int
+    name: str
+    role: str
+    scopes: frozenset[str] = frozenset(SCOPES)
+    language: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """For the audit log."""
+        return f"user:{self.name}"
+
+    def has_role(self, role: str) -> bool:
+        """Whether the viewer's role is ``role`` or more."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+    def require(self, *, role: str = "reader", scope: str | None = None) -> None:
+        """Check the viewer's rights.
+
+        Raises:
+            ForbiddenError: role or scope is missing.
+        """
+        if not self.has_role(role):
+            raise ForbiddenError(f"this needs the role {role}", remedy="ask an administrator")
+        if scope is not None and scope not in self.scopes:
+            raise ForbiddenError(f"this needs the scope {scope}", remedy="use a token that has it")
+
+
+def create_user(store: Store, name: str, password: str | None, role: str, actor: str) -> User:
+    """Add a user; without a password they can log in by OpenID Connect alone.
+
+    Raises:
+        ConfigError: name, password or role is not allowed.
+        ConflictError: there is a user of that name.
+    """
+    if not (1 <= len(name) <= 64 and name.isprintable() and name == name.strip()):
+        raise ConfigError("not a user name", expected="1 to 64 printable characters")
+    if role not in ROLES:
+        raise ConfigError(f"no role '{role}'", expected="one of " + ", ".join(ROLES))
+    user = User(name=name, role=role, password_hash=None if password is None else _hashed(password, name))
+    try:
+        with store.write() as session:
+            session.add(user)
+            session.flush()
+            audit_log.append(store, session, actor, "user.created", name, role=role)
+    except IntegrityError as error:
+        raise ConflictError(f"there is a user '{name}' already", remedy="choose another name") from error
+    return user
+
+
+def first_admin(store: Store) -> str | None:
+    """A secret for user ``admin``, password and API token in one, when there is no user yet; else None."""
+    with store.read() as session:
+        if session.scalar(select(func.count()).select_from(User)):
+            return None
+    secret = _TOKEN_PREFIX + secrets.token_urlsafe(32)
+    try:
+        user = create_user(store, "admin", secret, "admin", "setup")
+    except ConflictError:  # another process was first, and it says its secret
+        return None
+    with store.write() as session:
+        session.add(Token(name="first", hash=_digest(secret), scopes=list(SCOPES), user_id=user.id))
+    return secret
+
+
+def authenticate(store: Store, name: str, password: str, address: str) -> User:
+    """The user of a right password.
+
+    Args:
+        store: the clinic's.
+        name, password: as typed.
+        address: of the client, for the limit on attempts.
+
+    Raises:
+        TooManyAttemptsError: too many failures of this name or address.
+        ForbiddenError: unknown name, wrong password or disabled user; it does not say which.
+    """
+    keys = store.sealer.pseudonym(name.casefold(), "login"), store.sealer.pseudonym(address, "address")
+    _check_attempts(store, keys)
+    with store.read() as session:
+        user = session.scalar(select(User).where(User.name == name))
+    known = None if user is None or user.disabled else user.password_hash
+    right = _verified(known or _decoy(), password[:LONGEST_PASSWORD]) and known is not None
+    with store.write() as session:
+        if not right:
+            session.add_all(Attempt(key=key) for key in keys)
+            audit_log.append(store, session, "anonymous", "login.failed", keys[0][:12])
+        else:
+            session.execute(delete(Attempt).where(Attempt.key == keys[0]))
+            audit_log.append(store, session, f"user:{name}", "login", name)
+    if user is None or not right:
+        raise ForbiddenError("name or password is wrong")
+    return user
+
+
+def set_password(store: Store, name: str, password: str, actor: str) -> None:
+    """Give a user a new password and end all their sessions.
+
+    Raises:
+        ConfigError: the password is not allowed.
+        NotFoundError: no such user.
+    """
+    hashed = _hashed(password, name)
+    with store.write() as session:
+        user = user_named(session, name)
+        user.password_hash = hashed
+        session.execute(delete(WebSession).where(WebSession.user_id == user.id))
+        audit_log.append(store, session, actor, "user.password", name)
+
+
+def change_user(
+    store: Store, name: str, actor: str, *, role: str | None = None, disabled: bool | None = None
+) -> None:
+    """Change a user's role, or shut them out (their sessions and tokens end) and let them in again.
+
+    Raises:
+        ConfigError: unknown role. NotFoundError: no such user. ConflictError: no admin would be left.
+    """
+    if role is not None and role not in ROLES:
+        raise ConfigError(f"no role '{role}'", expected="one of " + ", ".join(ROLES))
+    with store.write() as session:
+        user = user_named(session, name)
+        user.role = role or user.role
+        user.disabled = user.disabled if disabled is None else disabled
+        session.flush()
+        admins = select(func.count()).select_from(User).where(User.role == "admin", User.disabled.is_(False))
+        if not session.scalar(admins):
+            raise ConflictError("no administrator would be left", remedy="make another user admin first")
+        session.execute(delete(WebSession).where(WebSession.user_id == user.id))
+        audit_log.append(store, session, actor, "user.changed", name, role=user.role, disabled=user.disabled)
+
+
+def user_named(session: Session, name: str) -> User:
+    """The user of a name.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    user = session.scalar(select(User).where(User.name == name))
+    if user is None:
+        raise NotFoundError(f"there is no user '{name}'")
+    return user
+
+
+def list_users(store: Store) -> list[User]:
+    """All users by name."""
+    with store.read() as session:
+        return list(session.scalars(select(User).order_by(User.name)))
+
+
+def open_session(store: Store, user: User) -> tuple[str, str]:
+    """A new session of a browser: its cookie's value and its CSRF token."""
+    cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    with store.write() as session:
+        session.add(WebSession(hash=_digest(cookie), user_id=user.id, csrf=csrf))
+        over = now() - timedelta(hours=store.settings.security.session_hours)
+        session.execute(delete(WebSession).where(WebSession.created_at < over))
+    return cookie, csrf
+
+
+def session_viewer(store: Store, cookie: str) -> tuple[Viewer, str] | None:
+    """Who is logged in with a cookie, and the CSRF token; None when nobody is or the session is over."""
+    limits = store.settings.security
+    with store.read() as session:
+        row = session.get(WebSession, _digest(cookie))
+    if row is None or row.user.disabled:
+        return None
+    age, idle = now() - row.created_at, now() - row.seen_at
+    if age > timedelta(hours=limits.session_hours) or idle > timedelta(minutes=limits.idle_minutes):
+        close_session(store, cookie)
+        return None
+    if idle > _SEEN_EVERY:
+        with store.write() as session:
+            session.execute(update(WebSession).where(WebSession.hash == row.hash).values(seen_at=now()))
+    user = row.user
+    return Viewer(user.id, user.name, user.role, language=user.language), row.csrf
+
+
+def close_session(store: Store, cookie: str) -> None:
+    """Log a browser out."""
+    with store.write() as session:
+        session.execute(delete(WebSession).where(WebSession.hash == _digest(cookie)))
+
+
+def create_token(
+    store: Store, viewer: Viewer, name: str, scopes: Collection[str], days: int | None = None
+) -> str:
+    """A new API token of a user; the text is returned once and kept as a hash alone.
+
+    Raises:
+        ConfigError: unknown scope, or no name. ForbiddenError: a scope beyond the user's role.
+    """
+    unknown = set(scopes) - set(SCOPES)
+    if unknown or not scopes or not 1 <= len(name) <= 64:
+        raise ConfigError("not a token", expected=f"a name, and scopes among {', '.join(SCOPES)}")
+    if "admin" in scopes:
+        viewer.require(role="admin", scope="admin")
+    expires: datetime | None = None if days is None else now() + timedelta(days=days)
+    secret = _TOKEN_PREFIX + secrets.token_urlsafe(32)
+    row = Token(
+        name=name, hash=_digest(secret), scopes=sorted(scopes), user_id=viewer.user_id, expires_at=expires
+    )
+    with store.write() as session:
+        session.add(row)
+        session.flush()
+        audit_log.append(store, session, viewer.actor, "token.created", str(row.id), scopes=sorted(scopes))
+    return secret
+
+
+def list_tokens(store: Store, viewer: Viewer) -> list[Token]:
+    """A user's tokens that are not revoked; an admin's list has everyone's."""
+    chosen = select(Token).where(Token.revoked_at.is_(None)).order_by(Token.id)
+    if not viewer.has_role("admin"):
+        chosen = chosen.where(Token.user_id == viewer.user_id)
+    with store.read() as session:
+        return list(session.scalars(chosen))
+
+
+def revoke_token(store: Store, viewer: Viewer, token_id: int) -> None:
+    """End a token of the viewer's; an admin may end anyone's.
+
+    Raises:
+        NotFoundError: no such token, or another user's.
+    """
+    with store.write() as session:
+        chosen = update(Token).where(Token.id == token_id, Token.revoked_at.is_(None))
+        if not viewer.has_role("admin"):
+            chosen = chosen.where(Token.user_id == viewer.user_id)
+        changed = cast("CursorResult[Any]", session.execute(chosen.values(revoked_at=now())))
+        if changed.rowcount != 1:
+            raise NotFoundError("there is no such token")
+        audit_log.append(store, session, viewer.actor, "token.revoked", str(token_id))
+
+
+def token_viewer(store: Store, secret: str) -> Viewer | None:
+    """Whose token this is; None when it is unknown, revoked or over."""
+    with store.read() as session:
+        row = session.scalar(select(Token).where(Token.hash == _digest(secret)))
+    if row is None or row.revoked_at is not None or row.user.disabled:
+        return None
+    if row.expires_at is not None and row.expires_at < now():
+        return None
+    return Viewer(row.user.id, row.user.name, row.user.role, frozenset(row.scopes), row.user.language)
+
+
+def _check_attempts(store: Store, keys: tuple[str, str]) -> None:
+    limits = store.settings.security
+    since = now() - timedelta(minutes=limits.login_pause_minutes)
+    allowed = limits.login_attempts, limits.login_attempts * _ADDRESS_FACTOR
+    with store.read() as session:
+        for key, most in zip(keys, allowed, strict=True):
+            failures = select(func.count()).select_from(Attempt).where(Attempt.key == key, Attempt.at > since)
+            if (session.scalar(failures) or 0) >= most:
+                raise TooManyAttemptsError(
+                    "too many failed attempts", remedy=f"wait {limits.login_pause_minutes:g} minutes"
+                )
+
+
+def _hashed(password: str, name: str) -> str:
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD or password.casefold() == name.casefold():
+        raise ConfigError(
+            "the password is not allowed",
+            expected=f"{SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters, other than the name",
+        )
+    from argon2 import PasswordHasher
+    from argon2.profiles import RFC_9106_LOW_MEMORY
+
+    return PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY).hash(password)
+
+
+def _verified(hashed: str, password: str) -> bool:
+    from argon2 import PasswordHasher
+    from argon2.exceptions import VerificationError
+
+    try:
+        return PasswordHasher().verify(hashed, password)
+    except VerificationError:
+        return False
+
+
+@cache
+def _decoy() -> str:
+    """A hash that no password fits, so that an unknown name takes as long as a known one."""
+    return _hashed(secrets.token_urlsafe(32), "")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,114 @@
+"""Pictures of films for the screen: drawn by a worker when first asked for, kept until the film's pixels go.
+
+In: the id of a film that the caller may see. Out: a grey JPEG, a heat map as grey PNG, and the result with
+its picture for the report. The bytes that a stranger sent are decoded by the examining process and not here.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+from sqlalchemy import select
+
+from pneumoscope.clinic.examining.film_results import bundle_card, heat_maps
+from pneumoscope.clinic.results.film_result import FilmResult
+from pneumoscope.clinic.store.database import Store
+from pneumoscope.clinic.store.queue import add_job
+from pneumoscope.clinic.store.tables import Film, Job, now
+from pneumoscope.core.errors import InputError, PneumoscopeError
+
+__all__ = ["film_result", "heat_map_png", "picture"]
+
+_LOOK_S = 0.05
+"""Between two looks for a picture that is being drawn."""
+
+
+def picture(store: Store, film_id: str, seconds: float | None = None) -> bytes:
+    """The film as grey JPEG on its original grid; waits for it at most ``seconds``.
+
+    Args:
+        store: the clinic's.
+        film_id: of a film whose pixels are kept.
+        seconds: None is ``limits.film_seconds``.
+
+    Raises:
+        InputError: the film cannot be drawn, or its pixels were deleted.
+        PneumoscopeError: no worker drew it in time.
+    """
+    found = store.blobs.get("pictures", film_id)
+    if found is not None:
+        return found
+    _ask(store, film_id)
+    end = time.monotonic() + (store.settings.limits.film_seconds if seconds is None else seconds)
+    while time.monotonic() < end:
+        if _settled(store, film_id):
+            found = store.blobs.get("pictures", film_id)
+            if found is None:
+                raise InputError("the film cannot be drawn", where=film_id)
+            return found
+        time.sleep(_LOOK_S)
+    raise PneumoscopeError("no worker drew the film in time", where=film_id, remedy="try again in a minute")
+
+
+def _ask(store: Store, film_id: str) -> None:
+    """Queue the drawing, again if it was done before and the picture is gone."""
+    with store.write() as session:
+        film = session.get(Film, film_id)
+        if film is None or film.pixels_gone:
+            raise InputError("the film's pixels were deleted", where=film_id)
+        job = session.scalar(_drawing(film_id).with_for_update())
+        if job is None:
+            add_job(session, film_id, "picture")
+        elif job.state == "done":
+            job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
+
+
+def _settled(store: Store, film_id: str) -> bool:
+    with store.read() as session:
+        job = session.scalar(_drawing(film_id))
+        return job is None or job.state in ("done", "failed")
+
+
+def _drawing(film_id: str):  # type: ignore[no-untyped-def]
+    return select(Job).where(Job.film_id == film_id, Job.kind == "picture")
+
+
+def heat_map_png(store: Store, film_id: str, name: str) -> bytes | None:
+    """The heat map of a class as 8-bit grey PNG, 255 the strongest evidence; None where there is none."""
+    from PIL import Image
+
+    found = heat_maps(store, film_id).get(name)
+    if found is None:
+        return None
+    out = io.BytesIO()
+    Image.fromarray(found).save(out, "PNG")
+    return out.getvalue()
+
+
+def film_result(store: Store, film_id: str) -> FilmResult:
+    """A film's result for the report, without the patient's header.
+
+    Raises:
+        PneumoscopeError: as :func:`picture`, or there is no result.
+    """
+    from PIL import Image
+
+    content = picture(store, film_id)
+    with store.read() as session:
+        film = session.get_one(Film, film_id)
+        if film.result is None:
+            raise InputError("the film has no result", where=film_id)
+        record, examined_at, facts = film.result.record, film.result.created_at, film.facts
+        bundle_id = film.result.bundle_id
+    with Image.open(io.BytesIO(content)) as image:
+        pixels = np.array(image.convert("L"))
+    return FilmResult(
+        film_id=film_id,
+        record={**record, "bundle_card": bundle_card(store, bundle_id)},
+        picture=pixels,
+        original_size=(facts["rows"], facts["columns"]),
+        heat_maps=heat_maps(store, film_id),
+        examined_at=examined_at,
+    )
