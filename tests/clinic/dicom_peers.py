@@ -25,7 +25,7 @@ CR, DX, SC = (
     uid.DigitalXRayImageStorageForPresentation,
     uid.SecondaryCaptureImageStorage,
 )
-UNCLOSED = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+UNCLOSED = "ignore:Exception ignored in. <(socket|ssl).*:pytest.PytestUnraisableExceptionWarning"
 """pynetdicom leaves sockets of requestors to the garbage collector when the other side was faster."""
 
 CANARIES = ("CANARY^NAME", "CANARY-4711", "1.2.826.0.1.99999")

@@ -226,11 +226,11 @@ def test_a_stranger_hears_nothing_at_all(tmp_path):
 
 def test_too_many_associations_are_rejected_for_now(tmp_path):
     with running_node(tmp_path, dicom__max_associations=2) as (_, port):
-        with association(port, VERIFICATION), association(port, VERIFICATION):
-            with association(port, VERIFICATION) as third:
-                assert third.is_rejected
-                answer = third.acceptor.primitive
-                assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
+        both = association(port, VERIFICATION), association(port, VERIFICATION)
+        with both[0], both[1], association(port, VERIFICATION) as third:
+            assert third.is_rejected
+            answer = third.acceptor.primitive
+            assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
         with association(port, VERIFICATION) as again:
             assert again.is_established
 
@@ -285,7 +285,7 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_cut_off(tmp_path):
 
 
 def closed(connection, within=5.0):
-    """Whether the other side closes (or resets) the connection in so many seconds; what it says is ignored."""
+    """Whether the other side closes or resets the connection in so many seconds, whatever it says."""
     connection.settimeout(within)
     try:
         while connection.recv(1000):

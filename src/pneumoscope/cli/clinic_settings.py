@@ -5,6 +5,7 @@ In: flags. Out: settings, an open store, an error where the extra is not install
 
 from __future__ import annotations
 
+import getpass
 import signal
 import sys
 import threading
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from pneumoscope.clinic.settings import ClinicSettings
     from pneumoscope.clinic.store.database import Store
 
-__all__ = ["ConfigFile", "DataDir", "clinic_settings", "clinic_store", "first_secret", "wait_for_signal"]
+__all__ = [
+    "ConfigFile",
+    "DataDir",
+    "clinic_settings",
+    "clinic_store",
+    "first_secret",
+    "terminal_actor",
+    "wait_for_signal",
+]
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings (TOML); also by PNEUMOSCOPE_CONFIG.")
@@ -62,6 +71,11 @@ def clinic_store(config: Path | None, data_dir: Path | None) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def terminal_actor() -> str:
+    """For the audit log: the account at this machine's terminal."""
+    return f"terminal:{getpass.getuser()}"
 
 
 def first_secret(store: Store) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from pneumoscope import __version__
 from pneumoscope.cli import (
+    audit,
     audit_shortcuts,
     card,
     clinic,
@@ -19,6 +20,7 @@ from pneumoscope.cli import (
     data,
     evaluate,
     ladder,
+    monitor,
     pacs,
     point,
     predict,
@@ -44,6 +46,8 @@ app.add_typer(
     data.app, name="data", help="Import, audit, split, export and download data sets; draw phantoms."
 )
 app.add_typer(pacs.app, name="pacs", help="A DICOM node that examines films; pull, echo, deliveries.")
+app.add_typer(monitor.app, name="monitor", help="Drift, agreement with readers, alarms: report and check.")
+app.add_typer(audit.app, name="audit", help="The audit log of an installation: verify it, show it.")
 app.add_typer(clinic.app, name="clinic", help="Users, tokens, bundles, retention of an installation.")
 for module in (
     train,

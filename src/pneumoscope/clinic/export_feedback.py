@@ -1,10 +1,10 @@
 """The growing data set: studies that readers confirmed and gave free become films to train on.
 
-In: the store, a licence, who may be asked about. Out: a data set on disk that ``pneumoscope data audit``, ``split``
-and ``train`` take as it is: grey PNG files of 8 bits without a header, text in the picture covered, patients by
-keyed hashes that are the same in every export of an installation. ``export.json`` beside the manifest says under
-which licence and with whose consent. An export into the folder of an earlier one brings that up to date: new films
-come in, those whose consent was taken back go.
+In: the store, a licence and a choice. Out: a data set on disk that ``pneumoscope data audit``, ``split``
+and ``train`` take as it is: grey PNG files of 8 bits without a header, text in the picture covered,
+patients by keyed hashes that are the same in every export of an installation. ``export.json`` beside the
+manifest says under which licence and with which consent. An export into the folder of an earlier one brings
+that up to date: new films come in, those whose consent was taken back go.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ CONSENT = "Each film's last feedback says that the film may be used for training
 _KEY_DIGITS = 16  # 64 bits: no two of a million patients share a key (birthday bound 3e-8)
 
 Picture = Callable[[bytes], npt.NDArray[np.uint8]]
-"""Decodes a stored film to (H, W) uint8, bright = dense; ``Sandbox.picture`` does so where a bad file does no harm."""
+"""Decodes a stored film to (H, W) uint8, bright = dense, as ``Sandbox.picture`` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Wishes:
 
     Attributes:
         licence: under which the films may be used, in words or as an SPDX identifier.
-        since: only films with feedback from then on; None: all.
+        since: only films with feedback from then on, and those of the earlier export; None: all.
         min_readers: readers who must have given the same diagnosis.
         diagnoses: only these labels; empty: all.
         name: of the data set.
@@ -67,7 +67,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What came of it: the data set, films new to it, films that went from it, and why others were left out."""
+    """What came of it: the data set, films new to it, films that went, and why others were left out."""
 
     dataset: Dataset
     added: int
@@ -79,7 +79,6 @@ class Exported:
 class _Word:
     """A reader's last word on a film."""
 
-    reader: int | None
     diagnosis: str
     consent: bool
     at: datetime
@@ -121,17 +120,17 @@ def export_feedback(
     if not wishes.licence.strip():
         raise InputError(
             "an export needs a licence",
-            expected="under which terms the films may be used, for instance 'CC-BY-4.0' or 'internal use only'",
+            expected="terms of use, for instance 'CC-BY-4.0' or 'internal use only'",
             remedy="give it with --licence",
         )
     _require_own(destination)
-    chosen, problems = _choose(store, wishes)
+    earlier = _earlier(destination)
+    chosen, problems = _choose(store, wishes, earlier)
     if not chosen:
         raise InputError(
             f"no film may be exported{_reasons(problems)}",
             expected="films with a final diagnosis, whose last feedback consents to training",
         )
-    earlier = _earlier(destination)
     samples, added = [], 0
     for done, (candidate, label) in enumerate(chosen, start=1):
         try:
@@ -192,12 +191,14 @@ def _finish(
     return Exported(dataset, *changes, left_out)
 
 
-def _choose(store: Store, wishes: Wishes) -> tuple[list[tuple[_Candidate, Label]], list[Problem]]:
+def _choose(
+    store: Store, wishes: Wishes, earlier: Mapping[str, str]
+) -> tuple[list[tuple[_Candidate, Label]], list[Problem]]:
     """Films that may be exported with their labels, and the others with reasons."""
     chosen, problems = [], []
     for candidate in _candidates(store):
         last = max(candidate.words, key=lambda word: word.at)
-        if wishes.since is not None and last.at < wishes.since:
+        if wishes.since is not None and last.at < wishes.since and candidate.name not in earlier:
             continue
         reason = _objection(candidate, last, wishes)
         if reason is None:
@@ -215,14 +216,17 @@ def _objection(candidate: _Candidate, last: _Word, wishes: Wishes) -> str | None
         (len(diagnoses) > 1, f"readers disagree ({', '.join(sorted(diagnoses))})"),
         (last.diagnosis not in set(Label), "the diagnosis is no class of the data set"),
         (len(candidate.words) < wishes.min_readers, f"fewer than {wishes.min_readers} readers"),
-        (bool(wishes.diagnoses) and last.diagnosis not in wishes.diagnoses, "another diagnosis was asked for"),
+        (
+            bool(wishes.diagnoses) and last.diagnosis not in wishes.diagnoses,
+            "another diagnosis was asked for",
+        ),
         (candidate.film.pixels_gone, "the pixels were deleted"),
     )
     return next((reason for applies, reason in checks if applies), None)
 
 
 def _candidates(store: Store) -> Iterator[_Candidate]:
-    """Every film with feedback; a film that was sent twice (the same bytes) is one, with all that was said."""
+    """Every film with feedback; the same bytes sent twice are one film, with all that was said of both."""
     grouped: dict[str, list[tuple[Film, Study, Feedback]]] = defaultdict(list)
     with store.read() as session:
         rows = session.execute(
@@ -235,7 +239,9 @@ def _candidates(store: Store) -> Iterator[_Candidate]:
             grouped[film.sha256].append((film, study, feedback))
     for digest, rows_of_film in grouped.items():
         kept = next((row for row in rows_of_film if not row[0].pixels_gone), rows_of_film[0])
-        words = {f.user_id: _Word(f.user_id, f.diagnosis, f.consent, f.created_at) for _, _, f in rows_of_film}
+        words = {
+            f.user_id: _Word(f.diagnosis, f.consent, f.created_at) for _, _, f in rows_of_film
+        }
         patient = kept[1].patient_key or kept[1].id
         yield _Candidate(
             film=kept[0],
@@ -279,7 +285,7 @@ def _sample(
 
 
 def _covered(film: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    pixels, mask = mask_text(film.astype(np.float32) / 255)
+    pixels, mask = mask_text((film / np.float32(255)).astype(np.float32))
     return np.where(mask, np.rint(pixels * 255), film).astype(np.uint8)
 
 

@@ -1,10 +1,11 @@
-"""Letters, numbers and markers that are burned into a film: found and covered, before a film leaves the house.
+"""Letters, numbers and markers that are burned into a film: found and covered before it leaves the house.
 
-What a console writes into the pixels has an edge of one or two pixels, far steeper than anything anatomical of
-the same film, thin strokes, and the size of a letter. So: thin bright and thin dark structures (top-hat transforms,
-Serra 1982) of two widths, of these the compact ones whose outline is steeper than anatomy's, and what is like
-them and lies beside them. Each is covered as a box, so that its shape does not show, and the boxes are
-filled from their surroundings. Lead markers and clips whose shadow is as sharp go with them.
+What a console writes into the pixels has an edge of one or two pixels, far steeper than anything
+anatomical, thin strokes, and the size of a letter. So: thin bright and thin dark structures (top-hat
+transforms, Serra, Image Analysis and Mathematical Morphology, 1982) of two widths, of these the compact
+ones whose outline is steeper than anatomy's, and what is like them and lies beside them. Each is covered as
+a box, so that its shape does not show, and the boxes are filled from their surroundings. Lead markers and
+clips whose shadow is as sharp go with them.
 
 In: a film (H, W) in [0, 1]. Out: a mask, and the film with the mask filled. It is a filter and no guarantee:
 blurred, handwritten and very large text can stay (docs/monitoring.md has the measured shares).
@@ -24,7 +25,7 @@ __all__ = ["cover", "find_text", "mask_text"]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-# All sizes are shares of the film's longer side. Measured on phantoms with drawn text and on the project's films.
+# Sizes are shares of the film's longer side. Measured on the project's films, with and without drawn text.
 STROKES = (0.012, 0.05)
 """Widest strokes that the two top-hats find: small print, and the letters R and L."""
 
@@ -35,8 +36,8 @@ MIN_CONTRAST = 0.12
 """Of a stroke against its surroundings, in grey levels from 0 to 1."""
 
 MIN_STEP = 0.20
-"""Least mean gradient of an outline, grey levels a pixel. Of the thin structures of 40 films without drawn text
-those inside the body reach 0.17, console text 0.6 to 1.1, the shadow of lead letters 0.3 to 0.5."""
+"""Least mean gradient of an outline, grey levels a pixel. Of the thin structures of real films those inside
+the body reach 0.17, console text 0.6 to 1.1, the shadow of lead letters 0.3 to 0.5."""
 
 WEAK = 0.5
 """Share of it that is enough beside what was found already."""
@@ -46,7 +47,7 @@ _SMALLEST = 6  # pixels: a comma of the smallest legible print (5 x 7 cells)
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Connected thin structures: boxes (N, 4) top, left, bottom, right, and mean gradient of the outline (N,)."""
+    """Connected thin structures: boxes (N, 4) top, left, bottom, right; mean gradient of the outline (N,)."""
 
     boxes: Ints
     steps: npt.NDArray[np.float64]
@@ -56,7 +57,7 @@ def find_text(pixels: FloatArray) -> Bools:
     """Where text and markers lie, as boxes.
 
     Args:
-        pixels: (H, W) float32 in [0, 1], on the film's original grid: reduced films have no thin strokes left.
+        pixels: (H, W) float32 in [0, 1], on the film's original grid: a reduced one has no thin strokes.
 
     Returns:
         (H, W); True is covered.

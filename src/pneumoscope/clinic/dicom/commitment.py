@@ -102,6 +102,10 @@ class Commitments:
             arguments = (association, request, peer)
             threading.Thread(target=self._report, args=arguments, name="commitment", daemon=True).start()
 
+    def forget(self, association: Association) -> None:
+        """The association is over; a request that could not be answered is not reported on."""
+        self._asked.pop(association, None)
+
     def _report(self, association: Association, request: Request, peer: Peer | None) -> None:
         stored = stored_instances(self._store, [uid for _, uid in request.references])
         event_type, content = report(request, stored, film_classes(self._settings))

@@ -145,6 +145,7 @@ class Node:
         _receiver(event).next_message()
 
     def _closed(self, event: Event) -> None:
+        self._commitments.forget(event.assoc)
         _receiver(event).close()
 
     def _answered(self, event: Event) -> None:

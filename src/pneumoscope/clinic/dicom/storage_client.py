@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StorageClient"]
 
+_ACCEPT = "have it accept this kind of object, or leave it out of the destination's objects"
+
 _WARNINGS = range(0xB000, 0xC000)
 """Stored, with a remark (coerced elements, for instance), PS3.4 table B.2-1."""
 _RESOURCES = range(0xA700, 0xA800)
@@ -83,7 +85,7 @@ class StorageClient:
             raise DeliveryError(
                 f"the peer does not accept {kind}",
                 where=self._destination.name,
-                remedy="have it accept this kind of object, or leave it out of the destination's objects",
+                remedy=_ACCEPT,
             ) from error
         except RuntimeError as error:
             raise self._down("the association ended while results were sent") from error
@@ -130,12 +132,21 @@ class StorageClient:
                 connection.close()
 
     def _refusal(self, association: Association) -> DeliveryError:
+        from pydicom.uid import UID
+
         answer = association.acceptor.primitive
         if association.is_rejected and answer is not None:
             remedy = (
                 f"allow our AE title {self._settings.ae_title} there, and check the destination's ae_title"
             )
             return self._down(f"the peer rejected the association: {answer.reason_str}", remedy)
+        if association.rejected_contexts:
+            kinds = ", ".join(
+                dict.fromkeys(UID(cx.abstract_syntax or "").name for cx in association.rejected_contexts)
+            )
+            return DeliveryError(
+                f"the peer does not accept {kinds}", where=self._destination.name, remedy=_ACCEPT
+            )
         return self._down(
             "no association: the peer cannot be reached, or did not accept TLS, or took too long",
             "check host, port and tls of the destination, and that the peer runs",

@@ -68,7 +68,7 @@ def receive(
 
     Raises:
         UnreadableFileError: there are no bytes.
-        ConflictError: the key was used for another request.
+        ConflictError: the key was used for another request, or its film was deleted.
     """
     if not content:
         raise UnreadableFileError("the file is empty", remedy="copy it again from its source")
@@ -168,6 +168,8 @@ def _known(session: Session, film: Film, request: _Request) -> Received | None:
     earlier = recalled(session, owner_id, request.idempotency_key, _fingerprint(film))
     if earlier is not None:
         known = session.get(Film, earlier)
+        if known is None:
+            raise ConflictError("what this Idempotency-Key made was deleted", remedy="use a new key")
     elif film.instance_key is not None:
         owner = Study.owner_id.is_(None) if owner_id is None else Study.owner_id == owner_id
         same = Film.instance_key == film.instance_key, Film.sha256 == film.sha256

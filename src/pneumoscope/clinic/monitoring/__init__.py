@@ -1,1 +1,1 @@
-"""What changes over time: the films, the answers, and how readers agree."""
+"""Watching films, answers, readers and the queue: drift, agreement, alarms, dashboard and report."""

@@ -19,8 +19,9 @@ from scipy.stats import chi2_contingency, fisher_exact, ks_2samp
 from pneumoscope.clinic.monitoring.quantities import MIX, NUMBER, QUANTITIES, SHARE, Numbers, Quantity
 from pneumoscope.clinic.monitoring.records import DriftRow
 from pneumoscope.clinic.monitoring.reference import Bound, BundleReference
+from pneumoscope.evaluation.comparison import holm
 
-__all__ = ["MIN_FILMS", "compare", "holm", "population_stability"]
+__all__ = ["MIN_FILMS", "compare", "population_stability"]
 
 MIN_FILMS = 20
 """Fewer values of a quantity are not compared; the tests find nothing in so few at the levels used."""
@@ -46,21 +47,11 @@ def compare(
     rows = list(_against_bundle(present, bundle))
     if baseline is not None:
         rows += _against_baseline(present, baseline)
-    adjusted = holm([row.p for row in rows])
+    adjusted = holm([row.p for row in rows]).tolist()
     return tuple(
         replace(row, adjusted=value, drifted=value <= level)
         for row, value in zip(rows, adjusted, strict=True)
     )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given."""
-    order = np.argsort(p_values)
-    adjusted, worst = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = worst
-    return adjusted
 
 
 def population_stability(reference: Sequence[float], present: Sequence[float]) -> float:

@@ -25,7 +25,7 @@ from pneumoscope.clinic.monitoring.alarms import (
 from pneumoscope.clinic.monitoring.quantities import SHARE
 from pneumoscope.clinic.monitoring.records import AlarmRow, DriftRow
 from pneumoscope.clinic.monitoring.reference import bundle_document, bundle_reference
-from pneumoscope.clinic.monitoring.windows import Look, advance
+from pneumoscope.clinic.monitoring.windows import Look, advance, baseline_restarted_at
 from pneumoscope.clinic.store.bundles import active_bundle
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.duties import take_duty
@@ -137,9 +137,11 @@ class _Changes:
                     self.settle(None, alarm.kind)
 
     def follow_bundle(self, bundle: Activation) -> None:
-        """Resolve alarms about the films of an earlier bundle."""
+        """Resolve alarms about films of an earlier bundle, or against an earlier baseline."""
+        restarted = baseline_restarted_at(self._store, bundle.bundle_id)
+        start = bundle.at if restarted is None else max(bundle.at, restarted)
         for alarm in self._open_drift_alarms():
-            if alarm.created_at < bundle.at:
+            if alarm.created_at < start:
                 self.settle(None, alarm.kind)
 
     def _open_drift_alarms(self) -> list[AlarmRow]:

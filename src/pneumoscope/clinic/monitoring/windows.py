@@ -28,7 +28,16 @@ from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import Film, Result, Study, WatchWindow, now
 
-__all__ = ["BASELINE_WINDOWS", "FILMS", "Look", "Progress", "advance", "progress", "restart_baseline"]
+__all__ = [
+    "BASELINE_WINDOWS",
+    "FILMS",
+    "Look",
+    "Progress",
+    "advance",
+    "baseline_restarted_at",
+    "progress",
+    "restart_baseline",
+]
 
 FILMS = "films"
 
@@ -93,6 +102,13 @@ def progress(store: Store, bundle_id: str) -> Progress:
     missing = max(0, BASELINE_WINDOWS * window - sum(row.n for row in done if row.baseline))
     last = _look(done[-1]) if done and done[-1].n else None
     return Progress(max(0, missing - films) if missing else 0, window - films, last)
+
+
+def baseline_restarted_at(store: Store, bundle_id: str) -> datetime | None:
+    """When :func:`restart_baseline` was last asked for; None: never."""
+    with store.read() as session:
+        own = (WatchWindow.kind == FILMS, WatchWindow.bundle_id == bundle_id, WatchWindow.n == 0)
+        return session.scalar(select(WatchWindow.until).where(*own).order_by(WatchWindow.id.desc()).limit(1))
 
 
 def restart_baseline(store: Store, bundle_id: str, actor: str) -> None:

@@ -104,7 +104,7 @@ def answer_sentence(record: Mapping[str, Any], texts: Texts = str) -> str:
             else _(
                 "Pneumonia is unlikely: its probability, {probability}, is under the threshold, {threshold}."
             )
-        ).format(probability=percent(record["probability"]), threshold=percent(record["threshold"]))
+        ).format(probability=_(percent(record["probability"])), threshold=_(percent(record["threshold"])))
     if record["forced"]:
         sentence = f"{_('The film was refused and answered by force.')} {sentence}"
     return sentence

@@ -147,7 +147,13 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Write-ahead log, foreign keys, every commit on disk; BEGIN is said by :func:`_begin_sqlite`."""
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=ON",  # what is deleted or replaced is overwritten with zeros
+        f"busy_timeout={_BUSY_MS}",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -2,8 +2,8 @@
 
 A row goes before its blob: what a crash leaves in between is a blob without a row, which :func:`sweep`
 removes. Everything may be repeated and ends the same. Blobs are encrypted files: what a disk keeps of a
-deleted one is readable with the key alone. SQLite writes its file anew (``VACUUM``) after a deletion, so that
-deleted rows are not left in free pages; those of PostgreSQL go with its autovacuum.
+deleted one is readable with the key alone. SQLite overwrites deleted rows (``secure_delete``); PostgreSQL does
+so when its autovacuum has passed and the space is used again.
 
 In: the store and ``privacy`` of its settings. Out: counts of what was deleted; deletions in the audit log.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, exists, func, select, text, update
+from sqlalchemy import ColumnElement, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.store import audit_log
@@ -64,7 +64,7 @@ def apply_retention(store: Store, *, dry_run: bool = False) -> Deleted:
     if not dry_run and any(asdict(deleted).values()):
         with store.write() as session:
             audit_log.append(store, session, POLICY, "retention.applied", **asdict(deleted))
-        _compact(store)
+        _forget(store)
     return deleted
 
 
@@ -80,7 +80,7 @@ def delete_study(store: Store, study_id: str, actor: str) -> Deleted:
             raise InputError("there is no such study", where=study_id)
         film_ids = _delete(store, session, study, actor)
     _discard(store, film_ids)
-    _compact(store)
+    _forget(store)
     return Deleted(studies=1, films=len(film_ids))
 
 
@@ -205,10 +205,11 @@ def _count(session: Session, table: type[Film] | type[Study], where: ColumnEleme
     return session.scalar(select(func.count()).select_from(table).where(where)) or 0
 
 
-def _compact(store: Store) -> None:
-    """Overwrite what SQLite deleted and shorten its log; PostgreSQL's autovacuum does the like by itself."""
-    if store.engine.dialect.name != "sqlite":
-        return
-    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM"))
-        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+def _forget(store: Store) -> None:
+    """Empty SQLite's write-ahead log, which still has what was overwritten in the database."""
+    if store.engine.dialect.name == "sqlite":
+        connection = store.engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()

@@ -47,7 +47,7 @@ class Sealer:
         """
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], purpose.encode())
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # ValueError: too short to hold a nonce
             raise PneumoscopeError(
                 "stored data cannot be decrypted",
                 expected="the key that it was stored with, and bytes that nobody changed",
@@ -83,7 +83,7 @@ def _make(key_file: Path) -> None:
     """Write a new key unless there is one; of two processes that try, one wins and both use its key."""
     if key_file.exists():
         return
-    temporary = key_file.with_name(f".{key_file.name}.{os.getpid()}")
+    temporary = key_file.with_name(f".{key_file.name}.{os.urandom(8).hex()}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="ascii") as stream:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Select, and_, exists, or_, select
@@ -33,6 +34,7 @@ __all__ = [
     "create_batch",
     "film_of",
     "list_studies",
+    "put_feedback",
     "reference_of",
     "set_reference",
     "shown",
@@ -45,6 +47,7 @@ DIAGNOSES = ("normal", "bacterial", "viral", "pneumonia-unspecified", "other")
 
 LONGEST_REFERENCE, LONGEST_COMMENT = 100, 2000
 _BLOCK = 100
+_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,8 @@ def batch_of(store: Store, viewer: Viewer, batch_id: str) -> tuple[Batch, list[F
         if batch is None or not (viewer.has_role("reviewer") or batch.owner_id == viewer.user_id):
             raise NotFoundError("there is no such batch")
         films = select(Film).where(Film.batch_id == batch_id).order_by(Film.created_at, Film.id)
-        return batch, list(session.scalars(films.options(selectinload(Film.jobs))))
+        loaded = films.options(selectinload(Film.jobs), selectinload(Film.feedback))
+        return batch, list(session.scalars(loaded))
 
 
 def add_feedback(store: Store, viewer: Viewer, film_id: str, entry: FeedbackEntry) -> Feedback:
@@ -167,12 +171,22 @@ def add_feedback(store: Store, viewer: Viewer, film_id: str, entry: FeedbackEntr
     Raises:
         NotFoundError: no such film, or not the viewer's. ConfigError: not a diagnosis, or too long a comment.
     """
+    with store.write() as session:
+        return put_feedback(store, session, viewer, film_id, entry)
+
+
+def put_feedback(
+    store: Store, session: Session, viewer: Viewer, film_id: str, entry: FeedbackEntry
+) -> Feedback:
+    """:func:`add_feedback` within the caller's writing transaction; the row has its id."""
     if entry.diagnosis not in DIAGNOSES or len(entry.comment) > LONGEST_COMMENT:
         raise ConfigError(
             "not a final diagnosis",
             expected=f"one of {', '.join(DIAGNOSES)}, and a comment of at most {LONGEST_COMMENT} characters",
         )
-    film = film_of(store, viewer, film_id)
+    film = session.scalar(select(Film).join(Study).where(Film.id == film_id, _visible(viewer)))
+    if film is None:
+        raise NotFoundError("there is no such film")
     row = Feedback(
         film_id=film.id,
         user_id=viewer.user_id,
@@ -181,17 +195,9 @@ def add_feedback(store: Store, viewer: Viewer, film_id: str, entry: FeedbackEntr
         comment=store.sealer.seal(entry.comment.encode(), f"comment/{film.id}") if entry.comment else None,
         consent=entry.consent,
     )
-    with store.write() as session:
-        session.add(row)
-        audit_log.append(
-            store,
-            session,
-            viewer.actor,
-            "feedback",
-            film.id,
-            diagnosis=entry.diagnosis,
-            consent=entry.consent,
-        )
+    session.add(row)
+    detail = {"diagnosis": entry.diagnosis, "consent": entry.consent}
+    audit_log.append(store, session, viewer.actor, "feedback", film.id, **detail)
     return row
 
 
@@ -300,6 +306,8 @@ def _matching(
 def _place(after: str) -> tuple[datetime, str]:
     try:
         time, _, key = base64.urlsafe_b64decode(after.encode("ascii")).decode("ascii").partition(" ")
-        return datetime.fromisoformat(time), key
-    except (ValueError, binascii.Error) as error:
+        if not _ID.fullmatch(key):
+            raise ValueError(key)
+        return datetime.fromisoformat(time).astimezone(UTC), key
+    except (ValueError, OverflowError, binascii.Error) as error:
         raise ConfigError("'after' is no place in the list", remedy="take it from the page before") from error

@@ -196,7 +196,7 @@ def film_view(film: Film, of: Words, document: Mapping[str, Any] | None) -> Film
         limits=[] if record is None else [of(limit) for limit in record["limitations"]],
         picture=f"{address}/picture.jpg" if has_picture else None,
         no_picture=_no_picture(film, of),
-        sides="LR" if explanation is not None and explanation["mirrored"] else "RL",
+        sides="" if explanation is None else "LR" if explanation["mirrored"] else "RL",
         maps=[] if record is None else _maps(record, address, of),
     )
 
@@ -264,14 +264,15 @@ def _answer_facts(
     facts = [(of("Gate"), verdict_title(record["gate"]["verdict"], of), "")]
     if record["probability"] is None:
         return facts
+    name, etiology = record["operating_point"], record["etiology"]
     threshold = of("{name}: positive from {threshold}").format(
-        name=of(record["operating_point"]), threshold=of.percent(record["threshold"])
+        name=of(name), threshold=of.percent(record["threshold"])
     )
     facts.append((of("Operating point"), threshold, _validated(point, of)))
     if record["answer_set"] is not None:
         facts.append((of("Cannot be excluded"), *_set(record["answer_set"], of)))
-    if record["etiology"] is not None:
-        facts.append((of("Etiology"), of(record["etiology"]), _shares(record, of)))
+    if etiology is not None:
+        facts.append((of("Etiology"), of(etiology), _shares(record, of)))
     if record["reasons"]:
         facts.append(
             (of("Reasons"), _sentence("; ".join(translated(text, of) for text in record["reasons"])), "")

@@ -5,6 +5,8 @@ In: what monitoring counts. Out: two pages whose charts are drawn on the server.
 
 from __future__ import annotations
 
+import itertools
+import re
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -97,10 +99,10 @@ def _html(markdown: str) -> Markup:
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
-    html = reader.renderer.render(tokens, reader.options, {})
-    html = html.replace(
-        "<table>", '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>'
-    )
+    html = str(reader.renderer.render(tokens, reader.options, {}))
+    number = itertools.count(1)
+    table = '<div class="scroll" tabindex="0" role="region" aria-label="Table {}"><table>'
+    html = re.sub("<table>", lambda _: table.format(next(number)), html)
     return Markup(html.replace("</table>", "</table></div>"))  # escaped by markdown-it
 
 

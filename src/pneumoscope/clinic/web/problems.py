@@ -12,6 +12,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from pneumoscope.clinic.web.access import LoginRequiredError
@@ -24,9 +26,14 @@ from pneumoscope.core.errors import (
     TooManyAttemptsError,
 )
 
-__all__ = ["problem", "problem_of", "status_of"]
+__all__ = ["DATABASE_AWAY", "problem", "problem_of", "status_of"]
 
 _log = logging.getLogger(__name__)
+
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What SQLAlchemy raises when a database cannot be reached, or has no connection left."""
+
+_RETRY_AFTER_S = 5
 
 _STATUS: tuple[tuple[type[PneumoscopeError], int], ...] = (
     (LoginRequiredError, 401),
@@ -48,8 +55,8 @@ def problem(status: int, title: str, **members: Any) -> JSONResponse:
     """A problem; members that are None are left out."""
     said = {name: value for name, value in members.items() if value is not None}
     body = {"type": "about:blank", "title": title, "status": status, **said}
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(_RETRY_AFTER_S)}}
+    return JSONResponse(body, status, headers.get(status), media_type="application/problem+json")
 
 
 def problem_of(request: Request, error: Exception) -> JSONResponse:
@@ -60,11 +67,20 @@ def problem_of(request: Request, error: Exception) -> JSONResponse:
             _log.error("%s %s: %s", request.method, request.scope["path"], type(error).__name__)
         return problem(status, error.problem, expected=error.expected, remedy=error.remedy)
     if isinstance(error, RequestValidationError):
-        errors = [
-            {"where": [str(part) for part in one["loc"]], "problem": one["msg"]} for one in error.errors()
-        ]
+        errors = [{"where": _where(one), "problem": one["msg"]} for one in error.errors()]
         return problem(422, "the request is not as described", errors=errors, remedy="see /v1/openapi.json")
     if isinstance(error, HTTPException):
-        return problem(error.status_code, str(error.detail))
+        answer = problem(error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+    if isinstance(error, DATABASE_AWAY):
+        _log.error("%s %s: %s", request.method, request.scope["path"], type(error).__name__)
+        return problem(503, "the database does not answer", remedy="repeat the request in a while")
     _log.error("%s %s: unexpected %s", request.method, request.scope["path"], type(error).__name__)
     return problem(500, "an unexpected error of ours")
+
+
+def _where(error: dict[str, Any]) -> list[str]:
+    """Which parameter it is; a key that is not ours is the client's and is not repeated."""
+    place = [str(part) for part in error["loc"]]
+    return place[:-1] if error["type"] == "extra_forbidden" else place

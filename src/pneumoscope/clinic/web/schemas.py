@@ -15,16 +15,22 @@ from pneumoscope.clinic.store.studies import comment_of, reference_of, shown, st
 from pneumoscope.clinic.store.tables import Activation, Feedback, Film, Study
 
 __all__ = [
+    "AnswerSetOut",
     "BatchOut",
     "BundleOut",
+    "ExplanationOut",
     "FeedbackIn",
     "FeedbackOut",
     "FilmOut",
+    "FilmProblem",
+    "GateOut",
     "HealthOut",
+    "LikeFilm",
     "Problem",
     "ResultOut",
     "StudiesOut",
     "StudyOut",
+    "WrongParameter",
     "bundle_out",
     "feedback_out",
     "film_out",
@@ -34,38 +40,107 @@ __all__ = [
 Diagnosis = Literal["normal", "bacterial", "viral", "pneumonia-unspecified", "other"]
 
 
+class WrongParameter(BaseModel):
+    """A part of a request that is not as described."""
+
+    where: list[str] = Field(description="``query``, ``path``, ``header`` or ``body``, then the name")
+    problem: str
+
+
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
+    model_config = {
+        "json_schema_extra": {
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "this needs the scope feedback",
+                    "status": 403,
+                    "remedy": "use a token that has it",
+                }
+            ]
+        }
+    }
     type: str = "about:blank"
-    title: str
+    title: str = Field(description="what was wrong")
     status: int
-    expected: str | None = None
-    remedy: str | None = None
-    errors: list[dict[str, Any]] | None = None
+    expected: str | None = Field(None, description="what would have been right")
+    remedy: str | None = Field(None, description="what to do")
+    errors: list[WrongParameter] | None = Field(None, description="one by one, for a 422")
+
+
+class FilmProblem(BaseModel):
+    """Why a film has no result; ``fault``: of the film (``input``), or ``ours``."""
+
+    kind: str = Field(description="class of the error, such as UnreadableFileError")
+    problem: str
+    expected: str | None
+    remedy: str | None
+    fault: Literal["input", "ours"]
+
+
+class GateOut(BaseModel):
+    """Whether the film can be judged at all."""
+
+    verdict: Literal["ANSWER", "WARN", "REFUSE"]
+    reasons: list[str]
+    scores: dict[str, float] = Field(description="distances from the training films, and their limits")
+
+
+class AnswerSetOut(BaseModel):
+    """The answers that cannot be ruled out (conformal set)."""
+
+    answers: list[str]
+    error_rate: float = Field(description="share of films whose true answer is not in the set")
+
+
+class LikeFilm(BaseModel):
+    """A training film that the network finds alike."""
+
+    film: str
+    label: str
+    similarity: float
+    path: str | None
+
+
+class ExplanationOut(BaseModel):
+    """What speaks for the answer, in words; the heat maps show it."""
+
+    sentence: str
+    target: str = Field(description="the class that is explained")
+    method: str
+    zones: dict[str, float] = Field(description="share of the evidence by lung zone")
+    outside_lungs: float | None = Field(description="share of the evidence outside the lungs")
+    mirrored: bool | None
+    nearest: list[LikeFilm] | None
 
 
 class ResultOut(BaseModel):
-    """The answer about a film; ``probability`` is null when the gate refused it."""
+    """The answer about a film.
 
-    bundle: str
+    ``decision`` is ABSTAIN when the gate refused the film (``abstained_by`` is ``gate``, and there is no
+    probability) or when the answer set does not single out one answer (``selection``).
+    """
+
+    bundle: str = Field(description="the model that answered, with the start of its hash")
     decision: Literal["POSITIVE", "NEGATIVE", "ABSTAIN"]
     abstained_by: Literal["gate", "selection"] | None
     probability: float | None = Field(description="calibrated probability of pneumonia, 0 to 1")
-    probabilities: dict[str, float] | None
+    probabilities: dict[str, float] | None = Field(description="the same by class")
     etiology: Literal["BACTERIAL", "VIRAL", "UNCERTAIN"] | None
     operating_point: str | None
-    threshold: float | None
-    answer_set: dict[str, Any] | None
-    etiology_set: dict[str, Any] | None
-    gate: dict[str, Any]
+    threshold: float | None = Field(description="probability from which the decision is POSITIVE")
+    answer_set: AnswerSetOut | None
+    etiology_set: AnswerSetOut | None
+    gate: GateOut
     reasons: list[str]
     warnings: list[str]
-    explanation: dict[str, Any] | None
+    explanation: ExplanationOut | None
     limitations: list[str]
     versions: dict[str, str]
-    forced: bool
-    seconds: float
+    forced: bool = Field(description="answered though the gate refused")
+    seconds: float = Field(description="time spent on the film")
     created_at: datetime
 
 
@@ -82,7 +157,12 @@ class FeedbackOut(BaseModel):
 class FeedbackIn(BaseModel):
     """A final diagnosis; ``consent``: the film may be used for training."""
 
-    model_config = {"extra": "forbid"}
+    model_config = {
+        "extra": "forbid",
+        "json_schema_extra": {
+            "examples": [{"diagnosis": "viral", "comment": "RSV positive", "consent": True}]
+        },
+    }
     diagnosis: Diagnosis
     comment: str = Field("", max_length=2000)
     consent: bool = False
@@ -95,12 +175,13 @@ class FilmOut(BaseModel):
     study_id: str
     batch_id: str | None
     state: Literal["waiting", "running", "done", "failed"]
-    problem: dict[str, Any] | None
-    source: str
+    problem: FilmProblem | None
+    source: Literal["web", "api", "dimse", "dicomweb"]
     received_at: datetime
-    facts: dict[str, Any]
-    age_years: float | None
-    sex: str | None
+    facts: dict[str, Any] = Field(description="format, modality, device, rows, columns, ..., once examined")
+    age_years: float | None = Field(description="as sent, or as the film says; above 89 it is 90")
+    sex: Literal["F", "M", "O"] | None
+    pixels_kept: bool = Field(description="false: the retention policy has deleted pictures and heat maps")
     silent: bool = Field(description="made in silent mode: the result is withheld")
     result: ResultOut | None
     feedback: list[FeedbackOut]
@@ -111,7 +192,7 @@ class StudyOut(BaseModel):
     """One or more films of one examination of a patient."""
 
     id: str
-    reference: str
+    reference: str = Field(description="what the sender calls it, empty where it said nothing")
     received_at: datetime
     films: list[FilmOut]
 
@@ -120,7 +201,7 @@ class StudiesOut(BaseModel):
     """A page of studies; ``next`` goes into ``after`` for the page that follows."""
 
     studies: list[StudyOut]
-    next: str | None
+    next: str | None = Field(description="null at the end of the list")
 
 
 class BatchOut(BaseModel):
@@ -138,14 +219,14 @@ class BundleOut(BaseModel):
     id: str
     active_since: datetime
     by: str
-    card: dict[str, Any]
+    card: dict[str, Any] = Field(description="intended use, training data, validation")
 
 
 class HealthOut(BaseModel):
     """What works."""
 
     status: Literal["ok", "not ready"]
-    checks: dict[str, str]
+    checks: dict[str, str] = Field(description="what was looked at")
 
 
 def film_out(store: Store, film: Film) -> FilmOut:
@@ -165,12 +246,13 @@ def film_out(store: Store, film: Film) -> FilmOut:
         facts=film.facts,
         age_years=film.age_years,
         sex=film.sex,
+        pixels_kept=not film.pixels_gone,
         silent=film.result is not None and result is None,
         result=None
         if result is None
         else ResultOut(**{**record, "seconds": result.seconds, "created_at": result.created_at}),
         feedback=[feedback_out(store, row) for row in film.feedback],
-        heat_maps=classes if record.get("explanation") else [],
+        heat_maps=classes if record.get("explanation") and not film.pixels_gone else [],
     )
 
 

@@ -1,7 +1,7 @@
 """Waiting for jobs without a thread or a query for each who waits.
 
 In: film ids. Out: a wake-up when the job is settled. One loop for the whole process asks the database for all
-of them at once.
+of them at once, for as long as somebody waits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from pneumoscope.clinic.store.database import Store
@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 _EVERY_S = 0.015
 """A tenth of what a film takes: waiting adds half of it on average."""
 
+_AWAY_S = 1.0
+"""Between two looks at a database that does not answer."""
+
 
 class Waiting:
     """Wakes those who wait for jobs of films.
@@ -32,29 +35,46 @@ class Waiting:
 
     def __init__(self, store: Store) -> None:
         self._queue = Queue(store)
-        self._waiting: dict[tuple[str, str], asyncio.Event] = {}
+        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._loop: asyncio.Task[None] | None = None
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return sum(len(events) for events in self._waiting.values())
+
     async def settled(self, film_id: str, kind: str, seconds: float) -> bool:
-        """Whether the job of ``kind`` of a film is done or has failed within ``seconds``."""
-        event = self._waiting.setdefault((film_id, kind), asyncio.Event())
+        """Whether the job of ``kind`` of a film is done or has failed within ``seconds``.
+
+        Any number of callers may wait for one job, each for as long as it likes.
+        """
+        event, key = asyncio.Event(), (film_id, kind)
+        self._waiting.setdefault(key, set()).add(event)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._watch())
         try:
             await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError:
             return False
+        finally:  # also when the client has left
+            events = self._waiting.get(key, set())
+            events.discard(event)
+            if not events:
+                self._waiting.pop(key, None)
         return True
 
     async def _watch(self) -> None:
         while self._waiting:
-            for kind in {kind for _, kind in self._waiting}:
-                ids = [film_id for film_id, of in self._waiting if of == kind]
-                try:
-                    settled = await run_in_threadpool(self._queue.settled, ids, kind)
-                except OperationalError as error:
-                    _log.warning("the database does not answer (%s)", type(error.orig).__name__)
-                    continue
-                for film_id in settled:
-                    self._waiting.pop((film_id, kind)).set()
-            await asyncio.sleep(_EVERY_S)
+            pause = _EVERY_S
+            try:
+                await self._wake()
+            except SQLAlchemyError as error:
+                _log.warning("the database does not answer (%s)", type(error).__name__)
+                pause = _AWAY_S
+            await asyncio.sleep(pause)
+
+    async def _wake(self) -> None:
+        for kind in {kind for _, kind in self._waiting}:
+            ids = [film_id for film_id, of in self._waiting if of == kind]
+            for film_id in await run_in_threadpool(self._queue.settled, ids, kind):
+                for event in self._waiting.get((film_id, kind), ()):
+                    event.set()

@@ -30,6 +30,7 @@ class FilmViewer {
     this.grey = Uint8Array.from(this.pixels, (pixel) => pixel & 255);
     for (const part of this.root.querySelectorAll("[data-with-script]")) part.hidden = false;
     for (const part of this.root.querySelectorAll("[data-without-script]")) part.hidden = true;
+    this.canvas.style.aspectRatio = `${this.film.width} / ${this.film.height}`;
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     await this.chooseMap();

@@ -1,0 +1,1 @@
+"""Migrations of the clinic's database; ``versions`` holds one module a step."""

@@ -1,0 +1,50 @@
+"""A request that is repeated makes nothing new: what is made, and the note of it, are one transaction.
+
+In: an Idempotency-Key and a fingerprint of the request. Out: what the first request with them made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from pneumoscope.clinic.examining.intake import recalled, remember
+from pneumoscope.clinic.store.database import Store
+
+__all__ = ["Repeatable", "once"]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeatable:
+    """A request: whose, its key or None, and what it says, as a hash."""
+
+    user_id: int
+    key: str | None
+    fingerprint: str
+
+
+def once(store: Store, request: Repeatable, make: Callable[[Session], str]) -> str:
+    """What ``make`` makes within the transaction, by its id; a repeated request gets the first one's.
+
+    Raises:
+        ConflictError: the key was used for another request.
+    """
+    try:
+        with store.write() as session:
+            known = recalled(session, request.user_id, request.key, request.fingerprint)
+            if known is not None:
+                return known
+            made = make(session)
+            if request.key is not None:
+                remember(session, request.user_id, request.key, request.fingerprint, made)
+                session.flush()
+            return made
+    except IntegrityError:  # the same key at the same moment, where writers do not wait for each other
+        with store.read() as session:
+            known = recalled(session, request.user_id, request.key, request.fingerprint)
+        if known is None:
+            raise
+        return known

@@ -1,0 +1,49 @@
+"""Stores for the tests of the clinic: on SQLite, and on PostgreSQL where it is installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from pneumoscope.clinic.store.database import Store
+from tests.clinic.postgres import new_database, postgres_server
+from tests.clinic.stores import make_store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a PostgreSQL server without a database's name."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store on SQLite."""
+    opened = make_store(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store on each kind of database."""
+    settings = {}
+    if request.param == "postgresql":
+        settings["database__url"] = new_database(request.getfixturevalue("postgres"), uuid4().hex)
+    opened = make_store(tmp_path, **settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture()
+def films_folder() -> Path:
+    """The folder of real films that PNEUMOSCOPE_DATA names."""
+    folder = os.environ.get("PNEUMOSCOPE_DATA")
+    if not folder:
+        pytest.skip("PNEUMOSCOPE_DATA names no real films")
+    return Path(folder)

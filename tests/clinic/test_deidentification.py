@@ -1,0 +1,143 @@
+"""What is stored shows the same pixels and names nobody."""
+
+import io
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.uid import ImplicitVRLittleEndian
+
+from pneumoscope.clinic.examining.deidentification import (
+    deidentified,
+    identifying_texts,
+    identity_header,
+    scrubbed,
+)
+from pneumoscope.imaging.radiograph import film_format, read_radiograph
+from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
+
+
+def after(tmp_path, content):
+    """Pixels before and after, and the bytes after."""
+    file, clean = tmp_path / "film", tmp_path / "clean"
+    file.write_bytes(content)
+    stored = deidentified(file, film_format(file))
+    clean.write_bytes(stored)
+    return read_radiograph(file).pixels, read_radiograph(clean).pixels, stored
+
+
+def tiff_film():
+    out = io.BytesIO()
+    Image.fromarray(pixels()).save(out, "TIFF", description="Canary description")
+    return out.getvalue()
+
+
+def bmp_film():
+    out = io.BytesIO()
+    Image.fromarray(pixels()).save(out, "BMP")
+    return out.getvalue() + b"Canary trailer"
+
+
+def deep_tiff():
+    out = io.BytesIO()
+    Image.fromarray(pixels().astype(np.uint16) * 257).save(out, "TIFF")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        dicom_film(),
+        jpeg_film(),
+        jpeg_film(orientation=6),
+        png_film(),
+        tiff_film(),
+        bmp_film(),
+        deep_tiff(),
+    ],
+    ids=["dicom", "jpeg", "turned-jpeg", "png", "tiff", "bmp", "16-bit-tiff"],
+)
+def test_the_pixels_stay_and_the_names_go(tmp_path, content):
+    before, stored_pixels, stored = after(tmp_path, content)
+    tolerance = 0.02 if content[:2] == b"\xff\xd8" else 0
+    assert np.abs(before - stored_pixels).max() <= tolerance
+    assert b"anary" not in stored
+    assert b"ANARY" not in stored
+
+
+def test_an_upright_jpeg_is_not_compressed_again(tmp_path):
+    before, stored_pixels, _ = after(tmp_path, jpeg_film())
+    np.testing.assert_array_equal(before, stored_pixels)
+
+
+def test_the_basic_profile_is_applied_to_dicom(tmp_path):
+    original = pydicom.dcmread(io.BytesIO(dicom_film()))
+    _, _, stored = after(tmp_path, dicom_film(SOPInstanceUID=original.SOPInstanceUID))
+    clean = pydicom.dcmread(io.BytesIO(stored))
+    assert clean.get("PatientName", "") == ""
+    assert clean.SOPInstanceUID != original.SOPInstanceUID
+    assert clean.file_meta.MediaStorageSOPInstanceUID == clean.SOPInstanceUID
+    assert clean.get("InstitutionName", "") in ("", "ANONYMIZED")
+    assert "PatientBirthDate" not in clean or clean.PatientBirthDate in ("", "00010101")
+    assert not [element for element in clean if element.tag.is_private]
+    assert (clean.Modality, clean.Rows, clean.Columns) == ("CR", 120, 160)
+
+
+def test_a_dataset_without_a_file_header(tmp_path):
+    dataset = pydicom.dcmread(io.BytesIO(dicom_film()))
+    del dataset.file_meta
+    out = io.BytesIO()
+    dataset.save_as(out, implicit_vr=True, little_endian=True)
+    before, stored_pixels, stored = after(tmp_path, out.getvalue())
+    np.testing.assert_array_equal(before, stored_pixels)
+    assert b"anary" not in stored
+
+
+def test_the_header_for_results_has_the_patient_and_no_pixels():
+    dataset = pydicom.dcmread(io.BytesIO(dicom_film()))
+    header = identity_header(dataset)
+    again = pydicom.Dataset.from_json(header)
+    assert str(again.PatientName) == "Canary^Coalmine"
+    assert again.StudyInstanceUID == dataset.StudyInstanceUID
+    assert "PixelData" not in again
+    assert not [element for element in again if element.tag.is_private]
+
+
+def test_a_damaged_element_costs_only_itself():
+    dataset = pydicom.dcmread(io.BytesIO(dicom_film()))
+    damaged = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag("BitsStored"), "US", 3, b"\x01\x02\x03", 0, False, True, True
+    )
+    dataset._dict[damaged.tag] = damaged
+    header = identity_header(dataset)
+    assert "00280101" not in header
+    assert header["00100020"]["Value"] == ["CANARY-0815"]
+
+
+def test_names_are_taken_out_of_texts():
+    header = identity_header(pydicom.dcmread(io.BytesIO(dicom_film())))
+    names = identifying_texts(header)
+    assert {"Canary^Coalmine", "Coalmine", "CANARY-0815", "CANARY-INNER", "20211224"} <= names
+    text = "The value 'Canary^Coalmine' of CANARY-0815 (20211224) is odd; the modality is CR"
+    assert scrubbed(text, names) == "The value '…' of … (…) is odd; the modality is CR"
+
+
+@pytest.mark.films
+def test_real_dicom_films(films_folder, tmp_path):
+    files = sorted((films_folder / "dicom" / "chest").rglob("*.dcm"))[:4]
+    assert files
+    for file in files:
+        before, stored_pixels, stored = after(tmp_path, file.read_bytes())
+        np.testing.assert_array_equal(before, stored_pixels)
+        name = str(pydicom.dcmread(file).get("PatientID", "")).strip()
+        assert len(name) < 4 or name.encode() not in stored
+
+
+def test_implicit_little_endian_stays_readable(tmp_path):
+    dataset = pydicom.dcmread(io.BytesIO(dicom_film()))
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    out = io.BytesIO()
+    dataset.save_as(out, implicit_vr=True, little_endian=True, enforce_file_format=True)
+    before, stored_pixels, _ = after(tmp_path, out.getvalue())
+    np.testing.assert_array_equal(before, stored_pixels)

@@ -1,0 +1,144 @@
+"""Storage commitment: what is stored is committed, and nothing else."""
+
+import threading
+import time
+
+import pytest
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+
+from pneumoscope.clinic.dicom.commitment import Request, report, stored_instances
+from pneumoscope.clinic.dicom.entity import STORAGE_COMMITMENT
+from pneumoscope.clinic.examining.intake import Sender, receive
+from pneumoscope.clinic.store.tables import Film, Job
+from tests.clinic.dicom_peers import CR, DX, UNCLOSED, association, film, running_node
+from tests.clinic.orthanc import free_port
+from tests.clinic.stores import make_store
+
+pytestmark = pytest.mark.filterwarnings(UNCLOSED)
+
+INSTANCE = "1.2.840.10008.1.20.1.1"
+ROOT = "1.2.826.0.1.99999"
+
+
+class Reports:
+    """Handler of N-EVENT-REPORT that remembers what came."""
+
+    def __init__(self, status=0x0000):
+        self.status = status
+        self.found = []
+        self.came = threading.Event()
+
+    def __call__(self, event):
+        self.found.append((event.event_type, event.event_information, event.assoc.requestor.ae_title))
+        self.came.set()
+        return self.status, None
+
+
+def ask(sender, references, transaction=f"{ROOT}.1000", action=1):
+    """Status of N-ACTION."""
+    content = Dataset()
+    content.TransactionUID = transaction
+    items = []
+    for sop_class, instance in references:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+        items.append(item)
+    content.ReferencedSOPSequence = items
+    return sender.send_n_action(content, action, STORAGE_COMMITMENT, INSTANCE)[0].Status
+
+
+def pairs(sequence):
+    return [(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) for item in sequence]
+
+
+def test_what_is_stored_is_committed_on_the_association_that_asked(tmp_path):
+    reports = Reports()
+    with (
+        running_node(tmp_path) as (_, port),
+        association(
+            port, CR, STORAGE_COMMITMENT, syntaxes=[uid.ExplicitVRLittleEndian],
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, reports)],
+        ) as sender,
+    ):  # fmt: skip
+        assert sender.send_c_store(film(1)).Status == 0x0000
+        assert sender.send_c_store(film(2)).Status == 0x0000
+        assert ask(sender, [(CR, f"{ROOT}.1"), (CR, f"{ROOT}.2")]) == 0x0000
+        assert reports.came.wait(10)
+        time.sleep(0.2)  # our answer to the report
+        assert sender.is_established
+    ((event_type, content, _),) = reports.found
+    assert event_type == 1
+    assert content.TransactionUID == f"{ROOT}.1000"
+    assert pairs(content.ReferencedSOPSequence) == [(CR, f"{ROOT}.1"), (CR, f"{ROOT}.2")]
+    assert "FailedSOPSequence" not in content
+
+
+def test_a_peer_with_a_port_gets_its_report_on_a_new_association(tmp_path):
+    reports, port_of_peer = Reports(), free_port()
+    entity = ApplicationEntity("CR1")
+    entity.add_supported_context(STORAGE_COMMITMENT, scu_role=True, scp_role=True)
+    server = entity.start_server(
+        ("127.0.0.1", port_of_peer), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, reports)]
+    )
+    peers = [{"ae_title": "CR1", "address": "127.0.0.1", "port": port_of_peer}]
+    try:
+        with running_node(tmp_path, dicom__peers=peers) as (_, port):
+            with association(
+                port, CR, STORAGE_COMMITMENT, syntaxes=[uid.ExplicitVRLittleEndian], title="CR1"
+            ) as sender:
+                assert sender.send_c_store(film(1)).Status == 0x0000
+                assert ask(sender, [(CR, f"{ROOT}.1"), (CR, f"{ROOT}.99"), ("1.2.3", f"{ROOT}.1")]) == 0x0000
+            assert reports.came.wait(10)
+    finally:
+        server.shutdown()
+    ((event_type, content, title),) = reports.found
+    assert (event_type, title) == (2, "PNEUMOSCOPE")
+    assert pairs(content.ReferencedSOPSequence) == [(CR, f"{ROOT}.1")]
+    assert pairs(content.FailedSOPSequence) == [(CR, f"{ROOT}.99"), ("1.2.3", f"{ROOT}.1")]
+    assert [item.FailureReason for item in content.FailedSOPSequence] == [0x0112, 0x0122]
+
+
+def test_requests_that_make_no_sense_are_refused(tmp_path):
+    with running_node(tmp_path) as (_, port), association(port, STORAGE_COMMITMENT) as sender:
+        assert ask(sender, [(CR, f"{ROOT}.1")], action=2) == 0x0123
+        assert ask(sender, []) == 0x0115
+        assert ask(sender, [(CR, f"{ROOT}.1")], transaction="") == 0x0115
+        assert ask(sender, [(CR, "")]) == 0x0115
+        assert sender.send_n_action(None, 1, STORAGE_COMMITMENT, INSTANCE)[0].Status == 0x0115
+        many = [(CR, f"{ROOT}.{number:040d}") for number in range(11_000)]
+        assert ask(sender, many) == 0x0213
+
+
+def test_films_that_are_not_kept_are_not_committed(tmp_path):
+    store = make_store(tmp_path)
+    sender = Sender("dicom:CR1", None, "dimse")
+    waiting, failed, gone = (
+        receive(store, bytes([number]), sender, instance_uid=f"{ROOT}.{number}").film_id
+        for number in (1, 2, 3)
+    )
+    with store.write() as session:
+        session.query(Job).filter_by(film_id=failed).one().state = "failed"
+        session.get_one(Film, gone).pixels_gone = True
+
+    uids = [f"{ROOT}.{number}" for number in range(1, 1200)]
+
+    assert stored_instances(store, uids) == {f"{ROOT}.1"}
+    assert stored_instances(store, []) == set()
+    assert waiting != failed
+    store.close()
+
+
+def test_the_report_keeps_the_order_of_the_request():
+    request = Request(f"{ROOT}.5", ((DX, "1.1"), (CR, "1.2"), ("1.9", "1.3"), (CR, "1.4")))
+
+    event_type, content = report(request, {"1.4", "1.1", "1.3"}, (CR, DX))
+
+    assert event_type == 2
+    assert pairs(content.ReferencedSOPSequence) == [(DX, "1.1"), (CR, "1.4")]
+    assert [(item.ReferencedSOPInstanceUID, item.FailureReason) for item in content.FailedSOPSequence] == [
+        ("1.2", 0x0112),
+        ("1.3", 0x0122),
+    ]

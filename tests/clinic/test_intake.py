@@ -1,0 +1,100 @@
+"""A film is on disk and in the queue before it is acknowledged; a repetition makes nothing new."""
+
+import threading
+
+import pytest
+from sqlalchemy import func, select
+
+from pneumoscope.clinic.examining.intake import Sender, receive
+from pneumoscope.clinic.store import audit_log
+from pneumoscope.clinic.store.studies import reference_of
+from pneumoscope.clinic.store.tables import Film, Job, Study
+from pneumoscope.core.errors import ConflictError, UnreadableFileError
+from tests.clinic.stores import add_user
+
+PACS = Sender("dimse:PACS", None, "dimse")
+
+
+def count(store, table):
+    with store.read() as session:
+        return session.scalar(select(func.count()).select_from(table))
+
+
+def test_a_film_is_kept_queued_and_noted(any_store):
+    received = receive(any_store, b"bytes", PACS, reference="bed 3", options={"age_years": 3.0})
+    assert any_store.blobs.get("received", received.film_id) == b"bytes"
+    with any_store.read() as session:
+        film = session.get_one(Film, received.film_id)
+        assert (film.source, film.size, film.options) == ("dimse", 5, {"age_years": 3.0})
+        assert reference_of(any_store, film.study) == "bed 3"
+        assert [job.kind for job in film.jobs] == ["examine"]
+    assert audit_log.verify(any_store).rows == 1
+
+
+def test_no_bytes(store):
+    with pytest.raises(UnreadableFileError, match="empty"):
+        receive(store, b"", PACS)
+    assert count(store, Film) == 0
+
+
+def test_an_instance_that_is_sent_again_is_the_same_film(any_store):
+    first = receive(any_store, b"bytes", PACS, instance_uid="1.2.3")
+    again = receive(any_store, b"bytes", PACS, instance_uid="1.2.3")
+    assert (again.film_id, again.again) == (first.film_id, True)
+    assert receive(any_store, b"other bytes", PACS, instance_uid="1.2.3").again is False
+    assert receive(any_store, b"bytes", PACS, instance_uid="1.2.4").again is False
+    assert count(any_store, Film) == 3
+    assert count(any_store, Job) == 3
+    assert len(list(any_store.blobs.names("received"))) == 3
+
+
+def test_owners_do_not_share_instances(store):
+    one, two = (Sender("x", add_user(store, name), "api") for name in ("one", "two"))
+    first = receive(store, b"bytes", one, instance_uid="1.2.3")
+    assert receive(store, b"bytes", two, instance_uid="1.2.3").film_id != first.film_id
+    assert receive(store, b"bytes", one, instance_uid="1.2.3").film_id == first.film_id
+
+
+def test_a_request_that_is_repeated_makes_nothing_new(any_store):
+    sender = Sender("x", add_user(any_store, "one"), "api")
+    first = receive(any_store, b"bytes", sender, idempotency_key="k")
+    again = receive(any_store, b"bytes", sender, idempotency_key="k")
+    assert (again.film_id, again.again) == (first.film_id, True)
+    with pytest.raises(ConflictError):
+        receive(any_store, b"other", sender, idempotency_key="k")
+    with pytest.raises(ConflictError):
+        receive(any_store, b"bytes", sender, idempotency_key="k", options={"force": True})
+    assert count(any_store, Film) == count(any_store, Study) == 1
+    assert len(list(any_store.blobs.names("received"))) == 1
+
+
+def test_the_same_request_at_the_same_moment(any_store):
+    sender = Sender("x", add_user(any_store, "one"), "api")
+    received, failures = [], []
+
+    def send():
+        try:
+            received.append(receive(any_store, b"bytes", sender, idempotency_key="k").film_id)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(set(received)) == 1
+    assert count(any_store, Film) == 1
+    assert len(list(any_store.blobs.names("received"))) == 1
+
+
+def test_a_database_that_fails_leaves_no_blob(store, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("away")
+
+    monkeypatch.setattr("pneumoscope.clinic.examining.intake.add_job", fail)
+    with pytest.raises(RuntimeError):
+        receive(store, b"bytes", PACS)
+    assert list(store.blobs.names("received")) == []
+    assert count(store, Film) == 0

@@ -1,0 +1,287 @@
+"""From a received film to a stored result: once, de-identified, whatever happens on the way."""
+
+import json
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from pneumoscope.clinic.examining.film_results import heat_maps, load_film_result
+from pneumoscope.clinic.examining.intake import Sender, receive
+from pneumoscope.clinic.examining.sandbox import Sandbox
+from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
+from pneumoscope.clinic.settings import LimitSettings
+from pneumoscope.clinic.store.bundles import activate
+from pneumoscope.clinic.store.queue import Queue
+from pneumoscope.clinic.store.tables import Film, Job
+from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
+from tests.clinic.stores import add_user, make_store
+from tests.tiny_bundle import write_tiny_bundle
+
+PACS = Sender("dimse:PACS", None, "dimse")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def clinic(tmp_path, bundle):
+    store = make_store(tmp_path, bundle=str(bundle.directory))
+    films = FilmHandlers(store, threads=1)
+    yield store, films
+    films.close()
+    store.close()
+
+
+def work(store, films):
+    """Do all jobs that are due."""
+    over = time.monotonic() + 30
+    queue = Queue(store)
+
+    def done():
+        open_jobs = [state for _, state in queue.depth() if state in ("waiting", "running")]
+        return not open_jobs or time.monotonic() > over
+
+    run_worker(store, films.handlers(), done)
+
+
+def film_of(store, film_id):
+    with store.read() as session:
+        film = session.get_one(Film, film_id)
+        _ = film.jobs, film.study.films
+        return film
+
+
+def test_a_dicom_film(clinic, bundle):
+    store, films = clinic
+    content = dicom_film(0.8)
+    received = receive(store, content, PACS)
+    work(store, films)
+    film = film_of(store, received.film_id)
+    result = film.result
+    assert (result.bundle_id, result.decision, result.verdict) == (bundle.id, "POSITIVE", "ANSWER")
+    assert result.probability == result.record["probability"] > 0.7
+    assert result.record["file"] == "film"
+    assert (film.age_years, film.sex, film.facts["modality"], film.facts["rows"]) == (3.0, "F", "CR", 120)
+    assert result.drift["rows"] == 120
+    assert 0 < result.drift["exposure_low"] < result.drift["exposure_high"] < 1
+    assert film.jobs[0].state == "done"
+    assert set(heat_maps(store, film.id)) == {"bacterial", "viral"}
+    assert store.blobs.get("received", film.id) is None
+    stored = store.blobs.get("films", film.id)
+    assert b"anary" not in stored
+    header = json.loads(store.sealer.open(film.identity, f"identity/{film.id}"))
+    assert header["00100020"]["Value"] == ["CANARY-0815"]
+    assert film.study.patient_key == store.sealer.pseudonym("CANARY-0815", "patient")
+
+
+@pytest.mark.parametrize("content", [jpeg_film(0.2), png_film(0.2)], ids=["jpeg", "png"])
+def test_a_picture_has_no_identity(clinic, content):
+    store, films = clinic
+    film_id = receive(store, content, PACS).film_id
+    work(store, films)
+    film = film_of(store, film_id)
+    assert film.result.decision == "NEGATIVE"
+    assert (film.identity, film.age_years, film.study.study_key) == (None, None, None)
+
+
+def test_options_reach_the_examination(clinic):
+    store, films = clinic
+    options = {"age_years": 95.0, "operating_point": "sensitive"}
+    film_id = receive(store, png_film(0.5), PACS, options=options).film_id
+    work(store, films)
+    film = film_of(store, film_id)
+    assert film.result.record["operating_point"] == "sensitive"
+    assert film.age_years == 90.0
+
+
+def test_films_of_one_dicom_study_share_a_study(clinic):
+    store, films = clinic
+    same = {"StudyInstanceUID": "1.2.826.0.1.3680043.8.498.77"}
+    owner = add_user(store, "reader")
+    ids = [receive(store, dicom_film(mean, **same), PACS).film_id for mean in (0.3, 0.7)]
+    own = receive(store, dicom_film(0.4, **same), Sender("user:reader", owner, "web")).film_id
+    work(store, films)
+    assert film_of(store, ids[0]).study_id == film_of(store, ids[1]).study_id
+    assert len(film_of(store, ids[0]).study.films) == 2
+    assert film_of(store, own).study_id != film_of(store, ids[0]).study_id
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"no film at all", "this is no film file"),
+        (dicom_film()[:2000], "cannot be decoded"),
+        (b"\x89PNG", "no film"),
+    ],
+)
+def test_a_film_that_cannot_be_read_fails_with_its_reason_and_is_not_kept(clinic, content, said):
+    store, films = clinic
+    film_id = receive(store, content, PACS).film_id
+    good = receive(store, png_film(), PACS).film_id
+    work(store, films)
+    film = film_of(store, film_id)
+    assert film.result is None
+    assert film.jobs[0].state == "failed"
+    assert said in film.jobs[0].problem["problem"]
+    assert film.jobs[0].problem["fault"] == "input"
+    assert store.blobs.get("received", film_id) is None
+    assert film_of(store, good).result is not None
+
+
+def test_destinations_get_a_job_each_with_the_result(tmp_path, bundle):
+    destinations = [
+        {"name": "pacs", "kind": "dimse", "host": "127.0.0.1", "port": 1, "ae_title": "X"},
+        {"name": "fhir", "kind": "fhir", "url": "http://127.0.0.1:1/"},
+    ]
+    store = make_store(tmp_path, bundle=str(bundle.directory), destinations=destinations)
+    films = FilmHandlers(store, threads=1)
+    dicom, picture = (receive(store, content, PACS).film_id for content in (dicom_film(), png_film()))
+    run_worker(
+        store,
+        films.handlers(),
+        lambda: ("examine", "done") in (d := Queue(store).depth()) and d[("examine", "done")] == 2,
+    )
+    films.close()
+    assert [job.target for job in film_of(store, dicom).jobs] == ["", "pacs", "fhir"]
+    assert [job.target for job in film_of(store, picture).jobs] == ["", "fhir"]
+    store.close()
+
+
+def test_in_silent_mode_nothing_is_sent(tmp_path, bundle):
+    destinations = [{"name": "fhir", "kind": "fhir", "url": "http://127.0.0.1:1/"}]
+    store = make_store(tmp_path, bundle=str(bundle.directory), destinations=destinations, shadow=True)
+    films = FilmHandlers(store, threads=1)
+    film_id = receive(store, png_film(), PACS).film_id
+    work(store, films)
+    films.close()
+    film = film_of(store, film_id)
+    assert film.result.shadow
+    assert [job.kind for job in film.jobs] == ["examine"]
+    store.close()
+
+
+def test_identities_are_not_kept_where_the_settings_forbid_it(tmp_path, bundle):
+    store = make_store(tmp_path, bundle=str(bundle.directory), privacy__keep_identities="never")
+    films = FilmHandlers(store, threads=1)
+    film_id = receive(store, dicom_film(), PACS).film_id
+    work(store, films)
+    films.close()
+    assert film_of(store, film_id).identity is None
+    store.close()
+
+
+def test_pictures_are_drawn_on_the_original_grid(clinic):
+    from io import BytesIO
+
+    from PIL import Image
+
+    from pneumoscope.clinic.store.queue import add_job
+
+    store, films = clinic
+    film_id = receive(store, dicom_film(0.6), PACS).film_id
+    work(store, films)
+    with store.write() as session:
+        add_job(session, film_id, "picture")
+    work(store, films)
+    with Image.open(BytesIO(store.blobs.get("pictures", film_id))) as image:
+        assert image.size == (160, 120)
+        assert np.abs(np.asarray(image).astype(int) - pixels(0.6)).max() <= 6
+
+
+def test_the_next_film_is_examined_by_the_bundle_that_is_active_then(clinic, bundle, tmp_path):
+    store, films = clinic
+    first = receive(store, png_film(), PACS).film_id
+    work(store, films)
+    other = write_tiny_bundle(tmp_path / "other", name="other")
+    activate(store, str(other.directory), "admin")
+    second = receive(store, png_film(), PACS).film_id
+    work(store, films)
+    assert film_of(store, first).result.bundle_id == bundle.id
+    assert film_of(store, second).result.bundle_id == other.id
+
+
+def test_a_film_that_ends_its_process_is_tried_again_and_then_given_up(tmp_path, bundle):
+    store = make_store(tmp_path, bundle=str(bundle.directory), limits__attempts=2, limits__film_seconds=0.001)
+    films = FilmHandlers(store, threads=1)
+    film_id = receive(store, dicom_film(), PACS).film_id
+    work(store, films)
+    films.close()
+    [job] = film_of(store, film_id).jobs
+    assert (job.state, job.attempts) == ("failed", 2)
+    assert "took longer than 0.001 s" in job.problem["problem"]
+    store.close()
+
+
+def test_a_worker_that_lost_its_lease_stores_nothing(tmp_path, bundle, monkeypatch):
+    store = make_store(tmp_path, bundle=str(bundle.directory), limits__lease_seconds=0.3)
+    slow, quick = FilmHandlers(store, threads=1), FilmHandlers(store, threads=1)
+    slow.warm_up()
+    quick.warm_up()
+    film_id = receive(store, png_film(), PACS).film_id
+    examine = Sandbox.examine
+
+    def wait(self, content, options=None):
+        found = examine(self, content, options)
+        if self is slow._sandbox:
+            time.sleep(1)
+        return found
+
+    monkeypatch.setattr(Sandbox, "examine", wait)
+    over = threading.Event()
+    thread = threading.Thread(target=run_worker, args=(store, slow.handlers(), over.is_set))
+    thread.start()
+    time.sleep(0.5)
+    work(store, quick)
+    over.set()
+    thread.join()
+    film = film_of(store, film_id)
+    assert film.result is not None
+    assert (film.jobs[0].state, film.jobs[0].attempts) == ("done", 2)
+    for handlers in (slow, quick):
+        handlers.close()
+    store.close()
+
+
+def test_our_own_fault_is_tried_again_later(store):
+    film_id = receive(store, png_film(), PACS).film_id
+    queue = Queue(store)
+
+    def fail(_):
+        raise RuntimeError("Canary")
+
+    turns = iter([False, True])
+    run_worker(store, {"examine": fail}, lambda: next(turns))
+    with store.read() as session:
+        job = session.query(Job).filter_by(film_id=film_id).one()
+        assert (job.state, job.attempts) == ("waiting", 1)
+        assert job.problem["problem"] == "an unexpected RuntimeError of ours"
+        assert job.due_at.timestamp() > time.time() + 1
+    assert queue.claim(["examine"]) is None
+
+
+def test_a_result_is_put_together_again_for_delivery(clinic, bundle):
+    store, films = clinic
+    film_id = receive(store, dicom_film(0.8), PACS).film_id
+    work(store, films)
+    with Sandbox(str(bundle.directory), LimitSettings(), threads=1) as sandbox:
+        result = load_film_result(store, film_id, sandbox)
+    np.testing.assert_array_equal(result.picture, pixels(0.8))
+    assert str(result.header.PatientName) == "Canary^Coalmine"
+    assert result.record["bundle_card"]["id"] == bundle.id
+    assert result.original_size == (120, 160)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_sandbox_that_is_killed_is_started_again(clinic, number):
+    store, films = clinic
+    films.warm_up()
+    films._sandbox._process.send_signal(number)
+    films._sandbox._process.wait()
+    film_id = receive(store, png_film(), PACS).film_id
+    work(store, films)
+    assert film_of(store, film_id).result is not None
