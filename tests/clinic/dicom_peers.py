@@ -15,6 +15,7 @@ from pydicom.filereader import dcmread
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 
+from pneumoscope.clinic.dicom.entity import ending
 from pneumoscope.clinic.dicom.node import Node
 from pneumoscope.clinic.store.database import Store
 from tests.clinic.stores import make_store
@@ -25,9 +26,6 @@ CR, DX, SC = (
     uid.DigitalXRayImageStorageForPresentation,
     uid.SecondaryCaptureImageStorage,
 )
-UNCLOSED = "ignore:Exception ignored in. <(socket|ssl).*:pytest.PytestUnraisableExceptionWarning"
-"""pynetdicom leaves sockets of requestors to the garbage collector when the other side was faster."""
-
 CANARIES = ("CANARY^NAME", "CANARY-4711", "1.2.826.0.1.99999")
 """Name, number and UIDs of the patient of :func:`film`; they must not turn up in a log."""
 
@@ -96,11 +94,5 @@ def association(
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = 10
     for sop_class in classes:
         entity.add_requested_context(sop_class, syntaxes)
-    opened = entity.associate("127.0.0.1", port, ae_title=called, **arguments)
-    try:
+    with ending(entity.associate("127.0.0.1", port, ae_title=called, **arguments)) as opened:
         yield opened
-    finally:
-        if opened.is_established:
-            opened.release()
-        elif opened.is_alive():
-            opened.abort()

@@ -22,13 +22,11 @@ from pneumoscope.clinic.results.fhir import StudyResults
 from pneumoscope.clinic.settings import Destination, DicomSettings, DicomwebSettings
 from pneumoscope.clinic.store.tables import Film
 from pneumoscope.core.errors import ConfigError, DeliveryError
-from tests.clinic.dicom_peers import CR, DX, UNCLOSED, film_file, parsed
+from tests.clinic.dicom_peers import CR, DX, film_file, parsed
 from tests.clinic.film_results import film_result, header
 from tests.clinic.orthanc import Orthanc, free_port, needs_orthanc
 from tests.clinic.stores import make_store
 from tests.clinic.test_dicom_node import certificates
-
-pytestmark = pytest.mark.filterwarnings(UNCLOSED)
 
 STUDY = StudyResults("0" * 32, (film_result(header()),))
 
@@ -48,14 +46,19 @@ def archive(classes=None, answer=lambda event: 0x0000, title="PACS", tls=None):
             stored.append(event.dataset)
         return status
 
-    server = entity.start_server(
-        ("127.0.0.1", 0), block=False, ssl_context=tls, evt_handlers=[(evt.EVT_C_STORE, store)]
-    )
+    connections = []
+    handlers = [
+        (evt.EVT_C_STORE, store),
+        (evt.EVT_CONN_OPEN, lambda event: connections.append(event.assoc.dul.socket.socket)),
+    ]
+    server = entity.start_server(("127.0.0.1", 0), block=False, ssl_context=tls, evt_handlers=handlers)
     try:
         yield server.server_address[1], stored
     finally:
         server.shutdown()
         entity.shutdown()
+        for connection in connections:
+            connection.close()
 
 
 def pacs(port, host="127.0.0.1", title="PACS", settings=None, **more):

@@ -3,7 +3,6 @@
 import threading
 import time
 
-import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import evt
@@ -13,11 +12,9 @@ from pneumoscope.clinic.dicom.commitment import Request, report, stored_instance
 from pneumoscope.clinic.dicom.entity import STORAGE_COMMITMENT
 from pneumoscope.clinic.examining.intake import Sender, receive
 from pneumoscope.clinic.store.tables import Film, Job
-from tests.clinic.dicom_peers import CR, DX, UNCLOSED, association, film, running_node
+from tests.clinic.dicom_peers import CR, DX, association, film, running_node
 from tests.clinic.orthanc import free_port
 from tests.clinic.stores import make_store
-
-pytestmark = pytest.mark.filterwarnings(UNCLOSED)
 
 INSTANCE = "1.2.840.10008.1.20.1.1"
 ROOT = "1.2.826.0.1.99999"
@@ -80,9 +77,12 @@ def test_a_peer_with_a_port_gets_its_report_on_a_new_association(tmp_path):
     reports, port_of_peer = Reports(), free_port()
     entity = ApplicationEntity("CR1")
     entity.add_supported_context(STORAGE_COMMITMENT, scu_role=True, scp_role=True)
-    server = entity.start_server(
-        ("127.0.0.1", port_of_peer), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, reports)]
-    )
+    connections = []
+    handlers = [
+        (evt.EVT_N_EVENT_REPORT, reports),
+        (evt.EVT_CONN_OPEN, lambda event: connections.append(event.assoc.dul.socket.socket)),
+    ]
+    server = entity.start_server(("127.0.0.1", port_of_peer), block=False, evt_handlers=handlers)
     peers = [{"ae_title": "CR1", "address": "127.0.0.1", "port": port_of_peer}]
     try:
         with running_node(tmp_path, dicom__peers=peers) as (_, port):
@@ -94,6 +94,9 @@ def test_a_peer_with_a_port_gets_its_report_on_a_new_association(tmp_path):
             assert reports.came.wait(10)
     finally:
         server.shutdown()
+        entity.shutdown()
+        for connection in connections:
+            connection.close()
     ((event_type, content, title),) = reports.found
     assert (event_type, title) == (2, "PNEUMOSCOPE")
     assert pairs(content.ReferencedSOPSequence) == [(CR, f"{ROOT}.1")]

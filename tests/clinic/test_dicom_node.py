@@ -23,7 +23,6 @@ from tests.clinic.dicom_peers import (
     CR,
     DX,
     SC,
-    UNCLOSED,
     association,
     film,
     film_file,
@@ -32,8 +31,6 @@ from tests.clinic.dicom_peers import (
 )
 from tests.clinic.orthanc import dcmtk, needs_dcmtk
 from tests.clinic.stores import make_store
-
-pytestmark = pytest.mark.filterwarnings(UNCLOSED)
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,10 @@ from pneumoscope.clinic.settings import load_settings
 from pneumoscope.clinic.store.database import open_store
 from pneumoscope.clinic.store.tables import Film, Job, Result, now
 from pneumoscope.core.errors import DeliveryError, InputError
-from tests.clinic.dicom_peers import CANARIES, CR, UNCLOSED, association, film, film_file, parsed
+from tests.clinic.dicom_peers import CANARIES, CR, association, film, film_file, parsed
 from tests.clinic.orthanc import Orthanc, dcmtk, needs_dcmtk, needs_orthanc
 from tests.clinic.stores import add_film, make_store
 from tests.tiny_bundle import write_tiny_bundle
-
-pytestmark = pytest.mark.filterwarnings(UNCLOSED)
 
 STUDY = "1.2.826.0.1.99999.7"
 MAIN = "from pneumoscope.cli.main import main; main()"
@@ -144,7 +142,7 @@ def test_every_film_has_its_result_in_the_pacs_once_whatever_dies_meanwhile(clin
 
     with clinic.running() as (_, port):  # examined while the PACS is away
         with association(port, CR, syntaxes=[uid.ExplicitVRLittleEndian]) as sender:
-            assert sender.send_c_store(film(2, 0.9)).Status == 0x0000
+            assert sender.send_c_store(film(2)).Status == 0x0000
         wait_for(lambda: clinic.jobs("examine", "done") == 2)
         wait_for(lambda: "no association" in clinic.said())
         rows = [json.loads(line) for line in clinic.command("deliveries", "--json").splitlines()]
@@ -156,7 +154,7 @@ def test_every_film_has_its_result_in_the_pacs_once_whatever_dies_meanwhile(clin
     clinic.command("deliveries", "--retry-now")
     with clinic.running() as (process, port):
         wait_for(lambda: clinic.jobs("deliver", "done") == 2)
-        orthanc.upload(parsed_bytes(film(2, 0.9)))
+        orthanc.upload(parsed_bytes(film(2)))
         storescu(first, port)  # a film that is sent again changes nothing
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
@@ -267,10 +265,11 @@ class TestCommands:
             session.add(Job(film_id=film_id, kind="deliver", target="done", state="done"))
         store.close()
 
-        listed = self.command(tmp_path, "deliveries").stdout
-        assert "the peer rejected the association" in listed
-        assert "1 given up" in listed
-        assert "1 waiting" in listed
+        lines = self.command(tmp_path, "deliveries").stdout.splitlines()
+        assert lines[0].startswith("pacs: 1 given up, the oldest since 20")
+        assert lines[1:3] == ["  the peer rejected the association", "  allow us"]
+        assert re.fullmatch(r"web: 1 waiting, the oldest since 20\S+, next attempt 20\S+", lines[3])
+        assert len(lines) == 4
         rows = [
             json.loads(line) for line in self.command(tmp_path, "deliveries", "--json").stdout.splitlines()
         ]

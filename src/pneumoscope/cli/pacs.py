@@ -242,19 +242,18 @@ def _delivery(job: Job) -> dict[str, Any]:
 
 
 def _print_deliveries(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
+    """One paragraph for each destination and reason; film by film they are in the JSON."""
     if not rows:
         console().print("every result is delivered")
         return
-    table = Table("film", "destination", "state", "attempts", "since", "next attempt", "why", box=None)
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        table.add_row(
-            row["film"][:8], row["destination"], row["state"], str(row["attempts"]), row["since"],
-            row["next"] or "", row["problem"] or "",
-        )  # fmt: skip
-    console().print(table)
-    for state in ("waiting", "running", "failed"):
-        count = sum(row["state"] == state for row in rows)
-        if count:
-            console().print(f"{count} {'given up' if state == 'failed' else state}")
+        groups.setdefault((row["destination"], row["state"], row["problem"] or ""), []).append(row)
+    for (destination, state, problem), group in sorted(groups.items()):
+        what = "given up" if state == "failed" else state
+        line = f"{destination}: {len(group)} {what}, the oldest since {min(row['since'] for row in group)}"
+        if state == "waiting":
+            line += f", next attempt {min(row['next'] for row in group)}"
+        console().print(line)
+        for text in filter(None, (problem, group[0]["remedy"])):
+            console().print(f"  {text}")

@@ -52,8 +52,4 @@ def delete_study(
 
 def _say(deleted: Deleted, verb: str) -> None:
     parts = [f"{count} {_WORDS[name]}" for name, count in asdict(deleted).items() if count]
-    print(
-        f"{', '.join(parts)} {verb}."
-        if parts
-        else f"Nothing {'is' if verb == 'deleted' else 'would be'} over."
-    )
+    print(f"{', '.join(parts)} {verb}." if parts else f"Nothing {verb}.")

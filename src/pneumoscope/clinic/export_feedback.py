@@ -40,6 +40,8 @@ FACTS = "export.json"
 
 CONSENT = "Each film's last feedback says that the film may be used for training."
 
+NO_CONSENT = "there is no consent to training"
+
 _KEY_DIGITS = 16  # 64 bits: no two of a million patients share a key (birthday bound 3e-8)
 
 Picture = Callable[[bytes], npt.NDArray[np.uint8]]
@@ -160,7 +162,8 @@ def _finish(
         name=wishes.name,
         layout=LAYOUT,
         samples=tuple(sorted(samples, key=lambda sample: sample.path)),
-        problems=tuple(sorted(problems, key=lambda problem: problem.path)),
+        # Who did not consent is counted, and named nowhere, not even by a keyed hash.
+        problems=tuple(sorted((p for p in problems if p.reason != NO_CONSENT), key=lambda p: p.path)),
         notes=notes,
     )
     left_out = dict(Counter(problem.reason for problem in problems).most_common())
@@ -212,7 +215,7 @@ def _objection(candidate: _Candidate, last: _Word, wishes: Wishes) -> str | None
     """Why a film is left out; None when it is not."""
     diagnoses = {word.diagnosis for word in candidate.words}
     checks = (
-        (not last.consent, "there is no consent to training"),
+        (not last.consent, NO_CONSENT),
         (len(diagnoses) > 1, f"readers disagree ({', '.join(sorted(diagnoses))})"),
         (last.diagnosis not in set(Label), "the diagnosis is no class of the data set"),
         (len(candidate.words) < wishes.min_readers, f"fewer than {wishes.min_readers} readers"),
@@ -239,9 +242,7 @@ def _candidates(store: Store) -> Iterator[_Candidate]:
             grouped[film.sha256].append((film, study, feedback))
     for digest, rows_of_film in grouped.items():
         kept = next((row for row in rows_of_film if not row[0].pixels_gone), rows_of_film[0])
-        words = {
-            f.user_id: _Word(f.diagnosis, f.consent, f.created_at) for _, _, f in rows_of_film
-        }
+        words = {f.user_id: _Word(f.diagnosis, f.consent, f.created_at) for _, _, f in rows_of_film}
         patient = kept[1].patient_key or kept[1].id
         yield _Candidate(
             film=kept[0],

@@ -29,11 +29,12 @@ def examine_films(settings: ClinicSettings) -> None:
     """Examine films and draw pictures."""
     from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
     from pneumoscope.clinic.store.database import open_store
-    from pneumoscope.inference.session import thread_count
 
     stop = stop_requested()
     store = open_store(settings)
-    films = FilmHandlers(store, threads=max(1, thread_count(None) // max(1, settings.workers)))
+    # Each pass takes all cores: a lone film is answered soonest, and two at once get as much done as with one
+    # thread each (docs/benchmarks.md).
+    films = FilmHandlers(store)
     try:
         films.warm_up()
         run_worker(store, films.handlers(), stop)

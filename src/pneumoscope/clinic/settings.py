@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, model_validator
 
 from pneumoscope.core.config import Config, load_config
+from pneumoscope.core.errors import ConfigError
 
 __all__ = [
     "ClinicSettings",
@@ -271,4 +272,13 @@ def load_settings(
 
 def _parsed(value: str) -> Any:
     """A list or table that is written as JSON, else the text itself."""
-    return json.loads(value) if value[:1] in ("[", "{") else value
+    if value[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            "an environment variable holds a list or table that is not JSON",
+            expected="for instance [\"10.0.0.5\"]",
+            remedy="correct the variables that begin with " + _PREFIX,
+        ) from error

@@ -25,7 +25,6 @@ __all__ = ["has_dicom_prefix", "looks_like_bare_dataset", "open_dataset", "store
 
 _PREFIX_OFFSET = 128  # PS3.10 section 7.1: preamble of 128 bytes, then DICM
 _META_START = _PREFIX_OFFSET + 4
-_GROUP_LENGTH_BYTES = 12  # the element (0002,0000) itself
 _MAX_BITS = 16  # PS3.3 C.8.11.3.1: projection radiographs store 6 to 16 bits
 
 
@@ -88,16 +87,18 @@ def stored_values(dataset: Dataset) -> npt.NDArray[Any]:
 
 
 def _check_inflated_size(path: Path) -> None:
-    """A deflated data set must not inflate beyond what a film can hold (PS3.5 A.5)."""
-    from pydicom.filereader import read_file_meta_info
+    """A deflated data set must not inflate beyond what a film can hold (PS3.5 A.5).
+
+    It starts where dcmread will start to inflate, whatever the group length says.
+    """
+    from pydicom.filereader import _read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    meta = read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
     inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
     with open(path, "rb") as stream:
-        stream.seek(_META_START + _GROUP_LENGTH_BYTES + meta.FileMetaInformationGroupLength)
+        stream.seek(_META_START)
+        if _read_file_meta_info(stream).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
         while piece := inflater.unconsumed_tail or stream.read(1 << 20):
             inflated += len(inflater.decompress(piece, 1 << 24))
             if inflated > MAX_FILE_BYTES:

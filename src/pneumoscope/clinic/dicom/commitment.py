@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, select
 
-from pneumoscope.clinic.dicom.entity import STORAGE_COMMITMENT, application_entity, film_classes
+from pneumoscope.clinic.dicom.entity import STORAGE_COMMITMENT, application_entity, ending, film_classes
 from pneumoscope.clinic.dicom.tls import client_context
 from pneumoscope.clinic.settings import DicomSettings, Peer
 from pneumoscope.clinic.store.database import Store
@@ -145,12 +145,8 @@ class Commitments:
             ext_neg=[build_role(STORAGE_COMMITMENT, scp_role=True)],
             tls_args=tls,
         )
-        if not association.is_established:
-            return False
-        try:
-            return _send(association, event_type, content)
-        finally:
-            association.release()
+        with ending(association):
+            return association.is_established and _send(association, event_type, content)
 
 
 def stored_instances(store: Store, uids: Sequence[str]) -> set[str]:

@@ -6,6 +6,8 @@ and warn of quotes UIDs and names of patients.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pneumoscope import __version__
@@ -15,11 +17,13 @@ from pneumoscope.clinic.settings import DicomSettings
 
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity
+    from pynetdicom.association import Association
 
 __all__ = [
     "STORAGE_COMMITMENT",
     "VERIFICATION",
     "application_entity",
+    "ending",
     "film_classes",
     "film_transfer_syntaxes",
 ]
@@ -45,6 +49,22 @@ def application_entity(settings: DicomSettings) -> ApplicationEntity:
     entity.dimse_timeout = settings.timeout_seconds
     entity.network_timeout = settings.timeout_seconds
     return entity
+
+
+@contextmanager
+def ending(association: Association) -> Iterator[Association]:
+    """Release our association at the end of the block, and close its connection.
+
+    The library leaves the connection open when the peer has closed it first.
+    """
+    connection = None if association.dul.socket is None else association.dul.socket.socket
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+        if connection is not None:
+            connection.close()
 
 
 def film_classes(settings: DicomSettings) -> tuple[str, ...]:

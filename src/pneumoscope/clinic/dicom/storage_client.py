@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pneumoscope.clinic.dicom.entity import VERIFICATION, application_entity
+from pneumoscope.clinic.dicom.entity import VERIFICATION, application_entity, ending
 from pneumoscope.clinic.dicom.tls import client_context
 from pneumoscope.clinic.results.dicom_objects import dicom_objects
 from pneumoscope.clinic.results.fhir import StudyResults
@@ -120,16 +120,10 @@ class StorageClient:
             )
         except OSError as error:  # the name cannot be resolved
             raise self._down("the host's name is not known") from error
-        connection = association.dul.socket.socket if association.dul.socket else None
-        try:
+        with ending(association):
             if not association.is_established:
                 raise self._refusal(association)
             yield association
-        finally:
-            if association.is_established:
-                association.release()
-            if connection is not None:  # the library leaves it open when the peer was faster
-                connection.close()
 
     def _refusal(self, association: Association) -> DeliveryError:
         from pydicom.uid import UID

@@ -1,30 +1,30 @@
 """A film without the patient's name: what is stored and exported unless configured otherwise.
 
 In: the bytes of a film. Out: bytes that show the same pixels. DICOM goes through the Basic Application Level
-Confidentiality Profile (PS3.15 annex E, by dicom-anonymizer), items of sequences included; JPEG and PNG lose
-every segment or chunk that is not needed to decode them (ITU-T T.81 annex B, PNG 3rd ed. 11); other rasters
-are written anew as PNG. Text that is burned into the pixels stays here; exports mask it.
+Confidentiality Profile (PS3.15 annex E, by dicom-anonymizer), items of sequences included, and loses what the
+profile does not list because no standard knows it: private and unknown elements, what lies before and after the
+data set, and comments inside of compressed pixels. Other films are for ``raster_cleaning``. Text that is burned
+into the pixels stays here; exports mask it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pneumoscope.clinic.examining.raster_cleaning import clean_jpeg_segments, clean_raster
+from pneumoscope.core.errors import UnreadableFileError
+from pneumoscope.imaging.dicom_decoding import open_dataset
 from pneumoscope.imaging.library_warnings import collected_warnings
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.tag import BaseTag
 
 __all__ = ["deidentified", "deidentified_dataset", "identifying_texts", "identity_header", "scrubbed"]
 
-_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-_JPEG_KEPT = frozenset({0xE0, 0xEE})  # JFIF and Adobe: they say how the colours are to be read
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"sRGB", b"cHRM", b"sBIT"})
 _LONGEST_VALUE = 16_384
 """Bytes of a header's element that is kept for results; longer ones are tables and curves, not identities."""
 _BINARY_VRS = frozenset({"OB", "OW", "OD", "OF", "OL", "OV", "UN"})
@@ -32,7 +32,12 @@ _FIRST_PIXEL_GROUP = 0x6000
 """Overlays, and after them pixels (PS3.6)."""
 _TEXT_VRS = frozenset({"PN", "LO", "SH", "ST", "LT", "UC", "UT", "UI", "DA", "DT"})
 _SHORTEST_NAME = 3
-_ORIENTATION = 0x0112
+_FIRST_DATA_GROUP = 0x0008
+"""Before it: commands and meta information (PS3.7 E, PS3.10 7.1), which have no place in a data set."""
+_PICTURE_GROUPS = frozenset({0x0028, 0x2050, 0x7FE0})
+"""How pixels are to be read, and pixels: what was read in spite of a wrong VR must stay readable."""
+_TRAILING_PADDING = 0xFFFC
+"""Group of what may follow the last element (PS3.10 7.2); it may hold anything."""
 
 
 def deidentified(path: Path, kind: str) -> bytes:
@@ -41,21 +46,25 @@ def deidentified(path: Path, kind: str) -> bytes:
     Args:
         path: of the film.
         kind: as ``imaging.radiograph.film_format`` tells it.
+
+    Raises:
+        UnreadableFileError: it is so damaged that nobody can say what is in it, though its pixels were read.
     """
-    if kind == "DICOM":
-        return _dicom(path)
-    content = path.read_bytes()
-    if kind == "JPEG" and not _is_turned(content):
-        return _jpeg(content)
-    if kind == "PNG":
-        return _png(content)
-    return _rewritten(content)
+    try:
+        return _dicom(path) if kind == "DICOM" else clean_raster(path.read_bytes(), kind)
+    except Exception as error:  # of many kinds, as the damage; its text may quote the film
+        raise UnreadableFileError(
+            f"the film cannot be de-identified ({type(error).__name__})",
+            expected="a film whose header is not damaged",
+            remedy="export it again",
+        ) from error
 
 
 def deidentified_dataset(dataset: Dataset) -> None:
     """Apply the Basic profile to ``dataset`` in place, to items of its remaining sequences, too."""
     from dicomanonymizer import simpledicomanonymizer as profile
 
+    _drop_unknown(dataset)
     profile.anonymize_dataset(dataset, base_rules_gen=profile.initialize_actions_2024b)
     for element in dataset:
         if element.VR == "SQ":
@@ -104,68 +113,63 @@ def scrubbed(text: str, names: set[str]) -> str:
     return text
 
 
+def _drop_unknown(dataset: Dataset) -> None:
+    """Remove elements that no standard knows, or that are not what they say they are; in sequences, too.
+
+    The profile's actions depend on the value representation that the file claims.
+    """
+    for tag in list(dataset.keys()):
+        # pydicom raises many kinds of errors for many kinds of damage; what the picture needs was read before.
+        try:
+            known = _is_known(dataset, tag)
+        except Exception:
+            known = False
+        if not known:
+            del dataset[tag]
+        elif dataset[tag].VR == "SQ":
+            for item in dataset[tag].value:
+                _drop_unknown(item)
+
+
+def _is_known(dataset: Dataset, tag: BaseTag) -> bool:
+    from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+    if tag.group < _FIRST_DATA_GROUP or tag.group == _TRAILING_PADDING or not dictionary_has_tag(tag):
+        return False
+    return tag.group in _PICTURE_GROUPS or dataset[tag].VR in dictionary_VR(tag).split(" or ")
+
+
 def _dicom(path: Path) -> bytes:
-    import pydicom
-
     with collected_warnings():
-        dataset = pydicom.dcmread(path, force=True)
+        dataset = open_dataset(path)
+        _renew_meta(dataset)
         deidentified_dataset(dataset)
+        if "SOPInstanceUID" in dataset:
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.preamble = b"\0" * 128
+        _clean_frame(dataset)
         out = io.BytesIO()
-        implicit, little = dataset.original_encoding
-        if getattr(dataset, "file_meta", None) is not None and "TransferSyntaxUID" in dataset.file_meta:
-            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "")
-            dataset.save_as(out, enforce_file_format=False)
-        else:
-            dataset.save_as(out, implicit_vr=implicit, little_endian=little)
+        dataset.save_as(out, enforce_file_format=False)
     return out.getvalue()
 
 
-def _is_turned(content: bytes) -> bool:
-    """Whether EXIF says that the picture must be turned to be upright; without EXIF nobody would know."""
-    from PIL import Image
+def _renew_meta(dataset: Dataset) -> None:
+    """Meta information with nothing but the transfer syntax and the class in it (PS3.10 7.1)."""
+    from pydicom.dataset import FileMetaDataset
 
-    with collected_warnings(), Image.open(io.BytesIO(content)) as picture:
-        return picture.getexif().get(_ORIENTATION, 1) != 1
-
-
-def _jpeg(content: bytes) -> bytes:
-    """Without application and comment segments, up to the end of the image; trailing bytes are dropped."""
-    kept, position = [content[:2]], 2
-    while position + 4 <= len(content):
-        marker, length = content[position + 1], struct.unpack(">H", content[position + 2 : position + 4])[0]
-        if content[position] != 0xFF or marker == _SOI or length < 2:
-            break
-        end = position + 2 + length
-        if marker == _SOS:
-            stop = content.rfind(b"\xff" + bytes([_EOI]))
-            return b"".join(kept) + content[position : stop + 2 if stop > position else len(content)]
-        is_metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
-        if not is_metadata or marker in _JPEG_KEPT:
-            kept.append(content[position:end])
-        position = end
-    return _rewritten(content)
+    meta = FileMetaDataset()
+    meta.FileMetaInformationGroupLength = 0  # counted when it is written
+    meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    if isinstance(dataset.get("SOPClassUID"), str):
+        meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta = meta
 
 
-def _png(content: bytes) -> bytes:
-    kept, position = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
-    while position + 12 <= len(content):
-        length = struct.unpack(">I", content[position : position + 4])[0]
-        name, end = content[position + 4 : position + 8], position + 12 + length
-        if name in _PNG_KEPT:
-            kept.append(content[position:end])
-        position = end
-        if name == b"IEND":
-            break
-    return b"".join(kept)
+def _clean_frame(dataset: Dataset) -> None:
+    """Take comments and application segments out of a JPEG frame; other compressions stay as they are."""
+    from pydicom.encaps import encapsulate, get_frame
+    from pydicom.uid import JPEGTransferSyntaxes
 
-
-def _rewritten(content: bytes) -> bytes:
-    """The picture as PNG, upright, its pixel values as they were."""
-    from PIL import Image, ImageOps
-
-    out = io.BytesIO()
-    with collected_warnings(), Image.open(io.BytesIO(content)) as picture:
-        upright = ImageOps.exif_transpose(picture)
-        upright.info.clear()
-        upright.save(out, "PNG", compress_level=1)
-    return out.getvalue()
+    if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes:
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        dataset.PixelData = encapsulate([clean_jpeg_segments(frame)])

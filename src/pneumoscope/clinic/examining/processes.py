@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -23,9 +22,10 @@ __all__ = ["Processes", "Role", "stop_requested"]
 
 _log = logging.getLogger(__name__)
 
-_CHECK_S = 0.5
+_CHECK_S = 0.2
 _STOP_S = 10.0
 _LONGEST_PAUSE_S = 30.0
+_QUICK_DEATH_S = 2.0
 
 Target = Callable[[ClinicSettings], None]
 """A module-level function; it returns when :func:`stop_requested` gives a function that says so."""
@@ -83,19 +83,19 @@ class Processes:
             target=_run, args=(slot.role.target, self._settings), name=slot.role.name, daemon=False
         )
         slot.process.start()
-        slot.started = time.monotonic()
+        slot.started, slot.ended = time.monotonic(), None
 
     def _watch(self) -> None:
         while not self._over.wait(_CHECK_S):
             for slot in self._slots:
                 if slot.process is None or slot.process.is_alive():
                     continue
-                lived = time.monotonic() - slot.started
-                slot.deaths = 0 if lived > _LONGEST_PAUSE_S else slot.deaths + 1
-                if lived > min(2.0**slot.deaths - 2, _LONGEST_PAUSE_S):  # the first restarts are at once
-                    _log.warning(
-                        "%s ended with %s; it is started again", slot.role.name, slot.process.exitcode
-                    )
+                if slot.ended is None:
+                    slot.ended = time.monotonic()
+                    at_once = slot.ended - slot.started < _QUICK_DEATH_S
+                    slot.quick_deaths = slot.quick_deaths + 1 if at_once else 0
+                    _log.warning("%s ended with %s", slot.role.name, slot.process.exitcode)
+                if time.monotonic() - slot.ended >= slot.pause:
                     self._start(slot)
 
 
@@ -104,7 +104,13 @@ class _Slot:
     role: Role
     process: BaseProcess | None = None
     started: float = 0.0
-    deaths: int = 0
+    ended: float | None = None
+    quick_deaths: int = 0
+
+    @property
+    def pause(self) -> float:
+        """Seconds before the next start: none, but longer and longer for one that cannot even start."""
+        return 0.0 if self.quick_deaths < 2 else min(2.0 ** (self.quick_deaths - 2), _LONGEST_PAUSE_S)
 
 
 def stop_requested() -> Callable[[], bool]:
@@ -113,10 +119,10 @@ def stop_requested() -> Callable[[], bool]:
     Call it once, in the main thread.
     """
     asked = threading.Event()
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()  # known even if it died before we ran
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    return lambda: asked.is_set() or os.getppid() != parent
+    return lambda: asked.is_set() or (parent is not None and not parent.is_alive())
 
 
 def _run(target: Target, settings: ClinicSettings) -> None:

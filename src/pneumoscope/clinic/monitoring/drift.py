@@ -87,7 +87,7 @@ def _beyond(quantity: Quantity, bound: Bound, values: Floats) -> DriftRow:
         reference="bundle",
         reference_value=bound.beyond / bound.n,
         present_value=exceeding / len(values),
-        test="exact beta-binomial, one-sided",
+        test="beta-binomial",
         p=bound.p_value(exceeding, len(values)),
         adjusted=1.0,
         psi=None,
@@ -133,12 +133,12 @@ def _films(quantity: Quantity, values: Any) -> int:
 def _distribution(before: list[float], now: list[float]) -> _Outcome:
     p = float(ks_2samp(before, now, method="asymp").pvalue)
     means = (float(np.mean(before)), float(np.mean(now)))
-    return "Kolmogorov-Smirnov, two samples", p, means, population_stability(before, now)
+    return "two-sample KS", p, means, population_stability(before, now)
 
 
 def _share(before: list[int], now: list[int]) -> _Outcome:
     table = [[before[0], before[1] - before[0]], [now[0], now[1] - now[0]]]
-    return "Fisher's exact", float(fisher_exact(table)[1]), (before[0] / before[1], now[0] / now[1]), None
+    return "Fisher exact", float(fisher_exact(table)[1]), (before[0] / before[1], now[0] / now[1]), None
 
 
 def _mix(before: dict[str, int], now: dict[str, int]) -> _Outcome:
@@ -146,7 +146,7 @@ def _mix(before: dict[str, int], now: dict[str, int]) -> _Outcome:
     if table.shape[1] < 2:
         return "chi-square", 1.0, (None, None), None
     if table.shape[1] == 2:
-        return "Fisher's exact", float(fisher_exact(table)[1]), (None, None), _psi_of(table)
+        return "Fisher exact", float(fisher_exact(table)[1]), (None, None), _psi_of(table)
     return "chi-square", float(chi2_contingency(table, correction=False)[1]), (None, None), _psi_of(table)
 
 

@@ -52,7 +52,9 @@ def agreement_figure(weeks: Sequence[Agreement], wanted: float) -> Figure:
     values = [estimate.value for _, estimate in shown]
     errors = [[e.value - e.low for _, e in shown], [e.high - e.value for _, e in shown]]
     axes.errorbar(dates, values, errors, fmt="o", color=PALETTE[0], capsize=3)  # type: ignore[arg-type]
-    axes.axhline(wanted, color=PALETTE[1], linewidth=1.5, linestyle="--", label=f"wanted: {wanted:.0%}")
+    axes.axhline(
+        wanted, color=PALETTE[1], linewidth=1.5, linestyle="--", label=f"wanted: {100 * wanted:.0f} %"
+    )
     axes.set_ylim(0, 1.03)
     axes.set_ylabel("agreement")
     axes.set_xlabel("week from")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumoscope.clinic.monitoring.figures import agreement_figure, volume_figure
+from pneumoscope.clinic.monitoring.quantities import SHARE
 from pneumoscope.clinic.monitoring.records import Agreement, Dashboard, DriftRow
 from pneumoscope.core.files import write_json, write_text
 from pneumoscope.core.records import Estimate
@@ -91,11 +92,15 @@ def _cards(board: Dashboard) -> Iterator[tuple[str, str, str]]:
         if estimate is None:
             yield name, "–", "no films"
         else:
-            yield name, f"{estimate.value:.1%}", f"{_range(estimate)}, {estimate.n:,} films"
+            yield name, _share(estimate.value), f"{_range(estimate)}, {estimate.n:,} films"
 
 
 def _range(estimate: Estimate) -> str:
-    return f"{estimate.low:.1%} to {estimate.high:.1%}"
+    return f"{_share(estimate.low)} to {_share(estimate.high)}"
+
+
+def _share(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f} %"
 
 
 def _week(week: Agreement) -> list[str]:
@@ -103,25 +108,26 @@ def _week(week: Agreement) -> list[str]:
         f"{week.start:%Y-%m-%d}",
         f"{week.films:,}",
         f"{week.reviewed:,}",
-        f"{week.abstained:,}",
         *(_estimate(value) for value in (week.agreement, week.sensitivity, week.specificity)),
     ]
 
 
 def _estimate(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{estimate.value:.1%} ({_range(estimate)})"
+    if estimate is None:
+        return "–"
+    value, low, high = (_share(share, 0) for share in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"
 
 
 def _drift(row: DriftRow) -> list[str]:
     def figure(value: float | None) -> str:
-        return "–" if value is None else f"{value:.1%}" if row.kind == "share" else f"{value:.4g}"
+        return "–" if value is None else _share(value) if row.kind == SHARE else f"{value:.4g}"
 
     return [
         row.title,
         f"{figure(row.present_value)} ({row.n:,})",
         f"{figure(row.reference_value)} ({row.reference_n:,}, {row.reference})",
         row.test,
-        f"{row.p:.2g}",
         f"{row.adjusted:.2g}",
         "–" if row.psi is None else f"{row.psi:.2f}",
         "drifted" if row.drifted else "",

@@ -165,7 +165,7 @@ def _drift_finding(row: DriftRow, look: Look) -> Finding:
 
 
 def _figure(row: DriftRow, value: float) -> str:
-    return f"{value:.1%}" if row.kind == SHARE else f"{value:.4g} on average"
+    return f"{100 * value:.1f} %" if row.kind == SHARE else f"{value:.4g} on average"
 
 
 def _agreement_finding(block: Block, limit: float) -> Finding | None:
@@ -173,7 +173,7 @@ def _agreement_finding(block: Block, limit: float) -> Finding | None:
         return None
     share = block.agreed / block.n
     message = (
-        f"Readers agreed with {block.agreed} of {block.n} answers; at least {limit:.0%} is wanted "
+        f"Readers agreed with {block.agreed} of {block.n} answers; at least {100 * limit:.0f} % is wanted "
         f"(exact binomial, p = {block.p:.2g})"
     )
     return Finding("agreement", message, share, limit)

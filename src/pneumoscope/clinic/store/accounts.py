@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy import CursorResult, delete, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -61,6 +62,10 @@ SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 256
 _ADDRESS_FACTOR = 10
 _SEEN_EVERY = timedelta(minutes=1)
 _TOKEN_PREFIX = "pns_"
+_FIRST = "first"
+"""Name of the token that is the first administrator's password, too."""
+_HASHING = threading.BoundedSemaphore(2)
+"""Checks of passwords at once: each takes 64 MiB (RFC 9106 section 4), and anybody may ask for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,7 @@ def first_admin(store: Store) -> str | None:
     except ConflictError:  # another process was first, and it says its secret
         return None
     with store.write() as session:
-        session.add(Token(name="first", hash=_digest(secret), scopes=list(SCOPES), user_id=user.id))
+        session.add(Token(name=_FIRST, hash=_digest(secret), scopes=list(SCOPES), user_id=user.id))
     return secret
 
 
@@ -144,17 +149,16 @@ def authenticate(store: Store, name: str, password: str, address: str) -> User:
         ForbiddenError: unknown name, wrong password or disabled user; it does not say which.
     """
     keys = store.sealer.pseudonym(name.casefold(), "login"), store.sealer.pseudonym(address, "address")
-    _check_attempts(store, keys)
+    noted = _note_attempt(store, keys)
     with store.read() as session:
         user = session.scalar(select(User).where(User.name == name))
     known = None if user is None or user.disabled else user.password_hash
     right = _verified(known or _decoy(), password[:LONGEST_PASSWORD]) and known is not None
     with store.write() as session:
         if not right:
-            session.add_all(Attempt(key=key) for key in keys)
             audit_log.append(store, session, "anonymous", "login.failed", keys[0][:12])
         else:
-            session.execute(delete(Attempt).where(Attempt.key == keys[0]))
+            session.execute(delete(Attempt).where(or_(Attempt.key == keys[0], Attempt.id.in_(noted))))
             audit_log.append(store, session, f"user:{name}", "login", name)
     if user is None or not right:
         raise ForbiddenError("name or password is wrong")
@@ -162,7 +166,7 @@ def authenticate(store: Store, name: str, password: str, address: str) -> User:
 
 
 def set_password(store: Store, name: str, password: str, actor: str) -> None:
-    """Give a user a new password and end all their sessions.
+    """Give a user a new password and end all their sessions, and the token that the old password was.
 
     Raises:
         ConfigError: the password is not allowed.
@@ -173,6 +177,8 @@ def set_password(store: Store, name: str, password: str, actor: str) -> None:
         user = user_named(session, name)
         user.password_hash = hashed
         session.execute(delete(WebSession).where(WebSession.user_id == user.id))
+        first = update(Token).where(Token.user_id == user.id, Token.name == _FIRST, Token.revoked_at.is_(None))
+        session.execute(first.values(revoked_at=now()))
         audit_log.append(store, session, actor, "user.password", name)
 
 
@@ -311,17 +317,25 @@ def token_viewer(store: Store, secret: str) -> Viewer | None:
     return Viewer(row.user.id, row.user.name, row.user.role, frozenset(row.scopes), row.user.language)
 
 
-def _check_attempts(store: Store, keys: tuple[str, str]) -> None:
+def _note_attempt(store: Store, keys: tuple[str, str]) -> list[int]:
+    """Count an attempt before its password is checked, so that many at once gain nothing; returns its rows."""
     limits = store.settings.security
     since = now() - timedelta(minutes=limits.login_pause_minutes)
     allowed = limits.login_attempts, limits.login_attempts * _ADDRESS_FACTOR
-    with store.read() as session:
+    with store.write() as session:
+        if session.get_bind().dialect.name == "postgresql":  # SQLite has the write lock already
+            session.execute(text("LOCK TABLE attempts IN SHARE ROW EXCLUSIVE MODE"))
+        session.execute(delete(Attempt).where(Attempt.at <= since))
         for key, most in zip(keys, allowed, strict=True):
-            failures = select(func.count()).select_from(Attempt).where(Attempt.key == key, Attempt.at > since)
+            failures = select(func.count()).select_from(Attempt).where(Attempt.key == key)
             if (session.scalar(failures) or 0) >= most:
                 raise TooManyAttemptsError(
                     "too many failed attempts", remedy=f"wait {limits.login_pause_minutes:g} minutes"
                 )
+        rows = [Attempt(key=key) for key in keys]
+        session.add_all(rows)
+        session.flush()
+        return [row.id for row in rows]
 
 
 def _hashed(password: str, name: str) -> str:
@@ -340,10 +354,11 @@ def _verified(hashed: str, password: str) -> bool:
     from argon2 import PasswordHasher
     from argon2.exceptions import VerificationError
 
-    try:
-        return PasswordHasher().verify(hashed, password)
-    except VerificationError:
-        return False
+    with _HASHING:
+        try:
+            return PasswordHasher().verify(hashed, password)
+        except VerificationError:
+            return False
 
 
 @cache

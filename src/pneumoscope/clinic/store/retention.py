@@ -2,8 +2,8 @@
 
 A row goes before its blob: what a crash leaves in between is a blob without a row, which :func:`sweep`
 removes. Everything may be repeated and ends the same. Blobs are encrypted files: what a disk keeps of a
-deleted one is readable with the key alone. SQLite overwrites deleted rows (``secure_delete``); PostgreSQL does
-so when its autovacuum has passed and the space is used again.
+deleted one is readable with the key alone. SQLite overwrites deleted rows (``secure_delete``); PostgreSQL
+does so when its autovacuum has passed and the space is used again.
 
 In: the store and ``privacy`` of its settings. Out: counts of what was deleted; deletions in the audit log.
 """

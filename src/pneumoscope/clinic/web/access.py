@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from pneumoscope.clinic.store.accounts import Viewer, session_viewer, token_viewer
 from pneumoscope.clinic.store.database import Store
@@ -26,6 +27,7 @@ __all__ = [
     "clear_cookie",
     "client_address",
     "csrf_token",
+    "is_known",
     "is_secure",
     "page_admin",
     "page_viewer",
@@ -79,6 +81,16 @@ def set_cookie(request: Request, response: Response, value: str) -> None:
 def clear_cookie(request: Request, response: Response) -> None:
     """Take the session from the browser."""
     response.delete_cookie(_cookie_name(request), secure=is_secure(request), httponly=True, samesite="lax")
+
+
+def is_known(scope: Scope) -> bool:
+    """Whether a request of the application brings a valid token or session, whatever these allow."""
+    request = Request(scope)
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token_viewer(store_of(request), secret.strip()) is not None
+    cookie = session_cookie(request)
+    return cookie is not None and session_viewer(store_of(request), cookie) is not None
 
 
 def page_viewer(request: Request) -> Viewer:

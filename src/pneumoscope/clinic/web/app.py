@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 from urllib.parse import quote, urlsplit
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy import text
@@ -25,10 +25,12 @@ from pneumoscope.clinic.settings import ClinicSettings
 from pneumoscope.clinic.store.bundles import active_bundle
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.web import api_v1, pages
-from pneumoscope.clinic.web.access import LoginRequiredError, api_viewer, store_of
+from pneumoscope.clinic.web.access import LoginRequiredError, api_viewer, is_known, store_of
+from pneumoscope.clinic.web.api_parameters import bearer, problems
 from pneumoscope.clinic.web.limits import Guard
 from pneumoscope.clinic.web.metrics import metrics_text
-from pneumoscope.clinic.web.problems import problem_of
+from pneumoscope.clinic.web.openapi import describer
+from pneumoscope.clinic.web.problems import DATABASE_AWAY, problem_of
 from pneumoscope.clinic.web.schemas import HealthOut
 from pneumoscope.clinic.web.waiting import Waiting
 from pneumoscope.core.errors import PneumoscopeError
@@ -56,14 +58,19 @@ def create_app(store: Store) -> FastAPI:
     app.state.waiting = Waiting(store)
     app.include_router(api_v1.router)
     _add_operation(app)
+    app.openapi = describer(app)  # type: ignore[method-assign]
     pages.add_pages(app)
-    for kind in (PneumoscopeError, RequestValidationError, HTTPException, Exception):
+    for kind in (PneumoscopeError, RequestValidationError, HTTPException, *DATABASE_AWAY, Exception):
         app.add_exception_handler(kind, _problem_or_page)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings), www_redirect=False)
     limit = int(settings.server.max_upload_mb * 2**20) + _FORM_OVERHEAD
     public = settings.server.public_url or ""
     app.add_middleware(
-        Guard, max_bytes=limit, seconds=settings.server.request_seconds, https=public.startswith("https:")
+        Guard,
+        max_bytes=limit,
+        seconds=settings.server.request_seconds,
+        https=public.startswith("https:"),
+        is_known=is_known,
     )
     return app
 
@@ -79,13 +86,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _add_operation(app: FastAPI) -> None:
     """Health, metrics: what operators ask."""
 
-    @app.get("/health/live", tags=["operation"], response_model=HealthOut)
+    @app.get("/health/live", tags=["operation"], response_model=HealthOut, operation_id="live")
     def live() -> HealthOut:
         """The process answers."""
         return HealthOut(status="ok", checks={})
 
     @app.get(
-        "/health/ready", tags=["operation"], response_model=HealthOut, responses={503: {"model": HealthOut}}
+        "/health/ready",
+        tags=["operation"],
+        response_model=HealthOut,
+        responses={503: {"model": HealthOut, "description": "not ready"}},
+        operation_id="ready",
     )
     def ready(request: Request) -> Response:
         """Database and bundle can be used."""
@@ -101,7 +112,14 @@ def _add_operation(app: FastAPI) -> None:
         body = HealthOut(status="ok" if good else "not ready", checks=checks)
         return JSONResponse(body.model_dump(), 200 if good else 503)
 
-    @app.get("/metrics", tags=["operation"], response_class=Response)
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
+        dependencies=[Security(bearer, scopes=["read"])],
+        operation_id="metrics",
+    )
     def metrics(request: Request, allowed: Annotated[None, Depends(_may_see_metrics)]) -> Response:
         """Prometheus metrics; they need a token with the scope read, unless the settings open them."""
         return Response(

@@ -216,7 +216,8 @@ def _history(store: Store, film: Film, of: Words) -> list[dict[str, Any]]:
     decided = answer is not None and answer.decision in ("POSITIVE", "NEGATIVE")
     with store.read() as session:
         ids = {row.user_id for row in film.feedback}
-        names = dict(session.execute(select(User.id, User.name).where(User.id.in_(ids))).tuples().all())
+        users = session.scalars(select(User).where(User.id.in_(ids)))
+        names = {user.id: user.name for user in users}
     return [
         {
             "diagnosis": _capital(of(DIAGNOSES[row.diagnosis])),

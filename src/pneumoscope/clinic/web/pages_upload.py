@@ -26,8 +26,6 @@ __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
 
-MOST_FILES = 1000
-"""Films in one form; the page sends one at a time."""
 OLDEST = 130.0
 """Years; as the command line has it (``predict --age-years``)."""
 
@@ -49,23 +47,34 @@ def new_batch(request: Request, viewer: Reader) -> JSONResponse:
 @router.post("/upload", dependencies=[Depends(check_csrf)])
 async def upload(request: Request, viewer: Reader) -> Response:
     """Take the films of a form; a browser is led on, the page's script gets JSON."""
-    form = await request.form(max_files=MOST_FILES)
-    of = reader_words(request, viewer)
+    form = await request.form()
     wants_json = request.headers.get("accept", "").startswith("application/json")
     try:
-        contents = [await part.read() for part in form.getlist("films") if isinstance(part, UploadFile)]
-        contents = [content for content in contents if content]
-        if not contents:
-            raise InputError(of("The file is empty, or none was chosen."))
-        age = _age(form, of("The age is a number of years from 0 to 130."))
-        address, film_id = await run_in_threadpool(_take, store_of(request), viewer, contents, form, age)
+        address, film_id = await _taken(request, viewer, form)
     except InputError as error:
         if wants_json:
             return JSONResponse({"detail": error.problem}, status_code=422)
-        return _form(request, viewer, form, str(error.problem))
+        return await run_in_threadpool(_form, request, viewer, form, error.problem)
+    finally:
+        await form.close()
     if wants_json:
         return JSONResponse({"film": film_id}, status_code=201)
     return RedirectResponse(address, status_code=303)
+
+
+async def _taken(request: Request, viewer: Viewer, form: FormData) -> tuple[str, str]:
+    """Keep the films of a form; returns where they are followed, and the id of the last.
+
+    Raises:
+        InputError: there is none, or the age is none; in the reader's language.
+    """
+    of = reader_words(request, viewer)
+    parts = [await part.read() for part in form.getlist("films") if isinstance(part, UploadFile)]
+    contents = [content for content in parts if content]
+    if not contents:
+        raise InputError(of("The file is empty, or none was chosen."))
+    age = _age(form, of("The age is a number of years from 0 to 130."))
+    return await run_in_threadpool(_take, store_of(request), viewer, contents, form, age)
 
 
 def _form(request: Request, viewer: Viewer, form: FormData | None = None, problem: str = "") -> Response:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from pneumoscope.clinic.web.access import LoginRequiredError
+from pneumoscope.clinic.web.limits import shown_path
 from pneumoscope.core.errors import (
     ConflictError,
     ForbiddenError,
@@ -64,7 +65,7 @@ def problem_of(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, PneumoscopeError):
         status = status_of(error)
         if status == 500:
-            _log.error("%s %s: %s", request.method, request.scope["path"], type(error).__name__)
+            _log.error("%s %s: %s", request.method, shown_path(request.scope), type(error).__name__)
         return problem(status, error.problem, expected=error.expected, remedy=error.remedy)
     if isinstance(error, RequestValidationError):
         errors = [{"where": _where(one), "problem": one["msg"]} for one in error.errors()]
@@ -74,9 +75,9 @@ def problem_of(request: Request, error: Exception) -> JSONResponse:
         answer.headers.update(error.headers or {})
         return answer
     if isinstance(error, DATABASE_AWAY):
-        _log.error("%s %s: %s", request.method, request.scope["path"], type(error).__name__)
+        _log.error("%s %s: %s", request.method, shown_path(request.scope), type(error).__name__)
         return problem(503, "the database does not answer", remedy="repeat the request in a while")
-    _log.error("%s %s: unexpected %s", request.method, request.scope["path"], type(error).__name__)
+    _log.error("%s %s: unexpected %s", request.method, shown_path(request.scope), type(error).__name__)
     return problem(500, "an unexpected error of ours")
 
 

@@ -83,7 +83,7 @@ class FilmProblem(BaseModel):
 class GateOut(BaseModel):
     """Whether the film can be judged at all."""
 
-    verdict: Literal["ANSWER", "WARN", "REFUSE"]
+    verdict: Literal["ANSWER", "ANSWER WITH WARNING", "REFUSE"]
     reasons: list[str]
     scores: dict[str, float] = Field(description="distances from the training films, and their limits")
 
@@ -98,10 +98,9 @@ class AnswerSetOut(BaseModel):
 class LikeFilm(BaseModel):
     """A training film that the network finds alike."""
 
-    film: str
+    film: str = Field(description="start of the hash of its file")
     label: str
-    similarity: float
-    path: str | None
+    similarity: float = Field(description="cosine of the two films' features, -1 to 1")
 
 
 class ExplanationOut(BaseModel):

@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Make both tables."""
     op.create_table(
         "watch_windows",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -33,5 +34,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop both tables."""
     op.drop_table("duties")
     op.drop_table("watch_windows")
