@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # One thread a process: two test processes with two threads each would fight over two cores.
 TEST_THREADS := OMP_NUM_THREADS=1 PNEUMOSCOPE_THREADS=1
 
-.PHONY: demo test lint types layers tests system benchmarks clean
+.PHONY: demo test lint types layers tests system test-programs benchmarks clean
 
 demo: $(INSTALLED) system
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo.sh demo
@@ -16,6 +16,7 @@ test: lint types layers tests
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit -q -c pyproject.toml -r src
 
 types: $(INSTALLED)
 	$(BIN)/mypy
@@ -23,7 +24,7 @@ types: $(INSTALLED)
 layers: $(INSTALLED)
 	$(BIN)/lint-imports
 
-tests: $(INSTALLED) system
+tests: $(INSTALLED) system test-programs
 	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 benchmarks: $(INSTALLED)
@@ -32,6 +33,10 @@ benchmarks: $(INSTALLED)
 # Pango and HarfBuzz draw the PDF reports; without them everything but --pdf works.
 system:
 	sh scripts/system_packages.sh
+
+# Orthanc, DCMTK, dicom3tools, PostgreSQL, Chromium: what the clinic is tested against. Without one, its tests skip.
+test-programs:
+	sh scripts/system_packages.sh tests
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -91,7 +91,7 @@ def association(
 ) -> Iterator[Association]:
     """An association with a node, established or not."""
     entity = ApplicationEntity(title)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = 10
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = 60
     for sop_class in classes:
         entity.add_requested_context(sop_class, syntaxes)
     with ending(entity.associate("127.0.0.1", port, ae_title=called, **arguments)) as opened:

@@ -1,7 +1,7 @@
 """The pages in a real browser: Debian's Chromium goes through all of them, with films and with what is none.
 
-Any error on the console (a violation of the content-security policy among them) fails a test. Screenshots lie in
-PNEUMOSCOPE_SCREENSHOTS or the test's folder, to be looked at.
+Any error on the console (a violation of the content-security policy among them) fails a test. Screenshots lie
+in PNEUMOSCOPE_SCREENSHOTS or the test's folder, to be looked at.
 """
 
 import os
@@ -58,9 +58,9 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    with web_clinic(tmp_path_factory.mktemp("clinic")) as (store, films), working(store, films):
-        with served(store) as at:
-            yield at
+    folder = tmp_path_factory.mktemp("clinic")
+    with web_clinic(folder) as (store, films), working(store, films), served(store) as at:
+        yield at
 
 
 @pytest.fixture(scope="module")
@@ -225,13 +225,8 @@ def test_a_batch_of_good_and_broken_films(reader, tmp_path, film_file, screensho
     page.wait_for_url("**/batches/*")
     _wait(lambda: page.evaluate("() => document.querySelector('progress').value") == 4)
     page.screenshot(path=screenshots / "batch.png", full_page=True)
-    rows = dict(
-        zip(
-            page.locator("[data-name-of-file]").all_inner_texts(),
-            page.locator("td .outcome").all_inner_texts(),
-            strict=True,
-        )  # fmt: skip
-    )
+    names = page.locator("[data-name-of-file]").all_inner_texts()
+    rows = dict(zip(names, page.locator("td .outcome").all_inner_texts(), strict=True))
     assert rows == {
         film_file.name: "Pneumonia likely",
         "text.png": "Not readable",
@@ -242,7 +237,9 @@ def test_a_batch_of_good_and_broken_films(reader, tmp_path, film_file, screensho
     page.evaluate("() => sessionStorage.clear()")
     page.reload()
     assert film_file.name not in page.content()
-    assert reader.errors.pop(0).endswith("422 (Unprocessable Content)") or reader.errors == []
+    (error,) = reader.errors  # the browser's own note about the empty file
+    assert "422" in error
+    reader.errors.clear()
 
 
 def test_films_are_dropped(reader, film_file):
@@ -254,8 +251,8 @@ def test_films_are_dropped(reader, film_file):
             const transfer = new DataTransfer();
             transfer.items.add(new File([new Uint8Array(content)], "dropped.png"));
             for (const kind of ["dragenter", "dragover", "drop"]) {
-                const event = new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true });
-                document.querySelector("[data-drop]").dispatchEvent(event);
+                const how = { dataTransfer: transfer, bubbles: true, cancelable: true };
+                document.querySelector("[data-drop]").dispatchEvent(new DragEvent(kind, how));
             }
         }""",
         content,
@@ -279,7 +276,7 @@ def test_without_scripts(chromium, address, film_file):
     while opened.page.locator(".verdict.positive").count() == 0:
         assert time.monotonic() < over
         opened.page.click("text=Refresh")
-    assert opened.page.locator("img[alt='The film']").is_visible()
+    opened.page.locator("img[alt='The film']").wait_for(state="visible")
     assert not opened.page.locator("canvas").is_visible()
     opened.page.check("#diagnosis-normal")
     opened.page.click("text=Save the diagnosis")
@@ -321,7 +318,7 @@ def test_everything_by_keyboard(reader, study):
             page.keyboard.press(key)
         _wait(lambda state=state: said.inner_text() == state)
     page.keyboard.press("i")
-    assert page.locator("[data-control=invert]").get_attribute("aria-pressed") == "true"
+    page.locator("[data-control=invert][aria-pressed=true]").wait_for()
     page.keyboard.press("h")
     assert page.locator("#map").input_value() == "bacterial"
     page.keyboard.press("h")
@@ -380,6 +377,8 @@ def test_the_film_is_drawn_as_the_project_draws_it(reader, study):
     )
     wanted = overlay(Radiograph(np.float32(film / 255), film.shape), shown).astype(int)
     _wait(lambda: np.abs(_drawn(page) - wanted).max() <= 6)
+    assert all("willReadFrequently" in text for text in reader.errors)  # advice about this test's reading
+    reader.errors.clear()
 
 
 def _pixels(page, address):
@@ -400,10 +399,10 @@ def _drawn(page):
             canvas.style.width = `${width}px`;
             canvas.style.height = `${height}px`;
             canvas.style.minHeight = "0";
-            return new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(() => {
+            return new Promise(resolve => setTimeout(() => {
                 const data = canvas.getContext("2d").getImageData(0, 0, width, height).data;
                 resolve(Array.from(data));
-            })));
+            }, 200));
         }"""
     )
     return np.array(values).reshape(120, 160, 4)[..., :3]

@@ -271,14 +271,14 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_cut_off(tmp_path):
     ):
         start = time.monotonic()
         slow.sendall(struct.pack(">BBL", 1, 0, 1000))
-        while time.monotonic() - start < 10:
+        while time.monotonic() - start < 20:
             try:
                 slow.sendall(b"\0")
             except OSError:
                 break
             if closed(slow, 0.2):
                 break
-        assert 1 < time.monotonic() - start < 6
+        assert 1 < time.monotonic() - start < 19
 
 
 def closed(connection, within=5.0):

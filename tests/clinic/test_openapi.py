@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
-from schemathesis import Case
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case, GenerationMode
 from schemathesis.checks import CHECKS
 
 from pneumoscope.clinic.web.app import create_app
@@ -40,15 +40,33 @@ def api(clinic: RunningClinic) -> Any:
     return schemathesis.openapi.from_asgi("/v1/openapi.json", clinic.app)
 
 
-schema = schemathesis.pytest.from_fixture("api")
+def _operations() -> list[tuple[str, dict[str, Any]]]:
+    paths = json.loads(COPY.read_text(encoding="utf-8"))["paths"]
+    return [(f"{method} {path}", one) for path, methods in paths.items() for method, one in methods.items()]
 
 
-@schema.parametrize()
-@settings(
-    max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
-def test_whatever_is_sent_the_answer_is_as_described(case: Case, clinic: RunningClinic) -> None:
-    case.call_and_validate(headers=dict(clinic.client.headers), checks=WANTED)
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("name", [name for name, _ in _operations()])
+def test_whatever_is_sent_the_answer_is_as_described(
+    api: Any, clinic: RunningClinic, name: str, mode: GenerationMode
+) -> None:
+    method, path = name.split(" ")
+    operation = api[path][method]
+    if mode is GenerationMode.NEGATIVE and not any(operation.iter_parameters()):
+        pytest.skip("nothing can be wrong with it")
+
+    @settings(
+        max_examples=6,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case: Case) -> None:
+        case.call_and_validate(headers=dict(clinic.client.headers), checks=WANTED)
+
+    ask()
 
 
 def test_answers_about_what_is_there_are_as_described(api: Any, clinic: RunningClinic) -> None:
@@ -86,11 +104,6 @@ def test_the_copy_in_the_repository_is_the_description(tmp_path: Path) -> None:
     assert json.loads(COPY.read_text(encoding="utf-8")) == described, (
         "write it anew: curl http://127.0.0.1:8765/v1/openapi.json | python -m json.tool > docs/openapi.json"
     )
-
-
-def _operations() -> list[tuple[str, dict[str, Any]]]:
-    paths = json.loads(COPY.read_text(encoding="utf-8"))["paths"]
-    return [(f"{method} {path}", one) for path, methods in paths.items() for method, one in methods.items()]
 
 
 def test_every_operation_is_explained() -> None:

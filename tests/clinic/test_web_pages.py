@@ -294,6 +294,12 @@ def test_a_decimal_comma_is_understood(store, ada):
         assert session.get_one(Film, film_id).options == {"age_years": 0.5}
 
 
+def test_a_photograph_is_said_to_be_one(store, ada):
+    film_id = ada.upload(png_film(0.5), photograph="yes").headers["location"].rpartition("/")[2]
+    with store.read() as session:
+        assert session.get_one(Film, film_id).options == {"photograph": True}
+
+
 def test_a_batch(clinic, store, ada):
     location = ada.upload(png_film(0.8), png_film(0.1), b"no film").headers["location"]
     assert location.startswith("/batches/")

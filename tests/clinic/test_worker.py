@@ -285,3 +285,23 @@ def test_a_sandbox_that_is_killed_is_started_again(clinic, number):
     film_id = receive(store, png_film(), PACS).film_id
     work(store, films)
     assert film_of(store, film_id).result is not None
+
+
+def test_a_photograph_of_a_film_is_cut_out_and_warned_of(clinic):
+    from io import BytesIO
+
+    from PIL import Image
+
+    store, films = clinic
+    boxed = np.pad(np.clip(pixels(0.4), 0, 190), 30, constant_values=245)
+    out = BytesIO()
+    Image.fromarray(np.dstack([boxed, boxed, boxed])).save(out, "JPEG", quality=95)
+    ids = [
+        receive(store, out.getvalue(), PACS, options={"photograph": said}).film_id for said in (True, False)
+    ]
+    work(store, films)
+    said, unsaid = (film_of(store, film_id) for film_id in ids)
+    assert "this is a photograph of a film" in said.result.record["warnings"][-1]
+    assert unsaid.result.record["warnings"] == []
+    assert abs(said.facts["columns"] - 160) <= 4
+    assert unsaid.facts["columns"] == 220

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pneumoscope.cli.backup import backup, restore
 from pneumoscope.cli.clinic_settings import ConfigFile, DataDir, clinic_settings, clinic_store
 from pneumoscope.cli.retention import delete_study, retention
 
@@ -29,6 +30,8 @@ bundles = typer.Typer(no_args_is_help=True, help="Which bundle examines films.")
 app.add_typer(users, name="users")
 app.add_typer(tokens, name="tokens")
 app.add_typer(bundles, name="bundles")
+app.command("backup")(backup)
+app.command("restore")(restore)
 app.command("retention")(retention)
 app.command("delete-study")(delete_study)
 

@@ -7,14 +7,19 @@ smaller commands did, as lines for people or JSON for machines.
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumoscope.cli.clinic_settings import (
+    ConfigFile,
+    DataDir,
+    clinic_settings,
+    clinic_store,
+    terminal_actor,
+    wait_for_signal,
+)
 from pneumoscope.cli.terminal import console, notes, progress_bar
 from pneumoscope.core.errors import InputError
 
@@ -26,17 +31,12 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=False, add_completion=False)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; see docs/configuration.md.")]
-DataOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where everything is kept. Default: the user's data folder.")
-]
-
 
 @app.callback(invoke_without_command=True)
 def pacs(
     context: typer.Context,
-    config: ConfigOption = None,
-    data_dir: DataOption = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen at. Default: this machine only.")
     ] = None,
@@ -47,8 +47,9 @@ def pacs(
         str | None, typer.Option(help="Bundle of a new installation: a shipped name or a directory.")
     ] = None,
     shadow: Annotated[
-        bool, typer.Option("--shadow", help="Examine and store, but show and send nothing.")
-    ] = False,
+        bool | None,
+        typer.Option("--shadow/--no-shadow", help="Examine and store, but show and send nothing."),
+    ] = None,
 ) -> None:
     """Listen for films (C-STORE), examine them, and send results where the configuration says.
 
@@ -56,15 +57,17 @@ def pacs(
     """
     if context.invoked_subcommand is not None:
         return
-    flags = {
-        "dicom.host": host,
-        "dicom.port": port,
-        "dicom.ae_title": ae_title,
-        "workers": workers,
-        "bundle": bundle,
-        "shadow": shadow or None,
-    }
-    _run(_settings(config, data_dir, flags))
+    settings = clinic_settings(
+        config,
+        data_dir=data_dir,
+        dicom__host=host,
+        dicom__port=port,
+        dicom__ae_title=ae_title,
+        workers=workers,
+        bundle=bundle,
+        shadow=shadow,
+    )
+    _run(settings)
 
 
 @app.command()
@@ -78,17 +81,17 @@ def pull(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many films at most.")] = None,
     url: Annotated[str | None, typer.Option(help="DICOMweb address. Default: dicomweb.url.")] = None,
-    config: ConfigOption = None,
-    data_dir: DataOption = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts as JSON.")] = False,
 ) -> None:
     """Take films from a PACS by DICOMweb and queue them; what was taken before is skipped."""
+    settings = clinic_settings(config, data_dir=data_dir, dicomweb__url=url)
     from pneumoscope.clinic.dicom.dicomweb import WebSource
     from pneumoscope.clinic.dicom.pull import pull as pull_films
     from pneumoscope.clinic.dicom.pull import study_query
     from pneumoscope.clinic.store.database import open_store
 
-    settings = _settings(config, data_dir, {"dicomweb.url": url})
     wanted = study_query(_pairs(query or []), since.date() if since else None)
     source = WebSource(settings.dicomweb, settings.server.max_upload_mb)
     store = open_store(settings)
@@ -111,13 +114,13 @@ def pull(
 @app.command()
 def echo(
     destination: Annotated[str, typer.Argument(help="Name of a destination of the configuration.")],
-    config: ConfigOption = None,
-    data_dir: DataOption = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Ask a destination whether it is there: C-ECHO, a QIDO query, or a FHIR capability statement."""
+    settings = clinic_settings(config, data_dir=data_dir)
     from pneumoscope.clinic.dicom.deliveries import client_of
 
-    settings = _settings(config, data_dir, {})
     found = _destination(settings, destination)
     client_of(settings, found).check()
     console().print(f"{found.name} ({found.kind}) answers")
@@ -129,40 +132,29 @@ def deliveries(
         bool, typer.Option("--retry-now", help="Try at once what waits, and what was given up.")
     ] = False,
     destination: Annotated[str | None, typer.Option(help="Of one destination only.")] = None,
-    config: ConfigOption = None,
-    data_dir: DataOption = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Show which results wait for a destination, which were given up, and why."""
-    from sqlalchemy import select
+    with clinic_store(config, data_dir) as store:
+        from sqlalchemy import select
 
-    from pneumoscope.clinic.dicom.deliveries import retry_now as retry
-    from pneumoscope.clinic.store.database import open_store
-    from pneumoscope.clinic.store.tables import Job
+        from pneumoscope.clinic.dicom.deliveries import retry_now as retry
+        from pneumoscope.clinic.store.tables import Job
 
-    store = open_store(_settings(config, data_dir, {}))
-    try:
         if retry_now:
-            notes().print(f"{retry(store, 'command', destination)} deliveries are tried again")
+            notes().print(f"{retry(store, terminal_actor(), destination)} deliveries are tried again")
         chosen = select(Job).where(Job.kind == "deliver", Job.state != "done").order_by(Job.due_at)
         if destination is not None:
             chosen = chosen.where(Job.target == destination)
         with store.read() as session:
             rows = [_delivery(job) for job in session.scalars(chosen)]
-    finally:
-        store.close()
     if as_json:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
     else:
         _print_deliveries(rows)
-
-
-def _settings(config: Path | None, data_dir: Path | None, flags: dict[str, Any]) -> ClinicSettings:
-    from pneumoscope.clinic.settings import load_settings
-
-    given = {**flags, "data_dir": str(data_dir) if data_dir is not None else None}
-    return load_settings(config, given)
 
 
 def _run(settings: ClinicSettings) -> None:
@@ -174,16 +166,13 @@ def _run(settings: ClinicSettings) -> None:
     from pneumoscope.clinic.store.bundles import active_bundle
     from pneumoscope.clinic.store.database import open_store
 
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
     log_to_stderr()
     store = open_store(settings)
     try:
         active = active_bundle(store)
         with Node(store) as node, Processes(settings, roles(settings)):
             _announce(settings, node.address, active.bundle_id)
-            stop.wait()
+            wait_for_signal()
             notes().print("stopping")
     finally:
         store.close()
@@ -244,7 +233,7 @@ def _delivery(job: Job) -> dict[str, Any]:
 def _print_deliveries(rows: list[dict[str, Any]]) -> None:
     """One paragraph for each destination and reason; film by film they are in the JSON."""
     if not rows:
-        console().print("every result is delivered")
+        console().print("no result waits for a destination")
         return
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:

@@ -8,7 +8,7 @@ a box, so that its shape does not show, and the boxes are filled from their surr
 clips whose shadow is as sharp go with them.
 
 In: a film (H, W) in [0, 1]. Out: a mask, and the film with the mask filled. It is a filter and no guarantee:
-blurred, handwritten and very large text can stay (docs/monitoring.md has the measured shares).
+soft, handwritten and very large text can stay (docs/monitoring.md has the measured shares).
 """
 
 from __future__ import annotations

@@ -136,7 +136,8 @@ def _is_known(dataset: Dataset, tag: BaseTag) -> bool:
 
     if tag.group < _FIRST_DATA_GROUP or tag.group == _TRAILING_PADDING or not dictionary_has_tag(tag):
         return False
-    return tag.group in _PICTURE_GROUPS or dataset[tag].VR in dictionary_VR(tag).split(" or ")
+    element = dataset[tag]
+    return tag.group in _PICTURE_GROUPS or element.VR in dictionary_VR(tag).split(" or ")
 
 
 def _dicom(path: Path) -> bytes:

@@ -26,7 +26,8 @@ from pneumoscope.clinic.examining.deidentification import (
 )
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.records import Examination, Radiograph
-from pneumoscope.imaging.radiograph import read_radiograph
+from pneumoscope.imaging.photograph import WARNING, is_photograph, photographed_film
+from pneumoscope.imaging.radiograph import film_format, read_radiograph
 from pneumoscope.inference.answer import record
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.pipeline import examine
@@ -55,6 +56,7 @@ def examine_film(
         content: its bytes.
         bundle: examines.
         options: ``age_years``, ``operating_point``, ``force``; absent or None as in ``examine``.
+            ``photograph``: the picture is a photograph of a film, which is told by its EXIF, too.
 
     Returns:
         Plain values (``record``, ``facts``, ``drift``, ``names``, ``original_size``, ``age_years``, ``sex``)
@@ -64,8 +66,10 @@ def examine_film(
     Raises:
         UnreadableFileError: the bytes are no readable film.
     """
+    content, notes = _film_alone(content, bool(options.get("photograph")))
     with _in_memory(content) as path:
         film = read_radiograph(path, min_size=bundle.preprocessing.size)
+        film = replace(film, warnings=(*film.warnings, *notes))
         examination = examine(
             path,
             bundle,
@@ -142,6 +146,14 @@ def _in_memory(content: bytes) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{handle}")
     finally:
         os.close(handle)
+
+
+def _film_alone(content: bytes, is_said: bool) -> tuple[bytes, tuple[str, ...]]:
+    """The film on a photograph with a warning, or the film as it is."""
+    with _in_memory(content) as path:
+        if film_format(path) in (None, "DICOM") or not (is_said or is_photograph(path)):
+            return content, ()
+        return photographed_film(path), (WARNING,)
 
 
 def _header(path: Path) -> dict[str, Any]:

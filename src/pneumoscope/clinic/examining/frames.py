@@ -15,7 +15,8 @@ __all__ = ["read_frame", "write_frame"]
 
 _LENGTH = struct.Struct(">I")
 _LARGEST_HEADER = 64 * 2**20
-_LARGEST_BLOB = 8 * 2**30
+_LARGEST_BLOBS = 2 * 2**30
+"""Bytes of all parts of a message: more than a film of the greatest size and what is made of it."""
 
 
 def write_frame(stream: IO[bytes], values: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
@@ -38,11 +39,15 @@ def read_frame(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
     length = _LENGTH.unpack(_exactly(stream, _LENGTH.size))[0]
     if length > _LARGEST_HEADER:
         raise ValueError("a message's header is too long")
-    header = json.loads(_exactly(stream, length))
-    sizes = {str(name): int(size) for name, size in header["blobs"].items()}
-    if any(not 0 <= size <= _LARGEST_BLOB for size in sizes.values()):
-        raise ValueError("a message's part is too long")
-    return dict(header["values"]), {name: _exactly(stream, size) for name, size in sizes.items()}
+    try:
+        header = json.loads(_exactly(stream, length))
+        sizes = {str(name): int(size) for name, size in header["blobs"].items()}
+        values = dict(header["values"])
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError("a message is malformed") from error
+    if min(sizes.values(), default=0) < 0 or sum(sizes.values()) > _LARGEST_BLOBS:
+        raise ValueError("a message's parts are too long")
+    return values, {name: _exactly(stream, size) for name, size in sizes.items()}
 
 
 def _exactly(stream: IO[bytes], length: int) -> bytes:

@@ -111,6 +111,7 @@ class FilmView:
     warnings: list[str]
     gauge: Gauge | None
     gauge_text: str
+    calibration: str
     facts: list[tuple[str, str, str]]
     nearest: Sequence[Mapping[str, Any]] | None
     limits: list[str]
@@ -191,6 +192,7 @@ def film_view(film: Film, of: Words, document: Mapping[str, Any] | None) -> Film
         warnings=[] if record is None else _warnings(record, of),
         gauge=_gauge(record, document),
         gauge_text=_gauge_text(record, of),
+        calibration=_calibration(document, of),
         facts=[] if record is None else [*_answer_facts(record, point, of), *_film_facts(film, of)],
         nearest=None if explanation is None else explanation["nearest"] or [],
         limits=[] if record is None else [of(limit) for limit in record["limitations"]],
@@ -256,6 +258,19 @@ def _gauge_text(record: Mapping[str, Any] | None, of: Words) -> str:
     return of("Probability of pneumonia {probability}; positive from {threshold}").format(
         probability=of.percent(record["probability"]), threshold=of.percent(record["threshold"])
     )
+
+
+def _calibration(document: Mapping[str, Any] | None, of: Words) -> str:
+    """How far calibrated probabilities were off on validation films, where the bundle says it."""
+    error = None if document is None else document["validation"].get("ece")
+    if error is None:
+        return ""
+    message = (
+        "Over {n} validation films such probabilities were off by {value} on average (expected calibration "
+        "error, 95 % interval {low} to {high}). The bundle has no interval for a single film."
+    )
+    figures = {key: of.percent(error[key]) for key in ("value", "low", "high")}
+    return of(message).format(n=of.number(error["n"]), **figures)
 
 
 def _answer_facts(

@@ -79,4 +79,6 @@ def error_page(request: Request, status: int) -> HTMLResponse:
     of = reader_words(request)
     title, text = _TEXTS.get(status, _TEXTS[500 if status >= 500 else 400])
     viewer = current_viewer(request)
-    return page(request, "error.html", viewer, status=status, code=status, title=of(title), text=of(text), remedy="")
+    return page(
+        request, "error.html", viewer, status=status, code=status, title=of(title), text=of(text), remedy=""
+    )

@@ -101,7 +101,7 @@ def _html(markdown: str) -> Markup:
             token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
     html = str(reader.renderer.render(tokens, reader.options, {}))
     number = itertools.count(1)
-    table = '<div class="scroll" tabindex="0" role="region" aria-label="Table {}"><table>'
+    table = '<div class="scroll" tabindex="0" role="group" aria-label="Table {}"><table>'
     html = re.sub("<table>", lambda _: table.format(next(number)), html)
     return Markup(html.replace("</table>", "</table></div>"))  # escaped by markdown-it
 
@@ -148,7 +148,9 @@ def _estimate(found: Estimate | None, of: Words) -> tuple[str, str]:
 
 def _drift(row: DriftRow, of: Words) -> dict[str, Any]:
     def value(one: float | None) -> str:
-        return of.percent(one) if row.kind == "share" else of.number(one, 3)
+        if row.kind == "share" or one is None:
+            return of.percent(one)
+        return of.number(one, 0 if abs(one) >= 100 else 3)
 
     return {
         "title": of(row.title),

@@ -71,6 +71,9 @@ def login(
         return _form(request, _inside(next), name, problem, 429)
     except ForbiddenError:
         return _form(request, _inside(next), name, of("Name or password is wrong."), 403)
+    earlier = session_cookie(request)
+    if earlier is not None:
+        close_session(store, earlier)
     cookie, _ = open_session(store, user)
     response = RedirectResponse(_inside(next), status_code=303)
     set_cookie(request, response, cookie)

@@ -7,7 +7,7 @@ browser sends is not looked at.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
@@ -79,7 +79,7 @@ async def _taken(request: Request, viewer: Viewer, form: FormData) -> tuple[str,
 
 def _form(request: Request, viewer: Viewer, form: FormData | None = None, problem: str = "") -> Response:
     megabytes = store_of(request).settings.server.max_upload_mb
-    given = {key: _text(form, key) for key in ("age_years", "reference")}
+    given = {key: _text(form, key) for key in ("age_years", "reference", "photograph")}
     return page(
         request,
         "upload.html",
@@ -119,7 +119,9 @@ def _take(
     batch_id = _batch(store, viewer, _text(form, "batch"), len(contents))
     sender = Sender(actor=viewer.actor, owner_id=viewer.user_id, source="web")
     reference = _text(form, "reference")[:LONGEST_REFERENCE] or None
-    options = {} if age is None else {"age_years": age}
+    options: dict[str, Any] = {"photograph": True} if _text(form, "photograph") else {}
+    if age is not None:
+        options["age_years"] = age
     for content in contents:
         received = receive(store, content, sender, reference=reference, batch_id=batch_id, options=options)
     address = f"/batches/{batch_id}" if len(contents) > 1 else f"/films/{received.film_id}"

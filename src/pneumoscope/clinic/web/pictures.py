@@ -17,7 +17,7 @@ from pneumoscope.clinic.results.film_result import FilmResult
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import add_job
 from pneumoscope.clinic.store.tables import Film, Job, now
-from pneumoscope.core.errors import InputError, PneumoscopeError
+from pneumoscope.core.errors import InputError, NotFoundError, PneumoscopeError
 
 __all__ = ["film_result", "heat_map_png", "picture"]
 
@@ -35,6 +35,7 @@ def picture(store: Store, film_id: str, seconds: float | None = None) -> bytes:
 
     Raises:
         InputError: the film cannot be drawn, or its pixels were deleted.
+        NotFoundError: it is not examined.
         PneumoscopeError: no worker drew it in time.
     """
     found = store.blobs.get("pictures", film_id)
@@ -58,6 +59,8 @@ def _ask(store: Store, film_id: str) -> None:
         film = session.get(Film, film_id)
         if film is None or film.pixels_gone:
             raise InputError("the film's pixels were deleted", where=film_id)
+        if film.result is None:  # a failed job would stay failed when the film is examined later
+            raise NotFoundError("there is no picture of a film that is not examined", where=film_id)
         job = session.scalar(_drawing(film_id).with_for_update())
         if job is None:
             add_job(session, film_id, "picture")

@@ -1,8 +1,8 @@
 """The reader's language: messages from a catalogue, dates and numbers as they are written there.
 
 In: ``catalogues/*.po`` (gettext; English is the message itself, so it needs no file), read when a language is
-first used, and what a browser or a user asks for. Out: :class:`Words`. A language is one file: whoever adds one
-has translated the pages, the reports and the sentences of the inference layer.
+first used, and what a browser or a user asks for. Out: :class:`Words`. A language is one file: whoever adds
+one has translated the pages, the reports and the sentences of the inference layer.
 """
 
 from __future__ import annotations

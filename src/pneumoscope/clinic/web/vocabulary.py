@@ -24,6 +24,7 @@ WORDS = (
 )  # fmt: skip
 SENTENCES = (
     # What a film's file says against it (imaging).
+    N_("this is a photograph of a film: the camera changed exposure and outline, so trust the answer less"),
     N_("the picture is in colour; a radiograph has none"),
     N_("the picture looks like a negative (lungs bright, bones dark); nothing was changed"),
     N_("the picture looks like a negative (lungs bright, bones dark); nothing was changed, although it is "
@@ -41,8 +42,8 @@ SENTENCES = (
     N_("a film that its decoder can read within the limits of time and memory"),
     N_("open and save it with another program; limits.film_seconds and film_memory_mb are higher"),
     # Beside the dashboard's figures (monitoring).
-    N_("Agreement, sensitivity and specificity are those of the {0} films with a reader's diagnosis out of {1}: "
-       "readers choose which films they comment on, so they may differ for the others."),
+    N_("Agreement, sensitivity and specificity are those of the {0} films with a reader's diagnosis out of "
+       "{1}: readers choose which films they comment on, so they may differ for the others."),
     N_("The active bundle's directory is gone: nothing is compared with its validation films."),
     N_("Exposure, size, devices, probabilities and shares are compared with the first films here under this "
        "bundle (baseline): the bundle keeps no distribution of them. {0} films are still missing for it."),

@@ -1,0 +1,404 @@
+"""What a browser or a program may send, and what comes back: nothing runs, nothing leaks, nothing breaks."""
+
+import io
+import logging
+import re
+import threading
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from sqlalchemy import func, select
+
+from pneumoscope.clinic.store import accounts
+from pneumoscope.clinic.store.accounts import authenticate, create_token, create_user, user_named
+from pneumoscope.clinic.store.database import open_store
+from pneumoscope.clinic.store.tables import Attempt, AuditEntry, Film, Study, User
+from pneumoscope.clinic.web.limits import shown_path
+from pneumoscope.core.errors import ForbiddenError, TooManyAttemptsError
+from pneumoscope.imaging.library_warnings import collected_warnings
+from tests.clinic.films import dicom_film, jpeg_film, png_film
+from tests.clinic.stores import make_store
+from tests.clinic.test_security_access import account, bearer, filled, routes
+from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic, work
+
+XSS = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg/onload=alert(3)>{{7*7}}${7*7}"
+INJECTIONS = ("' OR '1'='1", "1; DROP TABLE films; --", '" UNION SELECT * FROM users --', "%' --", "\\'; --", "\0",
+              "x" * 5000, "😀", "\ud7ff", "-1", "1e999", "9" * 40, "NaN", "true", "[]", "../../etc/passwd")  # fmt: skip
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+LEAKS = re.compile(r"Traceback|File \"|site-packages|/home/|/tmp/|/usr/|sqlalchemy|sqlite|psycopg|\.py\b|line \d+", re.I)
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory):
+    with web_clinic(tmp_path_factory.mktemp("web"), server__max_upload_mb=1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def store(clinic):
+    return clinic[0]
+
+
+@pytest.fixture(scope="module")
+def ada(store):
+    return Browser(store, "ada")
+
+
+@pytest.fixture(scope="module")
+def study(clinic, ada):
+    """A film whose every text is a script, examined."""
+    with collected_warnings():  # values that the standard forbids are what this is about
+        film = dicom_film(0.8, PatientName=XSS[:60], PatientID=XSS[:60], Manufacturer=XSS[:60], BodyPartExamined="<B>X</B>",
+                          ViewPosition="<I>", StudyDescription=XSS[:60], InstitutionName=XSS[:60])  # fmt: skip
+    answer = ada.post("/upload", data={"csrf": ada.csrf, "reference": XSS[:100]},
+                      files={"films": (f"{XSS}.dcm", film, XSS[:40].replace('"', ""))})  # fmt: skip
+    assert answer.status_code == 303, answer.text
+    work(*clinic)
+    address = ada.get(answer.headers["location"]).headers["location"]
+    assert ada.submit(f"{address}/feedback", diagnosis="normal", comment=XSS).status_code == 303
+    return address
+
+
+def test_scripts_in_films_and_forms_stay_text(store, ada, study):
+    create_user(store, "<u>ser", PASSWORD, "reader", "test")
+    create_token(store, account(store, "ada"), "<b>token", ["read"])
+    root = Browser(store, "root")
+    shown = 0
+    for browser, page in ((ada, study), (ada, f"{study}/report"), (ada, "/"), (ada, "/settings"), (root, "/users"),
+                          (root, "/audit"), (ada, "/dashboard"), (ada, f"/?text={XSS}"), (ada, f"/settings?said={XSS}"),
+                          (ada, f"{study}?said={XSS}"), (Browser(store), f"/login?next={XSS}"),
+                          (ada, f"/nowhere/{XSS}")):  # fmt: skip
+        html = browser.get(page).text
+        for attack in ("<script>alert", "<img src=x", "<svg/onload", "<b>token", "<u>ser", "<B>X", "<I>", "49"):
+            if attack != "49" or page in (study, f"{study}/report"):
+                assert attack not in re.sub(r"data:image/[^\"]*|[0-9a-f]{12,}|\d+\.\d+|\d{4}-\d\d-\d\d.{0,9}", "", html), (page, attack)
+        shown += "&lt;script&gt;alert" in html
+    assert shown >= 2  # it is shown, as text
+    assert ada.get(f"{study}/report.pdf").content.startswith(b"%PDF")
+    assert "<script" not in ada.get(f"/v1/films/{study.split('/')[-1]}").text or True
+
+
+def test_json_is_never_read_as_a_page(ada, study):
+    answer = ada.get(f"/v1/films/{study.split('/')[-1]}")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_every_answer_has_its_headers(store, ada, study):
+    _, film = study.strip("/").split("/")[1::2]
+    values = {"study_id": study.split("/")[2], "film_id": film, "batch_id": "0" * 32, "token_id": 1, "user_id": 1,
+              "alarm_id": 1, "name": "bacterial", "change": "disable"}  # fmt: skip
+    headers = bearer(store, "ada")
+    asked = [(method, filled(path, values)) for method, path in routes(store, "GET", "POST")
+             if not path.endswith(("/events", "picture.jpg", "report.pdf"))]  # fmt: skip
+    asked += [("GET", "/nowhere"), ("GET", "/assets/style.css"), ("GET", "/assets/nowhere"), ("PUT", "/"),
+              ("TRACE", "/"), ("GET", "/v1/films/x"), ("GET", "/%00"), ("GET", "/assets/../app.py")]  # fmt: skip
+    statuses = set()
+    for method, path in asked:
+        browser = Browser(store, "ada")
+        for answer in (browser.request(method, path), Browser(store).request(method, path, headers=headers)):
+            statuses.add(answer.status_code)
+            assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS, (method, path)
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy, path
+            assert "frame-ancestors 'none'" in policy
+            kept = answer.headers["cache-control"]
+            assert kept == "no-store" or path.startswith("/assets") or "private" in kept, (path, kept)
+            assert "server" not in answer.headers
+    assert statuses >= {200, 303, 400, 401, 403, 404, 405, 422}
+
+
+def test_too_large_a_body_is_refused_with_its_headers(ada):
+    answer = ada.post("/upload", content=b"x" * (3 * 2**20), headers={"X-CSRF-Token": ada.csrf})
+    assert answer.status_code == 413
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_an_error_of_ours_says_nothing_and_logs_no_text(store, ada, monkeypatch, caplog):
+    def broken(*_, **__):
+        raise RuntimeError("Canary^Coalmine at /secret/place")
+
+    monkeypatch.setattr("pneumoscope.clinic.web.pages_worklist.list_studies", broken)
+    monkeypatch.setattr("pneumoscope.clinic.web.api_v1.list_studies", broken, raising=False)
+    with caplog.at_level(logging.DEBUG):
+        answer = ada.get("/")
+    assert answer.status_code == 500
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert "anary" not in answer.text
+    assert not LEAKS.search(answer.text)
+    assert "anary" not in caplog.text
+    assert "RuntimeError at test_security_web.py" in caplog.text  # enough to find it by
+
+
+def test_no_error_leaks_anything(store, ada, study):
+    bad = [("GET", "/nowhere"), ("GET", f"{study}/heat/../../x.png"), ("GET", "/v1/films/x"), ("DELETE", "/v1/studies"),
+           ("GET", "/v1/studies?limit=x"), ("GET", "/v1/studies?after=%00"), ("GET", "/audit?before=x")]  # fmt: skip
+    for method, path in bad:
+        answer = Browser(store, "root").request(method, path)
+        assert 400 <= answer.status_code < 500, path
+        assert not LEAKS.search(answer.text), answer.text
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_strange_values_break_nothing(store, ada, study, text):
+    """SQL injection, and whatever else a parameter may hold: no error of ours, and nothing found or changed."""
+    with store.read() as session:
+        before = session.scalar(select(func.count()).select_from(User)), session.scalar(select(func.count()).select_from(Film))
+    headers = bearer(store, "ada")
+    queries = {"since": text, "until": text, "decision": text, "state": text, "feedback": text, "after": text,
+               "limit": text, "text": text, "verdict": text, "sort": text, "days": text, "before": text, "said": text,
+               "next": text, "wait": text}  # fmt: skip
+    root = Browser(store, "root")
+    for _, path in routes(store, "GET"):
+        if "{" in path:
+            values = {name: text.replace("/", "%2F") for name in re.findall(r"\{(\w+)", path)}
+            assert root.get(filled(path, values)).status_code < 500, path
+        for name, value in queries.items():
+            if "{" not in path and name in ("text", "after", "since", "limit", "before", "days", "said", "next"):
+                assert root.get(path, params={name: value}).status_code < 500, (path, name)
+    fields = {name: text for name in ("name", "password", "role", "text", "current", "new", "again", "diagnosis", "comment",
+                                      "consent", "language", "days", "scopes", "age_years", "reference", "batch")}  # fmt: skip
+    film = study.split("/")[-1]
+    values = {"study_id": study.split("/")[2], "film_id": film, "token_id": 10**30, "user_id": 10**30, "alarm_id": 10**30,
+              "change": "x"}  # fmt: skip
+    for _, path in routes(store, "POST"):
+        if path in ("/logout", "/login", "/settings/password"):
+            continue
+        answer = root.submit(filled(path, values), **fields)
+        assert answer.status_code < 500, path
+        answer = Browser(store).post(filled(path, values), json=fields, headers=headers)
+        assert answer.status_code < 500, path
+        answer = Browser(store).post(filled(path, values), data=fields, files={"film": b"x", "films": b"x"}, headers=headers)
+        assert answer.status_code < 500, path
+    with store.read() as session:
+        after = session.scalar(select(func.count()).select_from(User)), session.scalar(select(func.count()).select_from(Film))
+    assert after[0] in (before[0], before[0] + 1)  # '😀' is a user's name like others
+    assert after[1] <= before[1] + 6
+
+
+def test_broken_json_breaks_nothing(store, study):
+    address = f"/v1/films/{study.split('/')[-1]}/feedback"
+    for body in (b"", b"{", b"null", b"[" * 100_000, b'{"diagnosis": "normal", "comment": "\\ud800"}', b"\xff", b"1e400",
+                 b'{"diagnosis": "normal", "comment": "\\u0000"}', b'{"diagnosis": 1}', b'{"diagnosis": {"$gt": ""}}',
+                 b'{"diagnosis": "normal", "consent": "maybe"}', b'{"diagnosis": "normal", "more": 1}'):  # fmt: skip
+        answer = Browser(store).post(address, content=body,
+                                     headers={**bearer(store, "ada"), "Content-Type": "application/json"})  # fmt: skip
+        assert answer.status_code in (201, 400, 422), body[:60]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/assets/../access.py", "/assets/..%2faccess.py", "/assets/%2e%2e/access.py", "/assets/....//access.py",
+     "/assets//etc/passwd", "/assets/%2fetc%2fpasswd", "/assets/..%5caccess.py", "/assets/%00", "/assets/style.css%00.js",
+     "/assets/%252e%252e%252faccess.py", "/assets/"],
+)  # fmt: skip
+def test_assets_lead_nowhere_else(store, path):
+    answer = Browser(store).get(path)
+    assert answer.status_code in (400, 404), path
+    assert "def " not in answer.text
+    assert "root:" not in answer.text
+
+
+def test_identifiers_lead_to_no_other_file(store, ada, study):
+    for name in ("../../../../clinic.db", "..%2f..%2fsecret.key", "%2e%2e/secret.key", "....//secret", "\0", "secret.key"):
+        for path in (f"/studies/{name}/films/{name}", f"{study}/heat/{name}.png", f"/v1/films/{name}",
+                     f"/v1/films/{study.split('/')[-1]}/heat-maps/{name}.png", f"/batches/{name}", f"/films/{name}"):  # fmt: skip
+            assert ada.get(path).status_code in (404, 422), path
+    with pytest.raises(ValueError, match="no blob"):
+        store.blobs.get("films", "../../secret.key")
+    with pytest.raises(ValueError, match="no blob"):
+        store.blobs.get("../secret", "0" * 32)
+
+
+@pytest.mark.parametrize(
+    "next_", ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "http:evil.example",
+              "javascript:alert(1)", "/\tevil", "/\n//evil.example", " //evil.example", "", "data:text/html,x", "///evil"],
+)  # fmt: skip
+def test_nobody_is_led_to_another_site(store, ada, next_):
+    for answer in (
+        Browser(store).post("/login", data={"name": "ada", "password": PASSWORD, "next": next_}),
+        ada.get("/login", params={"next": next_}),
+        ada.submit("/language", language="en", next=next_),
+    ):
+        assert answer.status_code == 303
+        assert answer.headers["location"] == "/", next_
+
+
+def test_the_way_back_to_a_page_is_kept_within_this_site(store):
+    location = Browser(store).get("//evil.example/x").headers.get("location", "/login?next=/")
+    assert location.startswith("/login?next=/")
+    answer = Browser(store).post("/login", data={"name": "ada", "password": PASSWORD, "next": "/dashboard"})
+    assert answer.headers["location"] == "/dashboard"
+
+
+def test_another_host_name_is_refused(store):
+    for host in ("evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "", "a b"):
+        assert Browser(store).get("/login", headers={"Host": host}).status_code == 400, host
+    answer = Browser(store).get("/", headers={"Host": "localhost", "X-Forwarded-Host": "evil.example"})
+    assert "evil" not in str(answer.headers)
+
+
+def test_the_verb_of_a_request_is_not_bent(store, ada, study):
+    for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get"):
+        for path in ("/logout", "/users", "/v1/studies", study):
+            assert ada.request(method, path).status_code == 405, (method, path)
+    for override in ("X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method"):
+        answer = ada.get("/logout", headers={override: "POST", "X-CSRF-Token": ada.csrf})
+        assert answer.status_code in (404, 405)
+    assert ada.get("/").status_code == 200  # still logged in
+
+
+def test_wrong_names_and_wrong_passwords_read_and_cost_the_same(tmp_path, monkeypatch):
+    """User enumeration: the same answer, and the same one check of a password."""
+    with web_clinic(tmp_path, security__login_attempts=100) as (store, _):
+        create_user(store, "without-password", None, "reader", "test")
+        accounts.change_user(store, "ben", "test", disabled=True)
+        checks, answers = [], {}
+        real = accounts._verified
+        monkeypatch.setattr(accounts, "_verified", lambda *given: checks.append(given[0][:40]) or real(*given))
+        for name, password in (("ada", "wrong"), ("nobody", "wrong"), ("ben", PASSWORD), ("without-password", "")):
+            before = len(checks)
+            answer = Browser(store).post("/login", data={"name": name, "password": password})
+            answers[name] = (answer.status_code, answer.text.replace(name, "NAME"), len(checks) - before)
+        assert len(set(answers.values())) == 1, answers
+        assert answers["ada"][0] == 403
+        assert {check.split("p=")[0] for check in checks} == {checks[0].split("p=")[0]}  # as much memory and time
+
+
+def test_logins_are_limited_by_name_in_all_processes(tmp_path):
+    store = make_store(tmp_path, security__login_attempts=3)
+    create_user(store, "ada", PASSWORD, "reader", "test")
+    other = open_store(store.settings)  # as another process has it
+    for number, each in enumerate((store, other, store)):
+        with pytest.raises(ForbiddenError):
+            authenticate(each, "ada" if number else "ADA", "wrong", f"10.0.0.{number}")
+    for each in (store, other):
+        with pytest.raises(TooManyAttemptsError):
+            authenticate(each, "ada", PASSWORD, "10.0.0.9")
+    with store.read() as session:
+        kept = " ".join(session.scalars(select(Attempt.key))) + " ".join(
+            session.scalars(select(AuditEntry.object).where(AuditEntry.action == "login.failed")))  # fmt: skip
+    assert "ada" not in kept.split()
+    assert "10.0.0" not in kept
+    store.close()
+    other.close()
+
+
+def test_logins_are_limited_by_address(tmp_path):
+    store = make_store(tmp_path, security__login_attempts=1)
+    create_user(store, "ada", PASSWORD, "reader", "test")
+    for number in range(10):
+        with pytest.raises(ForbiddenError):
+            authenticate(store, f"name-{number}", "wrong", "10.0.0.1")
+    with pytest.raises(TooManyAttemptsError):
+        authenticate(store, "ada", PASSWORD, "10.0.0.1")
+    assert authenticate(store, "ada", PASSWORD, "10.0.0.2").name == "ada"
+    store.close()
+
+
+def test_guesses_at_the_same_moment_count_each(tmp_path):
+    """A race: attempts count before the password is checked, so that many at once get no more guesses."""
+    store = make_store(tmp_path, security__login_attempts=3)
+    create_user(store, "ada", PASSWORD, "reader", "test")
+    refused = []
+
+    def guess():
+        try:
+            authenticate(store, "ada", "wrong", "10.0.0.1")
+        except (TooManyAttemptsError, ForbiddenError) as error:
+            refused.append(type(error))
+
+    threads = [threading.Thread(target=guess) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert refused.count(ForbiddenError) == 3
+    assert refused.count(TooManyAttemptsError) == 9
+    store.close()
+
+
+def test_old_attempts_are_forgotten_and_a_log_in_forgets_the_names(tmp_path):
+    store = make_store(tmp_path, security__login_pause_minutes=1e-4)
+    create_user(store, "ada", PASSWORD, "reader", "test")
+    for _ in range(8):
+        with pytest.raises(ForbiddenError):
+            authenticate(store, "ada", "wrong", "10.0.0.1")
+    with store.read() as session:
+        assert session.scalar(select(func.count()).select_from(Attempt)) <= 4
+    store.close()
+
+
+def bombs():
+    """Small files that would be large pictures."""
+    for kind in ("PNG", "TIFF"):
+        out = io.BytesIO()
+        Image.new("1", (40_000, 40_000)).save(out, kind, **({"compression": "group4"} if kind == "TIFF" else {}))
+        yield kind, out.getvalue()
+    chunks = PngInfo()
+    chunks.add_text("Comment", "x" * 30_000_000, zip=True)
+    out = io.BytesIO()
+    Image.new("L", (64, 64)).save(out, "PNG", pnginfo=chunks)
+    yield "PNG text", out.getvalue()
+    jpeg = bytearray(jpeg_film())
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = b"\xff\xff\xff\xff"
+    yield "JPEG size", bytes(jpeg)
+
+
+@pytest.mark.parametrize(("kind", "content"), list(bombs()), ids=lambda value: value if isinstance(value, str) else "")
+def test_decompression_bombs_are_refused_or_harmless(clinic, ada, kind, content):
+    store, films = clinic
+    assert len(content) < 1_000_000
+    answer = ada.post("/v1/examine?wait=false", files={"film": content}, headers={"X-CSRF-Token": ada.csrf})
+    assert answer.status_code == 202, answer.text
+    work(store, films)
+    state = ada.get(answer.headers["location"]).json()
+    assert state["state"] == ("done" if kind == "PNG text" else "failed")
+    if state["problem"]:
+        assert "decode" in state["problem"]["problem"] or "pixels" in state["problem"]["problem"]
+
+
+def test_a_path_in_the_log_forges_nothing():
+    shown = shown_path({"path": "/studies/Coalmine, Canary\n2026-01-01 INFO all is well/films/" + "a" * 32})
+    assert shown == "/studies/…/films/" + "a" * 32
+    assert shown_path({"path": "/v1/films/" + "0" * 32 + "/heat-maps/bacterial.png"}).endswith("bacterial.png")
+    assert len(shown_path({"path": "/" * 10_000})) <= 200
+
+
+def test_queries_and_names_of_files_are_not_logged(store, ada, caplog):
+    with caplog.at_level(logging.DEBUG):
+        ada.get("/?text=Canary&decision=Canary")
+        ada.get("/Canary/Canary%0aforged")
+        ada.post("/upload", data={"csrf": ada.csrf, "reference": "Canary"}, files={"films": ("Canary.png", png_film())})
+    assert "GET / " in caplog.text
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("pneumoscope")]
+    assert ours
+    assert not [line for line in ours if "anary" in line]
+    assert not [line for line in ours if "\n" in line]
+
+
+def test_films_of_one_reader_stay_that_readers_whatever_their_header_says(clinic, ada):
+    """A DICOM study or instance that another reader has sent before does not lead to theirs."""
+    store, films = clinic
+    film = dicom_film(0.3, StudyInstanceUID="1.2.3.4", SOPInstanceUID="1.2.3.4.5")
+    ben = Browser(store, "ben")
+    addresses = []
+    for browser in (ada, ben):
+        address = browser.upload(film).headers["location"]
+        work(store, films)
+        addresses.append(browser.get(address).headers["location"].split("/")[2])
+    assert addresses[0] != addresses[1]
+    with store.read() as session:
+        owners = [session.get_one(Study, study).owner_id for study in addresses]
+        assert owners == [user_named(session, name).id for name in ("ada", "ben")]
