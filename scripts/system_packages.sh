@@ -22,6 +22,10 @@ for library in libpango-1.0.so.0 libpangoft2-1.0.so.0 libharfbuzz-subset.so.0; d
     ldconfig -p 2>/dev/null | grep -q "$library" || missing="$missing $library"
 done
 [ -n "$(fc-list :lang=zh 2>/dev/null)" ] || missing="$missing font-for-Chinese"
+# Reports in Chinese need a font with its characters; without one they are made, with boxes for them.
+if command -v fc-list >/dev/null && [ -z "$(fc-list :lang=zh)" ] && [ "$(id -u)" = 0 ]; then
+    apt-get install -qq -y fonts-wqy-zenhei >/dev/null 2>&1 || echo "No font for Chinese reports." >&2
+fi
 [ -z "$missing" ] && exit 0
 
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then

@@ -27,6 +27,7 @@ _FACTS = {
     "patient_age": "PatientAge",
     "patient_sex": "PatientSex",
     "manufacturer": "Manufacturer",
+    "device": "ManufacturerModelName",
     "sop_class_uid": "SOPClassUID",
     "study_instance_uid": "StudyInstanceUID",
     "series_instance_uid": "SeriesInstanceUID",

@@ -17,7 +17,7 @@ from pneumoscope.core.errors import ConfigError, DeliveryError
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["TIMEOUT_S", "open_session", "reported"]
+__all__ = ["TIMEOUT_S", "open_session", "read_secret", "reported"]
 
 TIMEOUT_S = (10.0, 60.0)
 """To connect, and between two pieces of an answer."""
@@ -39,9 +39,9 @@ def open_session(
     silence()
     session = requests.Session()
     if token_file is not None:
-        session.auth = _Bearer(_secret(token_file))
+        session.auth = _Bearer(read_secret(token_file))
     elif user is not None:
-        session.auth = (user, _secret(password_file) if password_file else "")
+        session.auth = (user, read_secret(password_file) if password_file else "")
     return session
 
 
@@ -83,7 +83,12 @@ class _Bearer:
         return request
 
 
-def _secret(file: Path) -> str:
+def read_secret(file: Path) -> str:
+    """The password or token in ``file``.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         return file.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

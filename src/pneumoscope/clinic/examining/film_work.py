@@ -42,7 +42,7 @@ MAP_SIDE = 512
 
 _STORED_FACTS = ("format", "modality", "body_part", "view_position", "laterality",
 "photometric_interpretation",
-                 "bits_stored", "manufacturer", "transfer_syntax", "sop_class_uid")  # fmt: skip
+                 "bits_stored", "manufacturer", "device", "transfer_syntax", "sop_class_uid")  # fmt: skip
 _OLDEST = 90.0
 """Ages above 89 name people (HIPAA, 45 CFR 164.514(b)(2)(i)(C)); they are stored as 90."""
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.store import audit_log
+from pneumoscope.clinic.store.bell import ring
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import add_job
 from pneumoscope.clinic.store.tables import Film, Idempotency, Study, new_id
@@ -94,6 +95,8 @@ def receive(
         raise
     if known is not None:
         store.blobs.delete("received", film.id)
+    else:
+        ring(store.settings.directory)
     return known or Received(film.id, film.study_id)
 
 

@@ -19,6 +19,7 @@ from pneumoscope.clinic.examining.film_work import encode_picture, problem
 from pneumoscope.clinic.examining.intake import study_of_uid
 from pneumoscope.clinic.examining.sandbox import Examined, Sandbox, SandboxDiedError
 from pneumoscope.clinic.store import audit_log
+from pneumoscope.clinic.store.bell import Bell, ring
 from pneumoscope.clinic.store.bundles import active_bundle
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import Claim, LeaseLostError, Queue, add_job, fail, finish
@@ -34,8 +35,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.01, 0.25
-"""Between two looks at an empty queue: short after work was done, growing to long."""
+_LOOK_S = 0.25
+"""Between two looks at the queue when no bell rings: films of other machines, retries, leases that ran out."""
 
 _RETRY_S = 1.0
 _ATTEMPTS_AT_OUR_FAULT = 12
@@ -44,19 +45,18 @@ _LONGEST_RETRY_S = 300.0
 
 def run_worker(store: Store, handlers: Mapping[str, Handler], stop: Callable[[], bool]) -> None:
     """Do jobs of the kinds in ``handlers`` until ``stop()``; a database that is away is waited for."""
-    queue, wait = Queue(store), _SHORTEST_WAIT_S
-    while not stop():
-        try:
-            claim = queue.claim(handlers)
-            if claim is None:
-                time.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT_S)
-                continue
-            wait = _SHORTEST_WAIT_S
-            _work(queue, claim, handlers[claim.kind])
-        except OperationalError as error:
-            _log.warning("the database does not answer (%s); trying again", type(error.orig).__name__)
-            time.sleep(_RETRY_S)
+    queue = Queue(store)
+    with Bell(store.settings.directory) as bell:
+        while not stop():
+            try:
+                claim = queue.claim(handlers)
+                if claim is None:
+                    bell.wait(_LOOK_S)
+                else:
+                    _work(queue, claim, handlers[claim.kind])
+            except OperationalError as error:
+                _log.warning("the database does not answer (%s); trying again", type(error.orig).__name__)
+                time.sleep(_RETRY_S)
 
 
 def _work(queue: Queue, claim: Claim, handler: Handler) -> None:
@@ -204,6 +204,7 @@ class FilmHandlers:
                 store, session, "worker", "film.examined", film.id,
                 bundle=examined.record["bundle"], decision=examined.record["decision"],
             )  # fmt: skip
+        ring(store.settings.directory)  # for the deliveries
         store.blobs.delete("received", claim.film_id)  # after a crash before this line the sweep does it
 
 

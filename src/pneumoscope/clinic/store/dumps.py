@@ -44,7 +44,8 @@ def dump(store: Store, file: Path, at_that_moment: Callable[[], None]) -> None:
 def _dump_sqlite(store: Store, file: Path, at_that_moment: Callable[[], None]) -> None:
     source = make_url(store.settings.database_url).database
     with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, isolation_level=None)) as reading:
-        with store.write():  # holds the write lock
+        with store.write() as session:
+            session.execute(text("SELECT 1"))  # takes the write lock
             reading.execute("BEGIN")
             reading.execute("SELECT count(*) FROM jobs").fetchone()  # what it sees is fixed from here on
             at_that_moment()

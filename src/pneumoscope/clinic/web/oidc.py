@@ -20,10 +20,12 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from pneumoscope.clinic.dicom.http_session import read_secret
 from pneumoscope.clinic.settings import OidcSettings
 from pneumoscope.clinic.store.accounts import ROLES, open_session
 from pneumoscope.clinic.store.external_users import ExternalUser, external_user
 from pneumoscope.clinic.web.access import is_secure, set_cookie, store_of
+from pneumoscope.clinic.web.pages_login import inside
 from pneumoscope.clinic.web.rendering import page, reader_words
 from pneumoscope.core.errors import ConfigError, ForbiddenError, NotFoundError, PneumoscopeError
 
@@ -82,8 +84,6 @@ def begin(request: Request, next: str = "/") -> Response:
 @router.get("/login/oidc/callback")
 def finish(request: Request, code: str = "", state: str = "") -> Response:
     """Take the browser back: check everything, and open a session."""
-    from pneumoscope.clinic.web.pages_login import inside
-
     settings, store = _settings(request), store_of(request)
     try:
         remembered = _remembered(request, state)
@@ -223,8 +223,6 @@ def _check_address(address: str) -> None:
 
 def _client(request: Request, settings: OidcSettings) -> Any:
     from authlib.integrations.requests_client import OAuth2Session
-
-    from pneumoscope.clinic.dicom.http_session import read_secret
 
     secret = None if settings.client_secret_file is None else read_secret(settings.client_secret_file)
     public = store_of(request).settings.server.public_url or str(request.base_url)

@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from pneumoscope.clinic.web import (
+    oidc,
     pages_admin,
     pages_batches,
     pages_dashboard,
@@ -63,6 +64,7 @@ def add_pages(app: FastAPI) -> None:
     app.mount("/assets", _Assets(directory=ASSETS), name="assets")
     for part in (
         pages_login,
+        oidc,
         pages_worklist,
         pages_upload,
         pages_batches,

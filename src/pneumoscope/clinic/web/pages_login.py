@@ -27,7 +27,7 @@ from pneumoscope.clinic.web.rendering import LANGUAGE_COOKIE, current_viewer, pa
 from pneumoscope.clinic.web.translation import languages
 from pneumoscope.core.errors import ForbiddenError, TooManyAttemptsError
 
-__all__ = ["router"]
+__all__ = ["inside", "router"]
 
 router = APIRouter(include_in_schema=False)
 
@@ -50,8 +50,8 @@ async def check_form(request: Request) -> None:
 def login_page(request: Request, next: str = "/") -> Response:
     """The form; whoever is logged in already goes on."""
     if current_viewer(request) is not None:
-        return RedirectResponse(_inside(next), status_code=303)
-    return _form(request, _inside(next))
+        return RedirectResponse(inside(next), status_code=303)
+    return _form(request, inside(next))
 
 
 @router.post("/login", dependencies=[Depends(check_form)])
@@ -68,14 +68,14 @@ def login(
     except TooManyAttemptsError:
         pause = of.number(store.settings.security.login_pause_minutes)
         problem = of("Too many failed attempts. Wait {n} minutes and try again.").format(n=pause)
-        return _form(request, _inside(next), name, problem, 429)
+        return _form(request, inside(next), name, problem, 429)
     except ForbiddenError:
-        return _form(request, _inside(next), name, of("Name or password is wrong."), 403)
+        return _form(request, inside(next), name, of("Name or password is wrong."), 403)
     earlier = session_cookie(request)
     if earlier is not None:
         close_session(store, earlier)
     cookie, _ = open_session(store, user)
-    response = RedirectResponse(_inside(next), status_code=303)
+    response = RedirectResponse(inside(next), status_code=303)
     set_cookie(request, response, cookie)
     return response
 
@@ -98,7 +98,7 @@ def choose(
     next: Annotated[str, Form(max_length=500)] = "/",
 ) -> Response:
     """Keep the language in this browser, and for the user where one is logged in."""
-    response = RedirectResponse(_inside(next), status_code=303)
+    response = RedirectResponse(inside(next), status_code=303)
     if language not in languages():
         return response
     response.set_cookie(
@@ -118,7 +118,7 @@ def _form(request: Request, to: str, name: str = "", problem: str = "", status: 
     )
 
 
-def _inside(address: str) -> str:
+def inside(address: str) -> str:
     """``address`` if it is a path of ours, else the worklist: nobody is led elsewhere."""
     ours = address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
     return address if ours else "/"

@@ -10,10 +10,11 @@ import io
 import time
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from pneumoscope.clinic.examining.film_results import bundle_card, heat_maps
 from pneumoscope.clinic.results.film_result import FilmResult
+from pneumoscope.clinic.store.bell import ring
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import add_job
 from pneumoscope.clinic.store.tables import Film, Job, now
@@ -66,6 +67,7 @@ def _ask(store: Store, film_id: str) -> None:
             add_job(session, film_id, "picture")
         elif job.state == "done":
             job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
+    ring(store.settings.directory)
 
 
 def _settled(store: Store, film_id: str) -> bool:
@@ -74,7 +76,7 @@ def _settled(store: Store, film_id: str) -> bool:
         return job is None or job.state in ("done", "failed")
 
 
-def _drawing(film_id: str):  # type: ignore[no-untyped-def]
+def _drawing(film_id: str) -> Select[Job]:
     return select(Job).where(Job.film_id == film_id, Job.kind == "picture")
 
 

@@ -1,0 +1,82 @@
+"""A bell that wakes the workers of this machine when work comes, so that they need not always look for it.
+
+In: the data directory, with one datagram socket for each who waits (unix(7)). Out: a wait that ends early. A
+bell that nobody hears loses nothing: the queue is in the database, and who waits looks there now and then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["Bell", "ring"]
+
+_FOLDER = "bells"
+
+
+class Bell:
+    """Hears :func:`ring`; a context manager.
+
+    Args:
+        directory: of the installation.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        folder = directory / _FOLDER
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with _short(folder) as name:
+            self._socket.bind(f"{name}/{self._file.name}")
+
+    def __enter__(self) -> Bell:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+        self._file.unlink(missing_ok=True)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the bell, at most so long; whether it rang. Rings that came before count."""
+        self._socket.settimeout(seconds)
+        try:
+            self._socket.recv(1)
+        except TimeoutError:
+            return False
+        with contextlib.suppress(BlockingIOError):  # rings since then are one
+            self._socket.setblocking(False)
+            while True:
+                self._socket.recv(1)
+        return True
+
+
+def ring(directory: Path) -> None:
+    """Wake everyone who waits in the installation of ``directory``; those who died are forgotten."""
+    folder = directory / _FOLDER
+    if not folder.is_dir():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, _short(folder) as name:
+        sender.setblocking(False)
+        for file in folder.iterdir():
+            try:
+                sender.sendto(b"!", f"{name}/{file.name}")
+            except BlockingIOError:  # it has more rings than it can hold, and will wake
+                continue
+            except (ConnectionRefusedError, FileNotFoundError):
+                file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _short(folder: Path) -> Iterator[str]:
+    """A short name of a folder: the path of a socket has 107 bytes at most."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)
