@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -93,6 +94,54 @@ def test_configuration_page_names_every_key() -> None:
     ):
         missing = [key for key in config.model_fields if key not in text]
         assert missing == [], config.__name__
+
+
+def _clinic_keys() -> dict[str, object]:
+    """Every key of the clinic's settings with its default; those of lists of tables under the list's name."""
+    from pydantic import BaseModel
+    from pydantic_core import PydanticUndefined
+
+    from pneumoscope.clinic.settings import ClinicSettings, Destination, Peer
+
+    def walk(model: type[BaseModel], prefix: str) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for name, field in model.model_fields.items():
+            if isinstance(field.default, BaseModel):
+                found.update(walk(type(field.default), f"{prefix}{name}."))
+            else:
+                required = field.default is PydanticUndefined
+                found[prefix + name] = "required" if required else field.default
+        return found
+
+    keys = {**walk(ClinicSettings, ""), **walk(Destination, "destinations.")}
+    del keys["destinations"]  # its table has a row for each key
+    assert set(walk(Peer, "")) == {"ae_title", "address", "port"}  # in the row of dicom.peers
+    return keys
+
+
+def test_configuration_page_has_every_key_of_a_clinic_with_its_default() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").partition("\n## serve\n")[2]
+    prefix, shown = "", {}
+    for keys, default in re.findall(r"^\| (.*?) \| ?(.*?) ?\|", text, flags=re.MULTILINE):
+        if keys.startswith("key"):
+            table = re.search(r"`\[(\w+)\]`", keys)
+            prefix = f"{table[1]}." if table else "destinations." if "destination" in keys else ""
+        elif keys.startswith("`"):
+            names = re.findall(r"`([\w.]+)`", keys)
+            values = json.loads("[" + re.sub(r"^none$", "null", default.replace("`", "")) + "]") or [
+                "required"
+            ]
+            for name, value in zip(names, values if len(values) > 1 else values * len(names), strict=True):
+                shown[prefix + name] = value
+
+    def plain(default: object) -> object:
+        """As the page has it: paths as text, an empty list as none."""
+        return None if default == () else json.loads(json.dumps(default, default=str))
+
+    expected = {name: plain(default) for name, default in _clinic_keys().items()}
+    # The page leaves out what differs by the kind of destination, as if it were required.
+    optional = [name for name in expected if name.startswith("destinations.") and not expected[name]]
+    assert shown == {**expected, **dict.fromkeys(optional, "required")}
 
 
 def test_architecture_page_names_every_module() -> None:

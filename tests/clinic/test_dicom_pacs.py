@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import contextmanager
+from pathlib import Path
 
 import highdicom
 import pytest
@@ -18,7 +20,14 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from pneumoscope.cli.main import app
-from pneumoscope.clinic.settings import load_settings
+from pneumoscope.clinic.settings import (
+    ClinicSettings,
+    Destination,
+    DicomSettings,
+    DicomwebSettings,
+    Peer,
+    load_settings,
+)
 from pneumoscope.clinic.store.database import open_store
 from pneumoscope.clinic.store.tables import Film, Job, Result, now
 from pneumoscope.core.errors import DeliveryError, InputError
@@ -300,3 +309,15 @@ class TestCommands:
         assert isinstance(found.exception, DeliveryError)
         assert found.exception.exit_code == 2
         assert "CANARY" not in str(found.exception)
+
+
+def test_the_documented_configuration_is_one_and_every_key_is_documented():
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = text[text.index("\n## pacs\n") :]
+    example = re.search(r"```toml\n(.*?)```", section, flags=re.DOTALL)
+    settings = ClinicSettings(**tomllib.loads(example[1]))
+    assert [found.kind for found in settings.destinations] == ["dimse", "fhir"]
+    for kind in (DicomSettings, Peer, Destination, DicomwebSettings):
+        assert [key for key in kind.model_fields if not re.search(rf"`([a-z]+\.)?{key}`", section)] == [], (
+            kind
+        )

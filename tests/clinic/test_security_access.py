@@ -205,12 +205,12 @@ def test_a_form_field_does_not_raise_ones_role(store):
 def test_a_token_does_what_its_scopes_say(store, theirs):
     needed = {"examine": ("/v1/examine", "/v1/batches"), "feedback": ("/v1/films/{film_id}/feedback",)}
     for scope in ("examine", "read", "feedback"):
-        headers = bearer(store, "ben", [scope])
+        headers, program = bearer(store, "ben", [scope]), Browser(store)
         for method, path in routes(store, "GET", "POST"):
             if not path.startswith("/v1/") or path in PUBLIC:
                 continue
             own = next((name for name, paths in needed.items() if method == "POST" and path in paths), "read")
-            answer = Browser(store).request(method, filled(path, theirs), headers=headers)
+            answer = program.request(method, filled(path, theirs), headers=headers)
             assert (answer.status_code == 403) == (own != scope), (scope, method, path)
 
 

@@ -4,6 +4,7 @@ import io
 import logging
 import re
 import threading
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from sqlalchemy import func, select
 from pneumoscope.clinic.store import accounts
 from pneumoscope.clinic.store.accounts import authenticate, create_token, create_user, user_named
 from pneumoscope.clinic.store.database import open_store
-from pneumoscope.clinic.store.tables import Attempt, AuditEntry, Film, Study, User
+from pneumoscope.clinic.store.tables import Alarm, Attempt, AuditEntry, Study, Token, User
 from pneumoscope.clinic.web.limits import shown_path
 from pneumoscope.core.errors import ForbiddenError, TooManyAttemptsError
 from pneumoscope.imaging.library_warnings import collected_warnings
@@ -82,7 +83,6 @@ def test_scripts_in_films_and_forms_stay_text(store, ada, study):
         shown += "&lt;script&gt;alert" in html
     assert shown >= 2  # it is shown, as text
     assert ada.get(f"{study}/report.pdf").content.startswith(b"%PDF")
-    assert "<script" not in ada.get(f"/v1/films/{study.split('/')[-1]}").text or True
 
 
 def test_json_is_never_read_as_a_page(ada, study):
@@ -102,9 +102,9 @@ def test_every_answer_has_its_headers(store, ada, study):
     asked += [("GET", "/nowhere"), ("GET", "/assets/style.css"), ("GET", "/assets/nowhere"), ("PUT", "/"),
               ("TRACE", "/"), ("GET", "/v1/films/x"), ("GET", "/%00"), ("GET", "/assets/../app.py")]  # fmt: skip
     statuses = set()
+    stranger = Browser(store)
     for method, path in asked:
-        browser = Browser(store, "ada")
-        for answer in (browser.request(method, path), Browser(store).request(method, path, headers=headers)):
+        for answer in (ada.request(method, path), stranger.request(method, path, headers=headers)):
             statuses.add(answer.status_code)
             assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS, (method, path)
             policy = answer.headers["content-security-policy"]
@@ -149,41 +149,48 @@ def test_no_error_leaks_anything(store, ada, study):
         assert not LEAKS.search(answer.text), answer.text
 
 
-@pytest.mark.parametrize("text", INJECTIONS)
-def test_strange_values_break_nothing(store, ada, study, text):
-    """SQL injection, and whatever else a parameter may hold: no error of ours, and nothing found or changed."""
+def tables(store):
     with store.read() as session:
-        before = session.scalar(select(func.count()).select_from(User)), session.scalar(select(func.count()).select_from(Film))
-    headers = bearer(store, "ada")
-    queries = {"since": text, "until": text, "decision": text, "state": text, "feedback": text, "after": text,
-               "limit": text, "text": text, "verdict": text, "sort": text, "days": text, "before": text, "said": text,
-               "next": text, "wait": text}  # fmt: skip
-    root = Browser(store, "root")
+        return {table: session.scalar(select(func.count()).select_from(table)) for table in (User, Token, Alarm)}
+
+
+@pytest.fixture(scope="module")
+def root(store):
+    return Browser(store, "root")
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_strange_values_break_no_page(store, root, text):
+    """SQL injection, and whatever else a parameter may hold: no error of ours, and nothing changes."""
+    before = tables(store)
     for _, path in routes(store, "GET"):
         if "{" in path:
-            values = {name: text.replace("/", "%2F") for name in re.findall(r"\{(\w+)", path)}
-            assert root.get(filled(path, values)).status_code < 500, path
-        for name, value in queries.items():
-            if "{" not in path and name in ("text", "after", "since", "limit", "before", "days", "said", "next"):
-                assert root.get(path, params={name: value}).status_code < 500, (path, name)
-    fields = {name: text for name in ("name", "password", "role", "text", "current", "new", "again", "diagnosis", "comment",
-                                      "consent", "language", "days", "scopes", "age_years", "reference", "batch")}  # fmt: skip
-    film = study.split("/")[-1]
-    values = {"study_id": study.split("/")[2], "film_id": film, "token_id": 10**30, "user_id": 10**30, "alarm_id": 10**30,
-              "change": "x"}  # fmt: skip
+            values = dict.fromkeys(re.findall(r"\{(\w+)", path), quote(text, safe=""))
+            answer = root.get(filled(path, values))
+        else:
+            names = ("since", "until", "decision", "state", "after", "limit", "text", "days", "before", "said", "wait")
+            answer = root.get(path, params=dict.fromkeys(names, text))
+            assert root.get(path, params={"after": text}).status_code < 500, path
+        assert answer.status_code < 500, path
+    assert tables(store) == before
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_strange_values_break_no_form(store, root, study, text):
+    before = tables(store)
+    names = ("name", "password", "role", "text", "current", "new", "again", "diagnosis", "comment", "consent", "language",
+             "days", "age_years", "reference", "batch", "since", "operating_point")  # fmt: skip
+    fields = {**dict.fromkeys(names, text), "scopes": [text]}
+    values = {"study_id": study.split("/")[2], "film_id": study.split("/")[-1], "token_id": 10**30, "user_id": 2**31,
+              "alarm_id": 2**63, "change": "x"}  # fmt: skip
     for _, path in routes(store, "POST"):
-        if path in ("/logout", "/login", "/settings/password"):
+        if path in ("/logout", "/login", "/settings/password", "/users"):  # these change something, with any text
             continue
-        answer = root.submit(filled(path, values), **fields)
-        assert answer.status_code < 500, path
-        answer = Browser(store).post(filled(path, values), json=fields, headers=headers)
-        assert answer.status_code < 500, path
-        answer = Browser(store).post(filled(path, values), data=fields, files={"film": b"x", "films": b"x"}, headers=headers)
-        assert answer.status_code < 500, path
-    with store.read() as session:
-        after = session.scalar(select(func.count()).select_from(User)), session.scalar(select(func.count()).select_from(Film))
-    assert after[0] in (before[0], before[0] + 1)  # '😀' is a user's name like others
-    assert after[1] <= before[1] + 6
+        csrf = {"X-CSRF-Token": root.csrf}
+        for sent in ({"data": fields}, {"json": fields}, {"data": fields, "files": {"film": b"x", "films": b"x"}}):
+            answer = root.post(filled(path, values), headers=csrf, **sent)
+            assert answer.status_code < 500, path
+    assert tables(store) == before
 
 
 def test_broken_json_breaks_nothing(store, study):
@@ -210,7 +217,7 @@ def test_assets_lead_nowhere_else(store, path):
 
 
 def test_identifiers_lead_to_no_other_file(store, ada, study):
-    for name in ("../../../../clinic.db", "..%2f..%2fsecret.key", "%2e%2e/secret.key", "....//secret", "\0", "secret.key"):
+    for name in ("../../../../clinic.db", "..%2f..%2fsecret.key", "%2e%2e/secret.key", "....//secret", "%00", "secret.key"):
         for path in (f"/studies/{name}/films/{name}", f"{study}/heat/{name}.png", f"/v1/films/{name}",
                      f"/v1/films/{study.split('/')[-1]}/heat-maps/{name}.png", f"/batches/{name}", f"/films/{name}"):  # fmt: skip
             assert ada.get(path).status_code in (404, 422), path
@@ -249,7 +256,7 @@ def test_another_host_name_is_refused(store):
 
 
 def test_the_verb_of_a_request_is_not_bent(store, ada, study):
-    for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get"):
+    for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"):
         for path in ("/logout", "/users", "/v1/studies", study):
             assert ada.request(method, path).status_code == 405, (method, path)
     for override in ("X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method"):
@@ -364,9 +371,8 @@ def test_decompression_bombs_are_refused_or_harmless(clinic, ada, kind, content)
     assert answer.status_code == 202, answer.text
     work(store, films)
     state = ada.get(answer.headers["location"]).json()
-    assert state["state"] == ("done" if kind == "PNG text" else "failed")
-    if state["problem"]:
-        assert "decode" in state["problem"]["problem"] or "pixels" in state["problem"]["problem"]
+    assert state["state"] == "failed"
+    assert "pixels" in state["problem"]["problem"] or "decode" in state["problem"]["problem"], state["problem"]
 
 
 def test_a_path_in_the_log_forges_nothing():

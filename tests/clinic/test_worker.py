@@ -30,7 +30,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def clinic(tmp_path, bundle):
-    store = make_store(tmp_path, bundle=str(bundle.directory))
+    store = make_store(tmp_path, bundle=str(bundle.directory), privacy__keep_identities="always")
     films = FilmHandlers(store, threads=1)
     yield store, films
     films.close()
@@ -165,13 +165,26 @@ def test_in_silent_mode_nothing_is_sent(tmp_path, bundle):
     store.close()
 
 
-def test_identities_are_not_kept_where_the_settings_forbid_it(tmp_path, bundle):
-    store = make_store(tmp_path, bundle=str(bundle.directory), privacy__keep_identities="never")
+@pytest.mark.parametrize(
+    ("kept", "sent", "shadow", "is_kept"),
+    [
+        ("never", True, False, False),
+        ("until-delivered", False, False, False),
+        ("until-delivered", True, True, False),
+        ("until-delivered", True, False, True),
+        ("always", False, True, True),
+    ],
+)
+def test_identities_are_kept_as_the_settings_say(tmp_path, bundle, kept, sent, shadow, is_kept):
+    pacs = {"name": "pacs", "kind": "dimse", "host": "127.0.0.1", "port": 1, "ae_title": "X"}
+    settings = {"privacy__keep_identities": kept, "destinations": [pacs] if sent else [], "shadow": shadow}
+    store = make_store(tmp_path, bundle=str(bundle.directory), **settings)
     films = FilmHandlers(store, threads=1)
     film_id = receive(store, dicom_film(), PACS).film_id
-    work(store, films)
+    examined = {("examine", "done")}
+    run_worker(store, films.handlers(), lambda: bool(examined & set(Queue(store).depth())))
     films.close()
-    assert film_of(store, film_id).identity is None
+    assert (film_of(store, film_id).identity is not None) == is_kept
     store.close()
 
 

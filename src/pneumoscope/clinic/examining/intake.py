@@ -1,7 +1,7 @@
 """A film arrives: its bytes are on disk and its job is in the queue before anyone hears that it was taken.
 
 In: bytes and who sent them. Out: ids of film and study. Nothing is parsed here. A DICOM instance that is sent
-again with the same content is the film that is there already.
+again is the film that is there already, however it is encoded; one that could not be examined is tried anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -19,7 +19,7 @@ from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.bell import ring
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import add_job
-from pneumoscope.clinic.store.tables import Film, Idempotency, Study, new_id
+from pneumoscope.clinic.store.tables import Film, Idempotency, Job, Study, new_id
 from pneumoscope.core.errors import ConflictError, UnreadableFileError
 from pneumoscope.core.files import sha256_bytes
 
@@ -175,8 +175,9 @@ def _known(session: Session, film: Film, request: _Request) -> Received | None:
             raise ConflictError("what this Idempotency-Key made was deleted", remedy="use a new key")
     elif film.instance_key is not None:
         owner = Study.owner_id.is_(None) if owner_id is None else Study.owner_id == owner_id
-        same = Film.instance_key == film.instance_key, Film.sha256 == film.sha256
-        known = session.scalar(select(Film).join(Study).where(*same, owner).limit(1))
+        failed = exists().where(Job.film_id == Film.id, Job.kind == "examine", Job.state == "failed")
+        same = select(Film).join(Study).where(Film.instance_key == film.instance_key, owner, ~failed)
+        known = session.scalar(same.limit(1))
     else:
         known = None
     return None if known is None else Received(known.id, known.study_id, again=True)

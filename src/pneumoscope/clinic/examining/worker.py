@@ -18,6 +18,7 @@ from pneumoscope.clinic.examining.film_results import pack_maps
 from pneumoscope.clinic.examining.film_work import encode_picture, problem
 from pneumoscope.clinic.examining.intake import study_of_uid
 from pneumoscope.clinic.examining.sandbox import Examined, Sandbox, SandboxDiedError
+from pneumoscope.clinic.settings import ClinicSettings
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.bell import Bell, ring
 from pneumoscope.clinic.store.bundles import active_bundle
@@ -36,7 +37,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 0.25
-"""Between two looks at the queue when no bell rings: films of other machines, retries, leases that ran out."""
+"""Between two looks at the queue when no bell rings: films of other machines, retries, lost leases."""
 
 _RETRY_S = 1.0
 _ATTEMPTS_AT_OUR_FAULT = 12
@@ -192,7 +193,7 @@ class FilmHandlers:
             finish(session, claim)
             film = session.get_one(Film, claim.film_id)
             film.facts, film.age_years, film.sex = examined.facts, examined.age_years, examined.sex
-            if examined.identity is not None and store.settings.privacy.keep_identities != "never":
+            if examined.identity is not None and _keeps_identity(store.settings):
                 film.identity = store.sealer.seal(examined.identity, f"identity/{film.id}")
             _join_study(store, session, film, examined.names)
             session.add(_result(film, examined, seconds, store.settings.shadow))
@@ -206,6 +207,14 @@ class FilmHandlers:
             )  # fmt: skip
         ring(store.settings.directory)  # for the deliveries
         store.blobs.delete("received", claim.film_id)  # after a crash before this line the sweep does it
+
+
+def _keeps_identity(settings: ClinicSettings) -> bool:
+    """Whether the header of a film is kept: always, or because a result will need it on its way."""
+    kept = settings.privacy.keep_identities
+    return kept == "always" or (
+        kept == "until-delivered" and bool(settings.destinations) and not settings.shadow
+    )
 
 
 def _result(film: Film, examined: Examined, seconds: float, shadow: bool) -> Result:

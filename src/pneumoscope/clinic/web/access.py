@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import Request
+from fastapi import Path, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -21,6 +21,7 @@ from pneumoscope.core.errors import ForbiddenError
 
 __all__ = [
     "LoginRequiredError",
+    "RowNumber",
     "api_viewer",
     "check_csrf",
     "check_origin",
@@ -35,6 +36,9 @@ __all__ = [
     "set_cookie",
     "store_of",
 ]
+
+RowNumber = Annotated[int, Path(ge=1, lt=2**31)]
+"""A number of a row in an address; a greater one is no integer of the database."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 

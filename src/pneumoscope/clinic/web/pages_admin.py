@@ -25,7 +25,7 @@ from pneumoscope.clinic.store.accounts import (
     list_users,
 )
 from pneumoscope.clinic.store.tables import AuditEntry, User
-from pneumoscope.clinic.web.access import check_csrf, page_admin, store_of
+from pneumoscope.clinic.web.access import RowNumber, check_csrf, page_admin, store_of
 from pneumoscope.clinic.web.pages_settings import password_rule
 from pneumoscope.clinic.web.rendering import page, reader_words, role_title
 from pneumoscope.core.errors import ConfigError, ConflictError, NotFoundError
@@ -74,14 +74,14 @@ def add_user(
 
 @router.post("/users/{user_id}/role", dependencies=[Depends(check_csrf)])
 def change_role(
-    request: Request, user_id: int, viewer: Admin, role: Annotated[str, Form(max_length=16)] = ""
+    request: Request, user_id: RowNumber, viewer: Admin, role: Annotated[str, Form(max_length=16)] = ""
 ) -> Response:
     """Give a user another role."""
     return _change(request, viewer, user_id, role=role)
 
 
 @router.post("/users/{user_id}/{change}", dependencies=[Depends(check_csrf)])
-def lock(request: Request, user_id: int, change: str, viewer: Admin) -> Response:
+def lock(request: Request, user_id: RowNumber, change: str, viewer: Admin) -> Response:
     """Shut a user out, or let them in again."""
     if change not in ("enable", "disable"):
         raise NotFoundError("there is no such change")
@@ -97,7 +97,7 @@ def configuration_page(request: Request, viewer: Admin) -> Response:
 
 @router.get("/audit")
 def audit_page(
-    request: Request, viewer: Admin, before: Annotated[int | None, Query(ge=1, lt=2**63)] = None
+    request: Request, viewer: Admin, before: Annotated[int | None, Query(ge=1, lt=2**31)] = None
 ) -> Response:
     """The audit log, the newest first."""
     return _audit(request, viewer, before=before)

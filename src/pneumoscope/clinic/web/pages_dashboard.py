@@ -22,7 +22,7 @@ from pneumoscope.clinic.monitoring.reference import bundle_document
 from pneumoscope.clinic.results.wording import translated
 from pneumoscope.clinic.store.accounts import Viewer
 from pneumoscope.clinic.store.bundles import activations, active_bundle
-from pneumoscope.clinic.web.access import check_csrf, page_viewer, store_of
+from pneumoscope.clinic.web.access import RowNumber, check_csrf, page_viewer, store_of
 from pneumoscope.clinic.web.charts import agreement_chart, volume_chart
 from pneumoscope.clinic.web.rendering import page, reader_words
 from pneumoscope.clinic.web.translation import Words
@@ -64,7 +64,7 @@ def dashboard_page(
 
 
 @router.post("/alarms/{alarm_id}/acknowledge", dependencies=[Depends(check_csrf)])
-def acknowledge_alarm(request: Request, alarm_id: int, viewer: Reader) -> Response:
+def acknowledge_alarm(request: Request, alarm_id: RowNumber, viewer: Reader) -> Response:
     """Say that somebody has seen an alarm."""
     viewer.require(role="reviewer")
     acknowledge(store_of(request), alarm_id, viewer.name)

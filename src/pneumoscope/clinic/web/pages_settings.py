@@ -23,7 +23,14 @@ from pneumoscope.clinic.store.accounts import (
     set_password,
 )
 from pneumoscope.clinic.store.tables import User
-from pneumoscope.clinic.web.access import check_csrf, client_address, page_viewer, set_cookie, store_of
+from pneumoscope.clinic.web.access import (
+    RowNumber,
+    check_csrf,
+    client_address,
+    page_viewer,
+    set_cookie,
+    store_of,
+)
 from pneumoscope.clinic.web.rendering import page, reader_words
 from pneumoscope.clinic.web.translation import Words
 from pneumoscope.core.errors import ConfigError, ForbiddenError, TooManyAttemptsError
@@ -107,7 +114,7 @@ def make_token(
 
 
 @router.post("/settings/tokens/{token_id}/revoke", dependencies=[Depends(check_csrf)])
-def end_token(request: Request, token_id: int, viewer: Reader) -> Response:
+def end_token(request: Request, token_id: RowNumber, viewer: Reader) -> Response:
     """End an API token."""
     revoke_token(store_of(request), viewer, token_id)
     return RedirectResponse("/settings?said=revoked", status_code=303)
