@@ -30,6 +30,11 @@ def test_jobs_come_in_order_and_once(any_store):
     assert [claim.film_id for claim in claims[:3]] == ids
     assert claims[3] is None
     assert queue.depth() == {("examine", "running"): 3}
+    assert queue.has_others(claims[0])
+    for claim in claims[1:3]:
+        with any_store.write() as session:
+            finish(session, claim)
+    assert not queue.has_others(claims[0])
 
 
 def test_only_the_asked_kinds(store):

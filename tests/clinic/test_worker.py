@@ -238,8 +238,8 @@ def test_a_worker_that_lost_its_lease_stores_nothing(tmp_path, bundle, monkeypat
     film_id = receive(store, png_film(), PACS).film_id
     examine = Sandbox.examine
 
-    def wait(self, content, options=None):
-        found = examine(self, content, options)
+    def wait(self, content, options=None, **how):
+        found = examine(self, content, options, **how)
         if self is slow._sandbox:
             time.sleep(1)
         return found

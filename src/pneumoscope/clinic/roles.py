@@ -32,8 +32,6 @@ def examine_films(settings: ClinicSettings) -> None:
 
     stop = stop_requested()
     store = open_store(settings)
-    # Each pass takes all cores: a lone film is answered soonest, and two at once get as much done as with one
-    # thread each (docs/benchmarks.md).
     films = FilmHandlers(store)
     try:
         films.warm_up()

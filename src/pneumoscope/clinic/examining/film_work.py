@@ -6,11 +6,11 @@ of the examination, heat maps, facts, the de-identified film, and the header tha
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pneumoscope.clinic.examining.deidentification import (
 )
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.records import Examination, Radiograph
+from pneumoscope.imaging.library_warnings import collected_warnings
 from pneumoscope.imaging.photograph import WARNING, is_photograph, photographed_film
 from pneumoscope.imaging.radiograph import film_format, read_radiograph
 from pneumoscope.inference.answer import record
@@ -43,6 +44,8 @@ MAP_SIDE = 512
 _STORED_FACTS = ("format", "modality", "body_part", "view_position", "laterality",
 "photometric_interpretation",
                  "bits_stored", "manufacturer", "device", "transfer_syntax", "sop_class_uid")  # fmt: skip
+_LONGEST_FACT, _LONGEST_PROBLEM = 64, 400
+"""Characters; of a fact as of a value of the VR LO (PS3.5 table 6.2-1)."""
 _OLDEST = 90.0
 """Ages above 89 name people (HIPAA, 45 CFR 164.514(b)(2)(i)(C)); they are stored as 90."""
 
@@ -64,8 +67,20 @@ def examine_film(
         ``map_shape``).
 
     Raises:
-        UnreadableFileError: the bytes are no readable film.
+        UnreadableFileError: the bytes are no readable film; its text does not name the patient.
     """
+    try:
+        return _examined(content, bundle, options)
+    except PneumoscopeError as error:
+        names = _names(content)
+        texts = [None if text is None else scrubbed(text, names) for text in (error.expected, error.remedy)]
+        problem = scrubbed(error.problem, names)[:_LONGEST_PROBLEM]
+        raise type(error)(problem, expected=texts[0], remedy=texts[1]) from None
+
+
+def _examined(
+    content: bytes, bundle: Bundle, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     content, notes = _film_alone(content, bool(options.get("photograph")))
     with _in_memory(content) as path:
         film = read_radiograph(path, min_size=bundle.preprocessing.size)
@@ -86,7 +101,7 @@ def examine_film(
     shape = _add_maps(blobs, examination)
     values = {
         "record": _record(examination, names),
-        "facts": _facts(film),
+        "facts": _facts(film, names),
         "drift": drift_numbers(film, examination),
         "names": {
             key: film.source.get(key) for key in ("study_instance_uid", "sop_instance_uid", "patient_id")
@@ -135,7 +150,7 @@ def problem(error: PneumoscopeError) -> dict[str, Any]:
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[Path]:
     """A path that leads to ``content``, though no disk holds it (memfd_create(2))."""
     handle = os.memfd_create(FILM_NAME)
@@ -162,6 +177,20 @@ def _header(path: Path) -> dict[str, Any]:
     return identity_header(open_dataset(path))
 
 
+def _names(content: bytes) -> set[str]:
+    """What a DICOM film may name its patient by, as far as its header can be read."""
+    import pydicom
+
+    with _in_memory(content) as path:
+        if film_format(path) != "DICOM":
+            return set()
+        # pydicom raises many kinds of errors for many kinds of damage; what it cannot read it does not quote.
+        with contextlib.suppress(Exception), collected_warnings():
+            header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            return identifying_texts(identity_header(header))
+    return set()
+
+
 def _record(examination: Examination, names: set[str]) -> dict[str, Any]:
     """The flat record with card, limits and versions; nothing in its texts names the patient."""
     row = record(Path(FILM_NAME), replace(examination, file=FILM_NAME))
@@ -173,8 +202,12 @@ def _record(examination: Examination, names: set[str]) -> dict[str, Any]:
     return row
 
 
-def _facts(film: Radiograph) -> dict[str, Any]:
-    facts: dict[str, Any] = {name: film.source[name] for name in _STORED_FACTS if name in film.source}
+def _facts(film: Radiograph, names: set[str]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        name: scrubbed(film.source[name], names)[:_LONGEST_FACT]
+        for name in _STORED_FACTS
+        if name in film.source
+    }
     facts["rows"], facts["columns"] = film.original_size
     if film.pixel_spacing_mm:
         facts["pixel_spacing_mm"] = list(film.pixel_spacing_mm)

@@ -91,14 +91,18 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def examine(self, content: bytes, options: Mapping[str, Any] | None = None) -> Examined:
-        """Take one film through the line.
+    def examine(
+        self, content: bytes, options: Mapping[str, Any] | None = None, *, shared: bool = False
+    ) -> Examined:
+        """Take one film through the line; ``shared``: others are examined meanwhile, so one thread must do.
 
         Raises:
             PneumoscopeError: as ``examine`` does, of the same kind.
             SandboxDiedError: the film took too long, too much memory, or crashed its decoder.
         """
-        values, blobs = self._ask({"task": "examine", "options": dict(options or {})}, content)
+        values, blobs = self._ask(
+            {"task": "examine", "options": dict(options or {}), "shared": shared}, content
+        )
         shape = values["map_shape"]
         maps = {
             name.removeprefix("map:"): np.frombuffer(raw, np.uint8).reshape(shape)

@@ -32,19 +32,23 @@ def main() -> None:
     logging.disable(logging.CRITICAL)  # their log lines may hold values of a film's header
     given, _ = read_frame(sys.stdin.buffer)
     try:
-        bundle = load_bundle(given["bundle"], threads=given["threads"])
-        _ = bundle.session, bundle.arrays
+        # With all cores for a film alone, and with one where other films are examined beside it: threads that
+        # wait for each other on a busy core waste it (docs/benchmarks.md).
+        bundles = {shared: load_bundle(given["bundle"], threads=1 if shared else given["threads"])
+                   for shared in (False, True)}  # fmt: skip
+        for bundle in bundles.values():
+            _ = bundle.session, bundle.arrays
     except PneumoscopeError as error:
         write_frame(out, {"problem": problem(error)}, {})
         return
     _limit(given["memory_mb"] * 2**20)
-    write_frame(out, {"bundle_id": bundle.id}, {})
+    write_frame(out, {"bundle_id": bundles[False].id}, {})
     while True:
         try:
             request, blobs = read_frame(sys.stdin.buffer)
         except EOFError:
             return
-        _answer(out, bundle, request, blobs["film"])
+        _answer(out, bundles[request.get("shared", False)], request, blobs["film"])
 
 
 def _answer(out: BinaryIO, bundle: Bundle, request: dict[str, Any], content: bytes) -> None:

@@ -116,8 +116,8 @@ class FilmHandlers:
         content = self._content(claim, "received")
         if content is None:
             return
-        sandbox = self._ready()
-        examined = self._asked(claim, lambda: sandbox.examine(content, options))
+        sandbox, shared = self._ready(), self._queue.has_others(claim)
+        examined = self._asked(claim, lambda: sandbox.examine(content, options, shared=shared))
         if examined is not None:
             self._keep(claim, examined, time.perf_counter() - started)
 

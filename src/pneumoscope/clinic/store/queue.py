@@ -113,6 +113,12 @@ class Queue:
         with self._store.write() as session:
             fail(session, claim, problem)
 
+    def has_others(self, claim: Claim) -> bool:
+        """Whether other jobs of the claim's kind run or wait."""
+        is_open = Job.kind == claim.kind, Job.state.in_(("waiting", "running")), Job.id != claim.job_id
+        with self._store.read() as session:
+            return session.scalar(select(Job.id).where(*is_open).limit(1)) is not None
+
     def depth(self) -> dict[tuple[str, str], int]:
         """Jobs by (kind, state)."""
         with self._store.read() as session:
