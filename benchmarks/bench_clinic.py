@@ -58,12 +58,12 @@ def compare(workspace: Path, films: int = 120) -> list[Table]:
     return [_rest(workspace, files), _c_store(workspace, files)]
 
 
-def endure(workspace: Path, films: int, clients: int = 4) -> Table:
+def endure(workspace: Path, films: int, bundle: str = "reference", clients: int = 4) -> Table:
     """``films`` films through REST; memory, losses and doubles."""
     files = [Path(file) for file in find_films("original", 136, workspace).files]
     memory: list[tuple[float, int, float]] = []
     done = 0
-    with _server(workspace / "long", ["serve", "--port", "0"]) as (process, said):
+    with _server(workspace / "long", ["serve", "--port", "0", "--bundle", bundle]) as (process, said):
         client, headers = _client(said)
         over = threading.Event()
 
@@ -91,7 +91,9 @@ def endure(workspace: Path, films: int, clients: int = 4) -> Table:
         f"{films} films in {minutes:.1f} minutes ({films / minutes:.0f} a minute); in the database: "
         + ", ".join(f"{name} {count:g}" for name, count in counted.items())
     )
-    return Table("Memory of all processes over a long run", ("films", "most", "mean"), rows, [remark])
+    return Table(
+        f"Memory of all processes over a long run, bundle {bundle}", ("films", "most", "mean"), rows, [remark]
+    )
 
 
 def _rest(workspace: Path, files: Sequence[Path]) -> Table:
@@ -301,10 +303,13 @@ def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--films", type=int, help="the long run, with so many films")
+    parser.add_argument("--bundle", default="reference", help="of the long run (default: reference)")
     options = parser.parse_args()
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        tables = [endure(Path(folder), options.films)] if options.films else compare(Path(folder))
+        tables = (
+            [endure(Path(folder), options.films, options.bundle)] if options.films else compare(Path(folder))
+        )
     for table in tables:
         print(f"\n{table.markdown()}", flush=True)
 
