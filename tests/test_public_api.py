@@ -95,3 +95,15 @@ def test_the_library_predicts_without_pydantic(tmp_path, explain, needed):
     )
     modules, _ = loaded(code, str(bundle.directory), str(film))
     assert {"pydantic", "pydicom", "typer", "rich", *HEAVY} & modules == needed
+
+
+def test_nothing_is_told_to_anybody(tmp_path):
+    """ONNX Runtime has telemetry; it must not even open its files."""
+    bundle = write_tiny_bundle(tmp_path / "tiny").directory
+    code = "import sys, pneumoscope; pneumoscope.load_bundle(sys.argv[1]).session"
+    home = tmp_path / "home"
+    home.mkdir()
+    hidden = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    subprocess.run([sys.executable, "-c", code, str(bundle)], check=True, env={**environment, "HOME": str(home)})
+    assert list(home.rglob("*")) == []

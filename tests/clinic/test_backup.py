@@ -32,7 +32,6 @@ from tests.clinic.stores import add_film, make_store
 from tests.tiny_bundle import write_tiny_bundle
 
 PACS = Sender("dimse:PACS", None, "dimse")
-FILMS = 16
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +88,10 @@ def test_under_load(clinic: Store, tmp_path: Path, request: pytest.FixtureReques
     over = threading.Event()
 
     def send() -> None:
-        for number in range(FILMS):
-            content = dicom_film(0.2 + 0.6 * number / FILMS)
+        while not over.is_set():
+            content = dicom_film(0.2 + 0.6 * (len(sent) % 10) / 10)
             sent.append((receive(clinic, content, PACS).film_id, content))
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     threads = [
         threading.Thread(target=send),
@@ -102,16 +101,16 @@ def test_under_load(clinic: Store, tmp_path: Path, request: pytest.FixtureReques
         thread.start()
     backups = []
     for number in range(4):  # two into the same folder, twice
-        time.sleep(0.15)
+        _await_more(sent)
         folder = tmp_path / f"backup-{number % 2}"
         before = [film for film, _ in sent]  # these were taken, and must be in it
         back_up(clinic, folder, "test")
         backups.append((folder, before))
-    threads[0].join()
+    _await_more(sent)  # these came after it
     over.set()
-    threads[1].join()
+    for thread in threads:
+        thread.join()
     films.close()
-    assert 0 < len(backups[2][1]) < FILMS
     settings = emptied(clinic, request)
 
     found = restore(settings, backups[2][0], "test")
@@ -132,6 +131,13 @@ def test_under_load(clinic: Store, tmp_path: Path, request: pytest.FixtureReques
     assert None not in results
     assert check(store).good
     store.close()
+
+
+def _await_more(sent: list[Any]) -> None:
+    enough, end = len(sent) + 3, time.monotonic() + 60
+    while len(sent) < enough:
+        assert time.monotonic() < end, "nothing is sent any more"
+        time.sleep(0.01)
 
 
 def test_everything_comes_back(clinic: Store, tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -155,12 +155,13 @@ def test_texts_of_others_are_never_markup(ada, study):
 
 def test_dicom_tags_are_never_markup(clinic, ada):
     bad = '<script src="//evil.example"></script>'
-    film = dicom_film(0.8, PatientName=bad, Manufacturer=bad, BodyPartExamined="CHEST", PatientID=bad)
+    maker = '<img src="//evil.example">'  # names of the patient would be taken out of it
+    film = dicom_film(0.8, PatientName=bad, Manufacturer=maker, BodyPartExamined="CHEST", PatientID=bad)
     location = ada.upload(film).headers["location"]
     work(*clinic)
     page = ada.get(ada.get(location).headers["location"]).text
     assert "evil.example&#34;&gt;" in page  # the manufacturer is shown, as text
-    assert '<script src="//evil' not in page
+    assert 'src="//evil' not in page
 
 
 def test_names_of_files_are_kept_nowhere(clinic, ada, study):

@@ -39,3 +39,10 @@ def test_without_weasyprint_or_pango_the_remedy_is_named(tmp_path, monkeypatch, 
     with pytest.raises(MissingExtraError, match=remedy):
         write_pdf(PAGE, tmp_path / "page.pdf")
     assert not (tmp_path / "page.pdf").exists()
+
+
+def test_truncated_pictures_stay_errors_after_a_pdf_was_set(tmp_path):
+    from PIL import ImageFile
+
+    write_pdf("<p>Report</p>", tmp_path / "report.pdf")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False

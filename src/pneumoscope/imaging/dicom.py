@@ -61,7 +61,7 @@ def read_dicom(path: Path) -> Radiograph:
             facts = source_facts(dataset)
             spacing = pixel_spacing_mm(dataset)
             orientation = tuple(str(part) for part in dataset.get("PatientOrientation") or ())
-    except UnreadableFileError:
+    except (UnreadableFileError, MemoryError):
         raise
     # A damaged file can fail anywhere in pydicom and its decoders, with any exception.
     except Exception as error:

@@ -64,7 +64,7 @@ def read_raster(path: Path, *, min_size: int | None = None) -> Radiograph:
             header_size = _prepare(picture, min_size, path)
             facts = {"format": _format(picture), "photometric_interpretation": picture.mode}
             pixels, notes = _to_pixels(picture, facts)
-    except UnreadableFileError:
+    except (UnreadableFileError, MemoryError):
         raise
     # Pillow's codecs raise OSError, SyntaxError, ValueError, struct.error, zlib.error ... on damaged files.
     except Exception as error:

@@ -21,6 +21,7 @@ def write_pdf(html: str, file: Path) -> Path:
         MissingExtraError: WeasyPrint is not installed, or the system lacks the Pango library.
     """
     try:
+        from PIL import ImageFile
         from weasyprint import HTML
         from weasyprint.urls import URLFetcher
     except ImportError as error:
@@ -35,6 +36,8 @@ def write_pdf(html: str, file: Path) -> Path:
             "libharfbuzz-subset0), or print the HTML page from a browser",
         ) from error
 
+    # WeasyPrint lets Pillow fill up truncated pictures, in the whole process; a truncated film is refused.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     # A report holds all its parts; nothing may be fetched while it is set.
     fetcher = URLFetcher(allowed_protocols=("data",))
     write_bytes(file, HTML(string=html, url_fetcher=fetcher).write_pdf())

@@ -30,6 +30,8 @@ _LONGEST_VALUE = 16_384
 _BINARY_VRS = frozenset({"OB", "OW", "OD", "OF", "OL", "OV", "UN"})
 _FIRST_PIXEL_GROUP = 0x6000
 """Overlays, and after them pixels (PS3.6)."""
+_NO_TEXT_VRS = _BINARY_VRS | {"AT", "CS", "FD", "FL", "SL", "SQ", "SS", "SV", "UL", "US", "UV"}
+"""What says how pixels are to be read is of these, or is a number as text."""
 _TEXT_VRS = frozenset({"PN", "LO", "SH", "ST", "LT", "UC", "UT", "UI", "DA", "DT"})
 _SHORTEST_NAME = 3
 _FIRST_DATA_GROUP = 0x0008
@@ -38,6 +40,10 @@ _PICTURE_GROUPS = frozenset({0x0028, 0x2050, 0x7FE0})
 """How pixels are to be read, and pixels: what was read in spite of a wrong VR must stay readable."""
 _TRAILING_PADDING = 0xFFFC
 """Group of what may follow the last element (PS3.10 7.2); it may hold anything."""
+
+
+_DEVICE_TAGS = ("00080070", "00081090")
+"""Manufacturer and model: they name no patient, and monitoring compares devices."""
 
 
 def deidentified(path: Path, kind: str) -> bytes:
@@ -52,6 +58,8 @@ def deidentified(path: Path, kind: str) -> bytes:
     """
     try:
         return _dicom(path) if kind == "DICOM" else clean_raster(path.read_bytes(), kind)
+    except MemoryError:
+        raise
     except Exception as error:  # of many kinds, as the damage; its text may quote the film
         raise UnreadableFileError(
             f"the film cannot be de-identified ({type(error).__name__})",
@@ -94,7 +102,9 @@ def identity_header(dataset: Dataset) -> dict[str, Any]:
 def identifying_texts(header: dict[str, Any]) -> set[str]:
     """Texts of a header (DICOM JSON model) that may name the patient: names, numbers, UIDs, dates."""
     found: set[str] = set()
-    for element in header.values():
+    for tag, element in header.items():
+        if tag in _DEVICE_TAGS:
+            continue
         for value in element.get("Value", ()):
             if element["vr"] == "SQ":
                 found |= identifying_texts(value)
@@ -137,7 +147,18 @@ def _is_known(dataset: Dataset, tag: BaseTag) -> bool:
     if tag.group < _FIRST_DATA_GROUP or tag.group == _TRAILING_PADDING or not dictionary_has_tag(tag):
         return False
     element = dataset[tag]
-    return tag.group in _PICTURE_GROUPS or element.VR in dictionary_VR(tag).split(" or ")
+    if tag.group in _PICTURE_GROUPS:
+        values = element.value if element.VM > 1 else [element.value]
+        return element.VR in _NO_TEXT_VRS or all(map(_is_number, values))
+    return element.VR in dictionary_VR(tag).split(" or ")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value or 0)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _dicom(path: Path) -> bytes:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,9 @@ _STORED_FACTS = ("format", "modality", "body_part", "view_position", "laterality
                  "bits_stored", "manufacturer", "device", "transfer_syntax", "sop_class_uid")  # fmt: skip
 _LONGEST_FACT, _LONGEST_PROBLEM = 64, 400
 """Characters; of a fact as of a value of the VR LO (PS3.5 table 6.2-1)."""
+_LIBRARIES = ("pydicom: ", "Pillow: ")
+"""How ``imaging`` marks what a library says."""
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _OLDEST = 90.0
 """Ages above 89 name people (HIPAA, 45 CFR 164.514(b)(2)(i)(C)); they are stored as 90."""
 
@@ -74,7 +78,7 @@ def examine_film(
     except PneumoscopeError as error:
         names = _names(content)
         texts = [None if text is None else scrubbed(text, names) for text in (error.expected, error.remedy)]
-        problem = scrubbed(error.problem, names)[:_LONGEST_PROBLEM]
+        problem = _QUOTED.sub("…", scrubbed(error.problem, names))[:_LONGEST_PROBLEM]
         raise type(error)(problem, expected=texts[0], remedy=texts[1]) from None
 
 
@@ -194,12 +198,17 @@ def _names(content: bytes) -> set[str]:
 def _record(examination: Examination, names: set[str]) -> dict[str, Any]:
     """The flat record with card, limits and versions; nothing in its texts names the patient."""
     row = record(Path(FILM_NAME), replace(examination, file=FILM_NAME))
-    row["warnings"] = [scrubbed(text, names) for text in row["warnings"]]
+    row["warnings"] = [_unquoted(scrubbed(text, names)) for text in row["warnings"]]
     row["gate"]["reasons"] = [scrubbed(text, names) for text in row["gate"]["reasons"]]
     row["reasons"] = [scrubbed(text, names) for text in row["reasons"]]
     row["limitations"] = list(examination.limitations)
     row["versions"] = dict(examination.versions)
     return row
+
+
+def _unquoted(text: str) -> str:
+    """A warning of a library without what it quotes of the file."""
+    return _QUOTED.sub("…", text) if text.startswith(_LIBRARIES) else text
 
 
 def _facts(film: Radiograph, names: set[str]) -> dict[str, Any]:

@@ -148,7 +148,8 @@ def _insert(store: Store, film: Film, request: _Request) -> Received | None:
 
 def remember(session: Session, user_id: int, key: str, fingerprint: str, object_id: str) -> None:
     """Note what a request with an Idempotency-Key made."""
-    session.add(Idempotency(user_id=user_id, key=key, fingerprint=fingerprint, object_id=object_id))
+    row = Idempotency(user_id=user_id, key=_hidden(key), fingerprint=fingerprint, object_id=object_id)
+    session.add(row)
 
 
 def recalled(session: Session, user_id: int | None, key: str | None, fingerprint: str) -> str | None:
@@ -157,12 +158,17 @@ def recalled(session: Session, user_id: int | None, key: str | None, fingerprint
     Raises:
         ConflictError: that was another request.
     """
-    row = None if user_id is None or key is None else session.get(Idempotency, (user_id, key))
+    row = None if user_id is None or key is None else session.get(Idempotency, (user_id, _hidden(key)))
     if row is not None and row.fingerprint != fingerprint:
         raise ConflictError(
             "the Idempotency-Key was used for another request", remedy="use a new key for a new request"
         )
     return None if row is None else row.object_id
+
+
+def _hidden(key: str) -> str:
+    """A key as it is kept: clients have been seen to make them of names."""
+    return sha256_bytes(f"idempotency\0{key}".encode())
 
 
 def _known(session: Session, film: Film, request: _Request) -> Received | None:

@@ -7,11 +7,12 @@ film; it is ended when it takes too long, and started again when it is gone.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,8 @@ from pneumoscope.core import errors
 from pneumoscope.core.errors import PneumoscopeError
 
 __all__ = ["Examined", "Sandbox", "SandboxDiedError"]
+
+_log = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "OMP_NUM_THREADS", "PNEUMOSCOPE_THREADS")
@@ -103,14 +106,15 @@ class Sandbox:
         values, blobs = self._ask(
             {"task": "examine", "options": dict(options or {}), "shared": shared}, content
         )
-        shape = values["map_shape"]
-        maps = {
-            name.removeprefix("map:"): np.frombuffer(raw, np.uint8).reshape(shape)
-            for name, raw in blobs.items()
-            if name.startswith("map:")
-        }
-        kept = {key: values[key] for key in ("record", "facts", "drift", "names", "age_years", "sex")}
-        return Examined(**kept, film=blobs["film"], identity=blobs.get("identity"), heat_maps=maps)
+        with self._believed():
+            shape = values["map_shape"]
+            maps = {
+                name.removeprefix("map:"): np.frombuffer(raw, np.uint8).reshape(shape)
+                for name, raw in blobs.items()
+                if name.startswith("map:")
+            }
+            kept = {key: values[key] for key in ("record", "facts", "drift", "names", "age_years", "sex")}
+            return Examined(**kept, film=blobs["film"], identity=blobs.get("identity"), heat_maps=maps)
 
     def picture(self, content: bytes) -> npt.NDArray[np.uint8]:
         """The film for the eye, (H, W) uint8 on its original grid, bright = dense.
@@ -119,7 +123,9 @@ class Sandbox:
             PneumoscopeError, SandboxDiedError: as :meth:`examine`.
         """
         values, blobs = self._ask({"task": "picture"}, content)
-        return np.frombuffer(blobs["picture"], np.uint8).reshape(values["shape"])
+        with self._believed():
+            rows, columns = values["shape"]
+            return np.frombuffer(blobs["picture"], np.uint8).reshape(rows, columns)
 
     def close(self) -> None:
         """End the process."""
@@ -143,7 +149,7 @@ class Sandbox:
             return
         self.close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pneumoscope.clinic.examining.sandbox_child"],
+            [sys.executable, "-P", "-m", "pneumoscope.clinic.examining.sandbox_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -151,7 +157,20 @@ class Sandbox:
             close_fds=True,
         )
         first = {"bundle": self.bundle, "threads": self.threads, "memory_mb": self.limits.film_memory_mb}
-        self._exchange(first, {}, _START_SECONDS)
+        answer, _ = self._exchange(first, {}, _START_SECONDS)
+        if not answer.get("confined"):
+            _log.warning("this kernel has no Landlock: the examining process could read the user's files")
+
+    @contextlib.contextmanager
+    def _believed(self) -> Iterator[None]:
+        """End a process whose answer is not what it should be: a film may have taken it over."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.close()
+            raise SandboxDiedError(
+                "the film ended its examination", remedy="save it with another program"
+            ) from error
 
     def _ask(self, request: Mapping[str, Any], content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
         self.start()
@@ -169,7 +188,7 @@ class Sandbox:
             with watch:
                 write_frame(process.stdin, values, blobs)
                 answer, parts = read_frame(process.stdout)
-        except (EOFError, BrokenPipeError, ValueError) as error:
+        except (EOFError, BrokenPipeError, ValueError, MemoryError) as error:
             self.close()
             if watch.problem is not None:
                 raise watch.problem from error
@@ -181,7 +200,9 @@ class Sandbox:
                 remedy="save it with another program, or raise limits.film_seconds and film_memory_mb",
             ) from error
         if "problem" in answer:
-            raise _rebuilt(answer["problem"])
+            with self._believed():
+                problem = _rebuilt(answer["problem"])
+            raise problem
         return answer, parts
 
 
@@ -223,10 +244,7 @@ class _Watch:
 
 
 def _rebuilt(said: Mapping[str, Any]) -> PneumoscopeError:
-    kind = (
-        getattr(errors, said["kind"], PneumoscopeError)
-        if said["kind"] in errors.__all__
-        else PneumoscopeError
-    )
-    error: PneumoscopeError = kind(said["problem"], expected=said["expected"], remedy=said["remedy"])
-    return error
+    known = said["kind"] in errors.__all__
+    kind: type[PneumoscopeError] = getattr(errors, said["kind"]) if known else PneumoscopeError
+    more = {name: None if said[name] is None else str(said[name]) for name in ("expected", "remedy")}
+    return kind(str(said["problem"]), **more)

@@ -1,19 +1,22 @@
 """The examining process: ``python -m pneumoscope.clinic.examining.sandbox_child``, started by ``sandbox``.
 
 In: messages on standard input. Out: messages on standard output. It has no database, no key, no network
-connection of ours and an environment without secrets; its memory and the size of its files are limited once
-the bundle is open, so that a malicious film costs this process and nothing else. It ends when its worker
-does.
+connection of ours and an environment without secrets. Once the bundle is open its memory is limited, and where
+the kernel can it may read its libraries and nothing else, so that a malicious film costs this process and nothing
+else. It ends when its worker does.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
 import sys
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from pneumoscope.clinic.examining.confinement import confine
 from pneumoscope.clinic.examining.film_work import draw_picture, examine_film, problem
 from pneumoscope.clinic.examining.frames import read_frame, write_frame
 from pneumoscope.core.errors import PneumoscopeError
@@ -22,6 +25,16 @@ from pneumoscope.inference.bundle import Bundle, load_bundle
 __all__ = ["main"]
 
 _OPEN_FILES = 64
+_SYSTEM = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/dev/null",
+    "/dev/urandom",
+    "/proc/self",
+)
 
 
 def main() -> None:
@@ -41,8 +54,9 @@ def main() -> None:
     except PneumoscopeError as error:
         write_frame(out, {"problem": problem(error)}, {})
         return
+    confined = confine(_libraries(bundles[False]))
     _limit(given["memory_mb"] * 2**20)
-    write_frame(out, {"bundle_id": bundles[False].id}, {})
+    write_frame(out, {"bundle_id": bundles[False].id, "confined": confined}, {})
     while True:
         try:
             request, blobs = read_frame(sys.stdin.buffer)
@@ -60,12 +74,19 @@ def _answer(out: BinaryIO, bundle: Bundle, request: dict[str, Any], content: byt
             write_frame(out, *examine_film(content, bundle, request["options"]))
     except PneumoscopeError as error:
         write_frame(out, {"problem": problem(error)}, {})
-    except MemoryError:
-        # What is left of the memory is unknown; a fresh process is safer than this one.
-        os._exit(3)
     except Exception as error:  # anything a decoder may raise on a broken file; the text may quote the file
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            # What is left of the memory is unknown; a fresh process is safer than this one.
+            os._exit(3)
         failure = PneumoscopeError(f"unexpected {type(error).__name__} while the film was examined")
         write_frame(out, {"problem": problem(failure)}, {})
+
+
+def _libraries(bundle: Bundle) -> list[Path]:
+    """What is read while a film is examined: decoders are imported when one needs them."""
+    return [Path(path) for path in dict.fromkeys((sys.prefix, sys.base_prefix, *sys.path, *_SYSTEM))] + [
+        bundle.directory
+    ]
 
 
 def _limit(memory: int) -> None:
