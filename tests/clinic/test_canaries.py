@@ -5,13 +5,14 @@ import io
 import json
 import logging
 import re
+import threading
 
 import pytest
 from PIL import Image
 from sqlalchemy import inspect, select
 
 from pneumoscope.clinic.dicom.node import Node
-from pneumoscope.clinic.logs import log_to_stderr, silence
+from pneumoscope.clinic.logs import QUOTING, log_to_stderr, silence
 from pneumoscope.clinic.store.accounts import authenticate, create_token
 from pneumoscope.clinic.store.tables import Base, Film
 from pneumoscope.core.errors import PneumoscopeError
@@ -109,7 +110,8 @@ def fail(store, answers):
     answers.append(ada.post("/v1/examine", headers={"X-CSRF-Token": ada.csrf}, files={"film": b"x"}, data={"operating_point": WORD}))
     answers.append(ada.post("/v1/examine", headers={"X-CSRF-Token": ada.csrf}, files={"film": b"x"}, data={"reference": WORD * 90}))
     answers.append(ada.post(f"/v1/films/{'0' * 32}/feedback", headers={"X-CSRF-Token": ada.csrf}, json={"diagnosis": WORD, WORD: WORD}))
-    answers.append(ada.submit("/upload", age_years=WORD))
+    wants_json = {"X-CSRF-Token": ada.csrf, "Accept": "application/json"}  # a page gives the form back as it was
+    answers.append(ada.post("/upload", headers=wants_json, data={"age_years": WORD}, files={"films": b"x"}))
     answers.append(stranger.post("/upload", content=f"{WORD}".encode() * 9, headers={"Content-Type": f"multipart/form-data; boundary={WORD}"}))
     with contextlib.suppress(PneumoscopeError):
         authenticate(store, WORD, WORD, "10.0.0.1")
@@ -206,16 +208,22 @@ def test_stored_pictures_have_no_texts(clinic):
                 assert set(picture.getexif()) <= {0x0112} or picture.format == "TIFF"
 
 
+@pytest.mark.filterwarnings("error")  # log_to_stderr ignores warnings, for this test alone
 def test_the_log_of_an_installation_is_set_up_like_this_one(caplog):
     """What the fixture above does is what a server does."""
-    names = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "urllib3")
-    before = logging.getLogger("pneumoscope").level
+    before, hook = logging.getLogger("pneumoscope").level, threading.excepthook
     try:
         log_to_stderr()
+        thread = threading.Thread(target=lambda: int(WORD))
+        thread.start()
+        thread.join()
+        assert "a thread ended with ValueError at test_canaries.py" in caplog.text
+        assert WORD not in caplog.text
         assert logging.getLogger("pneumoscope").level == logging.INFO
-        assert not any(logging.getLogger(name).propagate for name in names)
+        assert not any(logging.getLogger(name).propagate for name in QUOTING)
     finally:
         logging.getLogger("pneumoscope").setLevel(before)
+        threading.excepthook = hook
 
 
 def test_the_search_finds_what_it_seeks():

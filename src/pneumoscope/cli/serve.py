@@ -6,6 +6,8 @@ home, SQLite, this machine alone, an administrator whose secret is shown once.
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +22,8 @@ from pneumoscope.cli.clinic_settings import (
 )
 
 __all__ = ["register"]
+
+_START_S = 30.0
 
 
 def register(app: typer.Typer) -> None:
@@ -63,10 +67,23 @@ def serve(
         first_secret(store)
         store.close()
         with Processes(settings, [web_role(settings), *roles(settings)]):
+            _await_server(settings.server.host, settings.server.port)
             where = settings.server.public_url or f"http://{settings.server.host}:{settings.server.port}/"
             print(f"pneumoscope serves at {where} with {bundle_id}; data in {_short(settings.directory)}.")
             print("Research and decision support, not a medical device. Ctrl-C stops.")
             wait_for_signal()
+
+
+def _await_server(host: str, port: int) -> None:
+    """Return when the port answers, or after a while: whoever reads the log then sees why it does not."""
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _short(directory: Path) -> str:

@@ -44,9 +44,12 @@ _WAIT_S = 20.0
 
 
 class Options(TypedDict, total=False):
-    """About a film: the patient's age in years, what you call the study, an operating point of the bundle."""
+    """About a film: the patient's age in years, what you call the study, an operating point of the bundle, and
+    whether it is a photograph of a film.
+    """
 
     age_years: float | None
+    photograph: bool
     reference: str | None
     operating_point: str | None
 

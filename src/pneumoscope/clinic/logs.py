@@ -7,11 +7,16 @@ for DICOM and HTTP quote values, UIDs and addresses in what they log and warn of
 from __future__ import annotations
 
 import logging
+import threading
+import traceback
 import warnings
+from pathlib import Path
 
 __all__ = ["log_to_stderr", "silence"]
 
-QUOTING = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "urllib3")
+_log = logging.getLogger(__name__)
+
+QUOTING = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "urllib3", "python_multipart", "multipart")
 """Libraries whose messages quote what they read or ask for."""
 
 
@@ -21,6 +26,14 @@ def log_to_stderr() -> None:
     logging.getLogger("pneumoscope").setLevel(logging.INFO)
     silence()
     warnings.simplefilter("ignore")
+    threading.excepthook = _thread_failed
+
+
+def _thread_failed(given: threading.ExceptHookArgs) -> None:
+    """Say what ended a thread and where, and not in its own words, which may quote what it read."""
+    place = traceback.extract_tb(given.exc_traceback)[-1:]
+    where = f" at {Path(place[0].filename).name}:{place[0].lineno}" if place else ""
+    _log.error("a thread ended with %s%s", given.exc_type.__name__, where)
 
 
 def silence() -> None:

@@ -195,7 +195,8 @@ class MonitoringSettings(Config):
     min_agreement: float = Field(0.85, gt=0, lt=1)
     """Agreement with readers below which (upper limit of its interval) an alarm goes off."""
     check_minutes: float = Field(15, gt=0)
-    webhook_url: str | None = None
+    webhook_url: SecretStr | None = None
+    """Where alarms are sent; such addresses hold a secret often enough to be treated as one."""
     webhook_token_file: Path | None = None
 
 
@@ -279,6 +280,6 @@ def _parsed(value: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             "an environment variable holds a list or table that is not JSON",
-            expected="for instance [\"10.0.0.5\"]",
+            expected='for instance ["10.0.0.5"]',
             remedy="correct the variables that begin with " + _PREFIX,
         ) from error

@@ -123,9 +123,10 @@ def notify(store: Store, sleep: Callable[[float], None] = time.sleep) -> int:
     settings = store.settings.monitoring
     with store.read() as session:
         waiting = session.scalars(select(Alarm).where(Alarm.notified_at.is_(None)).order_by(Alarm.id)).all()
-    token = _token(store) if waiting and settings.webhook_url else None
+    address = None if settings.webhook_url is None else settings.webhook_url.get_secret_value()
+    token = _token(store) if waiting and address else None
     for alarm in waiting:
-        if settings.webhook_url and not _send(settings.webhook_url, token, alarm, sleep):
+        if address and not _send(address, token, alarm, sleep):
             continue
         with store.write() as session:
             row = session.get(Alarm, alarm.id)

@@ -177,7 +177,9 @@ def set_password(store: Store, name: str, password: str, actor: str) -> None:
         user = user_named(session, name)
         user.password_hash = hashed
         session.execute(delete(WebSession).where(WebSession.user_id == user.id))
-        first = update(Token).where(Token.user_id == user.id, Token.name == _FIRST, Token.revoked_at.is_(None))
+        first = update(Token).where(
+            Token.user_id == user.id, Token.name == _FIRST, Token.revoked_at.is_(None)
+        )
         session.execute(first.values(revoked_at=now()))
         audit_log.append(store, session, actor, "user.password", name)
 

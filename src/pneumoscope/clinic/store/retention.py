@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, exists, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.blobs import KINDS
 from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.tables import Film, Job, Study, now
+from pneumoscope.clinic.store.tables import Film, Idempotency, Job, Study, now
 from pneumoscope.core.errors import InputError
 
 __all__ = ["Deleted", "apply_retention", "delete_study", "sweep"]
@@ -31,6 +31,9 @@ POLICY = "retention"
 
 ORPHAN_AGE_S = 3600.0
 """A blob without a row that is younger may belong to a film that is being received."""
+
+_REPEATED_WITHIN = timedelta(days=30)
+"""How long a request with an Idempotency-Key may be repeated."""
 
 GIVEN_UP_DAYS = 7.0
 
@@ -61,11 +64,19 @@ def apply_retention(store: Store, *, dry_run: bool = False) -> Deleted:
         identities=_erase_identities(store, dry_run),
         orphans=sweep(store, dry_run=dry_run),
     )
+    if not dry_run:
+        _forget_requests(store)
     if not dry_run and any(asdict(deleted).values()):
         with store.write() as session:
             audit_log.append(store, session, POLICY, "retention.applied", **asdict(deleted))
         _forget(store)
     return deleted
+
+
+def _forget_requests(store: Store) -> None:
+    """Forget Idempotency-Keys that nobody will repeat any more."""
+    with store.write() as session:
+        session.execute(delete(Idempotency).where(Idempotency.created_at < now() - _REPEATED_WITHIN))
 
 
 def delete_study(store: Store, study_id: str, actor: str) -> Deleted:

@@ -29,6 +29,7 @@ from pneumoscope.clinic.web.api_parameters import (
     Examiner,
     Id,
     Key,
+    Photograph,
     Reader,
     of_type,
     problems,
@@ -67,6 +68,7 @@ async def examine_film(
     viewer: Examiner,
     film: Annotated[UploadFile, File(description=_FILM, json_schema_extra={"minLength": 1})],
     age_years: Age = None,
+    photograph: Photograph = False,
     reference: Reference = None,
     operating_point: Annotated[
         str | None, Form(max_length=64, description="of the bundle, such as `balanced` or `screening`")
@@ -79,7 +81,7 @@ async def examine_film(
     content = await film.read()
 
     def take() -> str:
-        options = _options(store, age_years, operating_point)
+        options = _options(store, age_years, photograph, operating_point)
         sender = Sender(viewer.actor, viewer.user_id, "api")
         taken = receive(store, content, sender, reference=reference, options=options, idempotency_key=key)
         return taken.film_id
@@ -131,11 +133,12 @@ async def film(
     response_class=Response,
     summary="The film as grey JPEG",
 )
-def film_picture(request: Request, viewer: Reader, film_id: Id) -> Response:
+async def film_picture(request: Request, viewer: Reader, film_id: Id) -> Response:
     """The film for the eye, on its original grid, bright where it is dense."""
     store = store_of(request)
-    film_of(store, viewer, film_id)
-    return Response(pictures.picture(store, film_id), media_type="image/jpeg")
+    await run_in_threadpool(film_of, store, viewer, film_id)
+    await pictures.drawn(request, film_id)
+    return Response(await run_in_threadpool(pictures.picture, store, film_id), media_type="image/jpeg")
 
 
 @router.get(
@@ -168,14 +171,16 @@ def film_heat_map(
     response_class=Response,
     summary="The one-page report as PDF",
 )
-def film_report(request: Request, viewer: Reader, film_id: Id) -> Response:
+async def film_report(request: Request, viewer: Reader, film_id: Id) -> Response:
     """Film, heat map, answer and limits on one page; it names no patient."""
     from pneumoscope.clinic.results.film_report import film_report_pdf
 
     store = store_of(request)
-    if shown(film_of(store, viewer, film_id)) is None:
+    if shown(await run_in_threadpool(film_of, store, viewer, film_id)) is None:
         raise NotFoundError("the film has no result")
-    return Response(film_report_pdf(pictures.film_result(store, film_id)), media_type="application/pdf")
+    await pictures.drawn(request, film_id)
+    content = await run_in_threadpool(lambda: film_report_pdf(pictures.film_result(store, film_id)))
+    return Response(content, media_type="application/pdf")
 
 
 @router.post(
@@ -194,6 +199,7 @@ async def examine_batch(
         list[UploadFile], File(description=f"each {_FILM}", min_length=1, max_length=MOST_FILMS)
     ],
     age_years: Age = None,
+    photograph: Photograph = False,
     key: Key = None,
 ) -> Response:
     """Films that are examined one after the other, each a study of its own unless DICOM says otherwise."""
@@ -205,7 +211,10 @@ async def examine_batch(
     def take() -> BatchOut:
         digest = sha256_bytes("".join(sha256_bytes(content) for content in contents).encode())
         batch_id = once(store, Repeatable(viewer.user_id, key, digest), _new_batch(viewer))
-        sender, options = Sender(viewer.actor, viewer.user_id, "api"), _options(store, age_years, None)
+        sender, options = (
+            Sender(viewer.actor, viewer.user_id, "api"),
+            _options(store, age_years, photograph, None),
+        )
         for number, content in enumerate(contents):
             each = None if key is None else f"{key}/{number}"
             receive(store, content, sender, batch_id=batch_id, options=options, idempotency_key=each)
@@ -228,7 +237,9 @@ def batch(request: Request, viewer: Reader, batch_id: Id) -> BatchOut:
     return _batch_out(store_of(request), viewer, batch_id)
 
 
-def _options(store: Store, age_years: float | None, operating_point: str | None) -> dict[str, Any]:
+def _options(
+    store: Store, age_years: float | None, photograph: bool, operating_point: str | None
+) -> dict[str, Any]:
     """Options of an examination; a wrong operating point is the request's fault, not the film's."""
     if operating_point is not None:
         from pneumoscope.inference.bundle import load_bundle
@@ -236,7 +247,7 @@ def _options(store: Store, age_years: float | None, operating_point: str | None)
         points = load_bundle(active_bundle(store).location).operating_points
         if operating_point not in points:
             raise ConfigError("no such operating point", expected="one of " + ", ".join(points))
-    given = {"age_years": age_years, "operating_point": operating_point}
+    given = {"age_years": age_years, "photograph": photograph or None, "operating_point": operating_point}
     return {name: value for name, value in given.items() if value is not None}
 
 

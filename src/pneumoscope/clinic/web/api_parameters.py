@@ -22,6 +22,7 @@ __all__ = [
     "Examiner",
     "Id",
     "Key",
+    "Photograph",
     "Reader",
     "bearer",
     "of_type",
@@ -96,6 +97,10 @@ Key = Annotated[
 Age = Annotated[
     float | None,
     Form(ge=0, le=130, allow_inf_nan=False, description="of the patient, where the film does not say it"),
+]
+
+Photograph = Annotated[
+    bool, Form(description="a photograph of a film: it is made grey, cut to the film, and warned of")
 ]
 
 

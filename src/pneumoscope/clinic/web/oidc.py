@@ -76,7 +76,13 @@ def begin(request: Request, next: str = "/") -> Response:
     kept = json.dumps({**remembered, "next": next[:500], "until": time.time() + _LOGIN_S})
     sealed = store_of(request).sealer.seal(kept.encode(), _PURPOSE).hex()
     response.set_cookie(
-        _COOKIE, sealed, max_age=_LOGIN_S, path="/login", secure=is_secure(request), httponly=True, samesite="lax"
+        _COOKIE,
+        sealed,
+        max_age=_LOGIN_S,
+        path="/login",
+        secure=is_secure(request),
+        httponly=True,
+        samesite="lax",
     )
     return response
 
@@ -144,7 +150,11 @@ def _claims(request: Request, settings: OidcSettings, code: str, kept: Mapping[s
         )
         found = jwt.decode(str(token["id_token"]), _key(provider.jwks_uri), algorithms=list(ALGORITHMS))
         options = {"iss": {"value": provider.issuer}, "aud": {"value": settings.client_id}}
-        given = {"nonce": kept["nonce"], "client_id": settings.client_id, "access_token": token.get("access_token")}
+        given = {
+            "nonce": kept["nonce"],
+            "client_id": settings.client_id,
+            "access_token": token.get("access_token"),
+        }
         claims = CodeIDToken(found.claims, found.header, options, given)
         claims.validate(leeway=_LEEWAY_S)
     except (AuthlibBaseError, JoseError, RequestException, KeyError, TypeError, ValueError) as error:
@@ -194,7 +204,9 @@ def _provider(settings: OidcSettings, hour: int) -> Provider:
     except KeyError as error:
         raise ConfigError("the OpenID provider's description is incomplete", where=issuer) from error
     if provider.issuer != issuer:
-        raise ConfigError("the OpenID provider calls itself otherwise", expected="security.oidc.issuer as it says it")
+        raise ConfigError(
+            "the OpenID provider calls itself otherwise", expected="security.oidc.issuer as it says it"
+        )
     for address in (provider.authorization_endpoint, provider.token_endpoint, provider.jwks_uri):
         _check_address(address)
     return provider
@@ -218,7 +230,9 @@ def _fetched(address: str) -> dict[str, Any]:
 def _check_address(address: str) -> None:
     parts = urlsplit(address)
     if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
-        raise ConfigError("an address of the OpenID provider is not https", remedy="correct security.oidc.issuer")
+        raise ConfigError(
+            "an address of the OpenID provider is not https", remedy="correct security.oidc.issuer"
+        )
 
 
 def _client(request: Request, settings: OidcSettings) -> Any:

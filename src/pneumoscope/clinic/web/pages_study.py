@@ -15,6 +15,7 @@ import numpy as np
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
 
 from pneumoscope.clinic.monitoring.reference import bundle_document
 from pneumoscope.clinic.results.film_report import Feedback as ReportFeedback
@@ -34,7 +35,7 @@ from pneumoscope.clinic.store.studies import (
 from pneumoscope.clinic.store.tables import Activation, Film, User
 from pneumoscope.clinic.web.access import check_csrf, page_viewer, store_of
 from pneumoscope.clinic.web.film_view import DIAGNOSES, FilmView, film_view, outcome_of, study_title
-from pneumoscope.clinic.web.pictures import film_result, heat_map_png, picture
+from pneumoscope.clinic.web.pictures import drawn, film_result, heat_map_png, picture
 from pneumoscope.clinic.web.rendering import page, reader_words
 from pneumoscope.clinic.web.translation import Words
 from pneumoscope.core.errors import NotFoundError
@@ -75,11 +76,12 @@ def film_page(request: Request, study_id: str, film_id: str, viewer: Reader, sai
 
 
 @router.get("/studies/{study_id}/films/{film_id}/picture.jpg")
-def film_picture(request: Request, study_id: str, film_id: str, viewer: Reader) -> Response:
+async def film_picture(request: Request, study_id: str, film_id: str, viewer: Reader) -> Response:
     """The film in grey on its original grid."""
     store = store_of(request)
-    film = _film(store, viewer, study_id, film_id)
-    return _kept(picture(store, film.id), "image/jpeg")
+    film = await run_in_threadpool(_film, store, viewer, study_id, film_id)
+    await drawn(request, film.id)
+    return _kept(await run_in_threadpool(picture, store, film.id), "image/jpeg")
 
 
 @router.get("/studies/{study_id}/films/{film_id}/heat/{name}.png")
@@ -94,10 +96,15 @@ def heat_map(request: Request, study_id: str, film_id: str, name: str, viewer: R
 
 
 @router.get("/studies/{study_id}/films/{film_id}/report")
-def report_page(request: Request, study_id: str, film_id: str, viewer: Reader) -> Response:
+async def report_page(request: Request, study_id: str, film_id: str, viewer: Reader) -> Response:
     """The one-page report to print; its policy lets nothing but its own style and pictures in."""
+    film = _answered(await run_in_threadpool(_film, store_of(request), viewer, study_id, film_id))
+    await drawn(request, film.id)
+    return await run_in_threadpool(_report_page, request, viewer, film)
+
+
+def _report_page(request: Request, viewer: Viewer, film: Film) -> Response:
     nonce = secrets.token_urlsafe(16)
-    film = _answered(_film(store_of(request), viewer, study_id, film_id))
     of, parts = _report(request, viewer, film, nonce)
     policy = f"default-src 'none'; img-src data:; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # noqa: E501
     html = film_report_html(film_result(store_of(request), film.id), of, parts)
@@ -105,10 +112,15 @@ def report_page(request: Request, study_id: str, film_id: str, viewer: Reader) -
 
 
 @router.get("/studies/{study_id}/films/{film_id}/report.pdf")
-def report_pdf(request: Request, study_id: str, film_id: str, viewer: Reader) -> Response:
+async def report_pdf(request: Request, study_id: str, film_id: str, viewer: Reader) -> Response:
     """The one-page report as PDF."""
+    film = _answered(await run_in_threadpool(_film, store_of(request), viewer, study_id, film_id))
+    await drawn(request, film.id)
+    return await run_in_threadpool(_report_pdf, request, viewer, film)
+
+
+def _report_pdf(request: Request, viewer: Viewer, film: Film) -> Response:
     store = store_of(request)
-    film = _answered(_film(store, viewer, study_id, film_id))
     of, parts = _report(request, viewer, film, None)
     with store.write() as session:
         audit_log.append(store, session, viewer.actor, "report.downloaded", film.id)

@@ -7,10 +7,11 @@ its picture for the report. The bytes that a stranger sent are decoded by the ex
 from __future__ import annotations
 
 import io
-import time
 
 import numpy as np
-from sqlalchemy import Select, select
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from pneumoscope.clinic.examining.film_results import bundle_card, heat_maps
 from pneumoscope.clinic.results.film_result import FilmResult
@@ -20,64 +21,61 @@ from pneumoscope.clinic.store.queue import add_job
 from pneumoscope.clinic.store.tables import Film, Job, now
 from pneumoscope.core.errors import InputError, NotFoundError, PneumoscopeError
 
-__all__ = ["film_result", "heat_map_png", "picture"]
-
-_LOOK_S = 0.05
-"""Between two looks for a picture that is being drawn."""
+__all__ = ["drawn", "film_result", "heat_map_png", "picture"]
 
 
-def picture(store: Store, film_id: str, seconds: float | None = None) -> bytes:
-    """The film as grey JPEG on its original grid; waits for it at most ``seconds``.
+async def drawn(request: Request, film_id: str) -> None:
+    """Wait until the film is drawn, at most ``limits.film_seconds``; no thread waits with it.
 
     Args:
-        store: the clinic's.
-        film_id: of a film whose pixels are kept.
-        seconds: None is ``limits.film_seconds``.
+        request: whose application's.
+        film_id: of a film that the caller may see.
 
     Raises:
-        InputError: the film cannot be drawn, or its pixels were deleted.
+        InputError: the film's pixels were deleted.
         NotFoundError: it is not examined.
         PneumoscopeError: no worker drew it in time.
     """
+    store: Store = request.app.state.store
+    if not await run_in_threadpool(_ask, store, film_id):
+        return
+    seconds = store.settings.limits.film_seconds
+    if not await request.app.state.waiting.settled(film_id, "picture", seconds):
+        raise PneumoscopeError(
+            "no worker drew the film in time", where=film_id, remedy="try again in a minute"
+        )
+
+
+def picture(store: Store, film_id: str) -> bytes:
+    """The film as grey JPEG on its original grid, once it is :func:`drawn`.
+
+    Raises:
+        InputError: the film could not be drawn.
+    """
     found = store.blobs.get("pictures", film_id)
-    if found is not None:
-        return found
-    _ask(store, film_id)
-    end = time.monotonic() + (store.settings.limits.film_seconds if seconds is None else seconds)
-    while time.monotonic() < end:
-        if _settled(store, film_id):
-            found = store.blobs.get("pictures", film_id)
-            if found is None:
-                raise InputError("the film cannot be drawn", where=film_id)
-            return found
-        time.sleep(_LOOK_S)
-    raise PneumoscopeError("no worker drew the film in time", where=film_id, remedy="try again in a minute")
+    if found is None:
+        raise InputError("the film cannot be drawn", where=film_id)
+    return found
 
 
-def _ask(store: Store, film_id: str) -> None:
-    """Queue the drawing, again if it was done before and the picture is gone."""
+def _ask(store: Store, film_id: str) -> bool:
+    """Queue the drawing, again if it was done before and the picture is gone; False where the picture is there."""
+    if store.blobs.get("pictures", film_id) is not None:
+        return False
     with store.write() as session:
         film = session.get(Film, film_id)
         if film is None or film.pixels_gone:
             raise InputError("the film's pixels were deleted", where=film_id)
         if film.result is None:  # a failed job would stay failed when the film is examined later
             raise NotFoundError("there is no picture of a film that is not examined", where=film_id)
-        job = session.scalar(_drawing(film_id).with_for_update())
+        drawing = select(Job).where(Job.film_id == film_id, Job.kind == "picture")
+        job = session.scalar(drawing.with_for_update())
         if job is None:
             add_job(session, film_id, "picture")
         elif job.state == "done":
             job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
     ring(store.settings.directory)
-
-
-def _settled(store: Store, film_id: str) -> bool:
-    with store.read() as session:
-        job = session.scalar(_drawing(film_id))
-        return job is None or job.state in ("done", "failed")
-
-
-def _drawing(film_id: str) -> Select[Job]:
-    return select(Job).where(Job.film_id == film_id, Job.kind == "picture")
+    return True
 
 
 def heat_map_png(store: Store, film_id: str, name: str) -> bytes | None:
@@ -96,7 +94,7 @@ def film_result(store: Store, film_id: str) -> FilmResult:
     """A film's result for the report, without the patient's header.
 
     Raises:
-        PneumoscopeError: as :func:`picture`, or there is no result.
+        InputError: as :func:`picture`, or there is no result.
     """
     from PIL import Image
 
