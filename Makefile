@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # One thread a process: two test processes with two threads each would fight over two cores.
 TEST_THREADS := OMP_NUM_THREADS=1 PNEUMOSCOPE_THREADS=1
 
-.PHONY: demo test lint types layers tests system test-programs benchmarks clean
+.PHONY: demo test lint types layers tests system test-programs benchmarks audit clean
 
 demo: $(INSTALLED) system
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo.sh demo
@@ -29,6 +29,10 @@ tests: $(INSTALLED) system test-programs
 
 benchmarks: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run
+
+# Known vulnerabilities of what is installed; needs pypi.org. --strict: a package that could not be looked up fails.
+audit: $(INSTALLED)
+	$(BIN)/pip-audit --local --strict --skip-editable
 
 # Pango and HarfBuzz draw the PDF reports; without them everything but --pdf works.
 system:

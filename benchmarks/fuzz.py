@@ -39,11 +39,19 @@ _NOTE_EVERY = 200
 def main() -> None:
     """Attack what was asked for, or everything."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="TARGET", help="film, results, frames, settings, rest, node")
-    parser.add_argument("--minutes", type=float, default=30, help="altogether, shared out by weight (default: 30)")
-    parser.add_argument("--inputs", type=int, default=1_000_000, help="stop after so many (default: 1,000,000)")
+    parser.add_argument(
+        "names", nargs="*", metavar="TARGET", help="film, results, frames, settings, rest, node"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30, help="altogether, shared out by weight (default: 30)"
+    )
+    parser.add_argument(
+        "--inputs", type=int, default=1_000_000, help="stop after so many (default: 1,000,000)"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("fuzz"), help="folder of the findings (default: fuzz)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("fuzz"), help="folder of the findings (default: fuzz)"
+    )
     parser.add_argument("--one", metavar="TARGET", help=argparse.SUPPRESS)
     parser.add_argument("--replay", type=Path, metavar="INPUT", help="run one input of --one again")
     given = parser.parse_args()
@@ -60,13 +68,18 @@ def _run_all(given: argparse.Namespace) -> None:
 
     chosen = [TARGETS[name] for name in given.names or TARGETS]
     total = sum(target.weight for target in chosen)
-    print(f"| target | inputs | accepted | minutes | findings |\n|---|---:|---:|---:|---:|")
+    print("| target | inputs | accepted | minutes | findings |\n|---|---:|---:|---:|---:|")
     left = given.inputs
     for target in chosen:
         seconds = given.minutes * 60 * target.weight / total
         done = _supervise(target.name, seconds, left, given)
         left -= done["inputs"]
-        row = (f"{done['inputs']:,}", f"{done['accepted']:,}", f"{done['seconds'] / 60:.1f}", done["findings"])
+        row = (
+            f"{done['inputs']:,}",
+            f"{done['accepted']:,}",
+            f"{done['seconds'] / 60:.1f}",
+            done["findings"],
+        )
         print(f"| {target.name}: {target.about} | " + " | ".join(map(str, row)) + " |", flush=True)
 
 
@@ -76,8 +89,20 @@ def _supervise(name: str, seconds: float, inputs: int, given: argparse.Namespace
     folder.mkdir(parents=True, exist_ok=True)
     count, accepted, seed, start = 0, 0, given.seed, time.monotonic()
     while (spent := time.monotonic() - start) < seconds and count < inputs:
-        command = [sys.executable, "-m", "benchmarks.fuzz", "--one", name, "--seed", str(seed), "--out", str(folder)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(folder / "stderr.txt", "w"))
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.fuzz",
+            "--one",
+            name,
+            "--seed",
+            str(seed),
+            "--out",
+            str(folder),
+        ]
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=open(folder / "stderr.txt", "w")
+        )
         ended = _watch(process, folder, seconds - spent, inputs - count)
         note = _note(folder)
         count, accepted = count + note["inputs"], accepted + note["accepted"]
@@ -97,7 +122,11 @@ def _watch(process: subprocess.Popen[bytes], folder: Path, seconds: float, input
     seen, since = -1, 0.0
     while time.monotonic() < end and _note(folder)["inputs"] < inputs:
         if process.poll() is not None:
-            return f"died of signal {-process.returncode}" if process.returncode < 0 else f"exit {process.returncode}"
+            return (
+                f"died of signal {-process.returncode}"
+                if process.returncode < 0
+                else f"exit {process.returncode}"
+            )
         used, number = _processor_seconds(process.pid), _note(folder)["started"]
         if number != seen:
             seen, since = number, used
@@ -160,7 +189,9 @@ class _Attack:
             self.note()
 
     def note(self) -> None:
-        write_json(self.folder / "note.json", {name: self.count[name] for name in ("inputs", "accepted", "started")})
+        write_json(
+            self.folder / "note.json", {name: self.count[name] for name in ("inputs", "accepted", "started")}
+        )
 
 
 def _place(error: Exception) -> str:
@@ -180,6 +211,7 @@ def _attack(name: str, seed: int, folder: Path) -> None:
 
     with atheris.instrument_imports(include=list(_LIBRARIES), enable_loader_override=False):
         from benchmarks.fuzz_targets import TARGETS
+
         target = TARGETS[name]
         seeds = target.seeds()
     warnings.simplefilter("ignore")
@@ -199,9 +231,21 @@ def _attack(name: str, seed: int, folder: Path) -> None:
         attack.note()
         _limit_memory()
         longest = 4 * max(map(len, seeds))
-        options = [f"-seed={seed}", f"-max_len={longest}", "-rss_limit_mb=0", "-timeout=600", "-verbosity=0",
-                   "-handle_segv=0", "-handle_abrt=0", "-handle_bus=0", "-handle_fpe=0", "-len_control=0"]  # fmt: skip
-        atheris.Setup([sys.argv[0], *options, str(corpus)], attack, custom_mutator=mutate, internal_libfuzzer=True)
+        options = [
+            f"-seed={seed}",
+            f"-max_len={longest}",
+            "-rss_limit_mb=0",
+            "-timeout=600",
+            "-verbosity=0",
+            "-handle_segv=0",
+            "-handle_abrt=0",
+            "-handle_bus=0",
+            "-handle_fpe=0",
+            "-len_control=0",
+        ]
+        atheris.Setup(
+            [sys.argv[0], *options, str(corpus)], attack, custom_mutator=mutate, internal_libfuzzer=True
+        )
         atheris.Fuzz()
 
 

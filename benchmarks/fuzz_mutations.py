@@ -14,23 +14,134 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["mutated"]
 
-INTERESTING = (0, 1, 2, 7, 8, 15, 16, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
+INTERESTING = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    15,
+    16,
+    127,
+    128,
+    255,
+    256,
+    32767,
+    32768,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+)
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT")  # PS3.5 7.1.2
-_VRS = (*_LONG_VRS, b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN",
-        b"SH", b"SL", b"SS", b"ST", b"SV", b"TM", b"UI", b"UL", b"US", b"UV", b"??", b"\0\0")  # fmt: skip
-_TAGS = (0x00020010, 0x00080005, 0x00080018, 0x00100010, 0x00180015, 0x00185101, 0x00280002, 0x00280004, 0x00280006,
-         0x00280008, 0x00280010, 0x00280011, 0x00280034, 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280120,
-         0x00280121, 0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281056, 0x00281101, 0x00281201, 0x00283000,
-         0x00283010, 0x20500020, 0x60003000, 0x7FE00010, 0x7FE00008, 0x00091001, 0xFFFEE000, 0xFFFEE00D, 0xFFFCFFFC)  # fmt: skip
-_VALUES = (b"", b"0", b"-1", b"1", b"16", b"17", b"1e400", b"nan", b"inf", b"-0", b"1,5", b"1\\2", b"\\\\", b"\xff\xfe",
-           b"MONOCHROME1 ", b"MONOCHROME2 ", b"RGB ", b"YBR_FULL_422", b"PALETTE COLOR ", b"INVERSE ", b"SIGMOID ",
-           b"1.2.840.10008.1.2.4.50", b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.5", b"1.2.840.10008.1.2.1.99",
-           b"ISO 2022 IR 87", b"ISO_IR 192", b"\x1b$B\x1b(B", b"A" * 65, b"^" * 30, b"20241399", b"999Y")  # fmt: skip
+_VRS = (
+    *_LONG_VRS,
+    b"AE",
+    b"AS",
+    b"AT",
+    b"CS",
+    b"DA",
+    b"DS",
+    b"DT",
+    b"FD",
+    b"FL",
+    b"IS",
+    b"LO",
+    b"LT",
+    b"PN",
+    b"SH",
+    b"SL",
+    b"SS",
+    b"ST",
+    b"SV",
+    b"TM",
+    b"UI",
+    b"UL",
+    b"US",
+    b"UV",
+    b"??",
+    b"\0\0",
+)
+_TAGS = (
+    0x00020010,
+    0x00080005,
+    0x00080018,
+    0x00100010,
+    0x00180015,
+    0x00185101,
+    0x00280002,
+    0x00280004,
+    0x00280006,
+    0x00280008,
+    0x00280010,
+    0x00280011,
+    0x00280034,
+    0x00280100,
+    0x00280101,
+    0x00280102,
+    0x00280103,
+    0x00280120,
+    0x00280121,
+    0x00281050,
+    0x00281051,
+    0x00281052,
+    0x00281053,
+    0x00281056,
+    0x00281101,
+    0x00281201,
+    0x00283000,
+    0x00283010,
+    0x20500020,
+    0x60003000,
+    0x7FE00010,
+    0x7FE00008,
+    0x00091001,
+    0xFFFEE000,
+    0xFFFEE00D,
+    0xFFFCFFFC,
+)
+_VALUES = (
+    b"",
+    b"0",
+    b"-1",
+    b"1",
+    b"16",
+    b"17",
+    b"1e400",
+    b"nan",
+    b"inf",
+    b"-0",
+    b"1,5",
+    b"1\\2",
+    b"\\\\",
+    b"\xff\xfe",
+    b"MONOCHROME1 ",
+    b"MONOCHROME2 ",
+    b"RGB ",
+    b"YBR_FULL_422",
+    b"PALETTE COLOR ",
+    b"INVERSE ",
+    b"SIGMOID ",
+    b"1.2.840.10008.1.2.4.50",
+    b"1.2.840.10008.1.2.4.90",
+    b"1.2.840.10008.1.2.5",
+    b"1.2.840.10008.1.2.1.99",
+    b"ISO 2022 IR 87",
+    b"ISO_IR 192",
+    b"\x1b$B\x1b(B",
+    b"A" * 65,
+    b"^" * 30,
+    b"20241399",
+    b"999Y",
+)
 
 Mutation = Callable[[bytes, random.Random], bytes]
 
 
-def mutated(content: bytes, chance: random.Random, seeds: Sequence[bytes], words: Sequence[bytes] = ()) -> bytes:
+def mutated(
+    content: bytes, chance: random.Random, seeds: Sequence[bytes], words: Sequence[bytes] = ()
+) -> bytes:
     """One mutant of ``content``: one to four mutations that fit it.
 
     Args:
@@ -139,7 +250,9 @@ def _dicom(content: bytes, chance: random.Random) -> bytes:
             number = struct.pack("<H", chance.choice(INTERESTING) & 0xFFFF) * chance.choice((1, 1, 2, 3))
             return content[:start] + _element(content[start : start + 4], b"US", number) + content[end:]
         case _:
-            made = _element(content[start : start + 4], content[start + 4 : start + 6], chance.choice(_VALUES))
+            made = _element(
+                content[start : start + 4], content[start + 4 : start + 6], chance.choice(_VALUES)
+            )
             return content[:start] + made + content[end:]
 
 
@@ -192,7 +305,9 @@ def _png(content: bytes, chance: random.Random) -> bytes:
         case 1:
             chunks.insert(index, chunks[index])
         case 2:
-            chunks.insert(index, (chance.choice((b"tEXt", b"iTXt", b"tRNS", b"eXIf", b"PLTE", b"acTL")), b"\0\1\2"))
+            chunks.insert(
+                index, (chance.choice((b"tEXt", b"iTXt", b"tRNS", b"eXIf", b"PLTE", b"acTL")), b"\0\1\2")
+            )
         case 3 if name == b"IDAT":
             chunks[index] = (name, zlib.compress(chance.randbytes(50) * chance.choice((1, 100, 2000))))
         case _:
@@ -224,7 +339,13 @@ def _jpeg(content: bytes, chance: random.Random) -> bytes:
         case 2:
             body = chance.randbytes(chance.choice((2, 14, 40)))
             marker = chance.choice((0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xC0, 0xC4, 0xDB, 0xDD, 0xD8))
-            return content[:start] + bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body + content[start:]
+            return (
+                content[:start]
+                + bytes((0xFF, marker))
+                + struct.pack(">H", len(body) + 2)
+                + body
+                + content[start:]
+            )
         case 3:
             return content[: start + 1] + bytes((chance.randrange(0xC0, 0xFF),)) + content[start + 2 :]
         case _:

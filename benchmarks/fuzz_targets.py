@@ -75,7 +75,9 @@ def _film() -> Iterator[Callable[[bytes], bool]]:
             kept = deidentified(path, str(kind))
         with _file(kept) as path:
             again = read_radiograph(path)
-        if again.pixels.shape != film.pixels.shape or not np.allclose(again.pixels, film.pixels, atol=1 / 255):
+        if again.pixels.shape != film.pixels.shape or not np.allclose(
+            again.pixels, film.pixels, atol=1 / 255
+        ):
             raise Wrong(f"{kind}: de-identification changed the picture")
         return True
 
@@ -95,6 +97,7 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
     from datetime import UTC, datetime
 
     from pydicom.dataset import Dataset
+    from tests.clinic.film_results import record
 
     from pneumoscope.clinic.examining.deidentification import identifying_texts, identity_header, scrubbed
     from pneumoscope.clinic.results.dicom_objects import dicom_objects
@@ -102,7 +105,6 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
     from pneumoscope.clinic.results.film_result import FilmResult
     from pneumoscope.imaging.dicom_decoding import open_dataset
     from pneumoscope.imaging.library_warnings import collected_warnings
-    from tests.clinic.film_results import record
 
     def attack(content: bytes) -> bool:
         with _file(content) as path, collected_warnings():
@@ -114,8 +116,15 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
         scrubbed("a warning", identifying_texts(header))
         with collected_warnings():
             known = Dataset.from_json(header)
-        result = FilmResult("0" * 32, record(), np.zeros(_SHAPE, np.uint8), _SHAPE,
-                            {"bacterial": np.zeros((6, 5), np.uint8)}, datetime.now(UTC), known)  # fmt: skip
+        result = FilmResult(
+            "0" * 32,
+            record(),
+            np.zeros(_SHAPE, np.uint8),
+            _SHAPE,
+            {"bacterial": np.zeros((6, 5), np.uint8)},
+            datetime.now(UTC),
+            known,
+        )
         for made in dicom_objects(result, ("sr", "gsps")):
             made.save_as(io.BytesIO(), enforce_file_format=True)
         json.dumps(fhir_bundle(StudyResults("0" * 32, [result]), identities=True), allow_nan=False)
@@ -176,7 +185,13 @@ def _rest() -> Iterator[Callable[[bytes], bool]]:
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         store = _store(Path(folder))
         token = first_admin(store)
-        routes = ("/v1/examine?wait=false", "/v1/batches", "/v1/films/" + "0" * 32 + "/feedback", "/login", "/upload")
+        routes = (
+            "/v1/examine?wait=false",
+            "/v1/batches",
+            "/v1/films/" + "0" * 32 + "/feedback",
+            "/login",
+            "/upload",
+        )
         count = 0
         with TestClient(create_app(store), raise_server_exceptions=True, follow_redirects=False) as client:
 
@@ -202,7 +217,9 @@ def _store(folder: Path) -> Any:
     from pneumoscope.clinic.settings import load_settings
     from pneumoscope.clinic.store.database import open_store
 
-    return open_store(load_settings(None, {"data_dir": str(folder), "dicom.port": 0, "dicom.timeout_seconds": 1}, {}))
+    return open_store(
+        load_settings(None, {"data_dir": str(folder), "dicom.port": 0, "dicom.timeout_seconds": 1}, {})
+    )
 
 
 def _forget_films(store: Any) -> None:
@@ -324,12 +341,24 @@ def _raster_seeds() -> list[bytes]:
     turned[0x0112] = 6
     seeds = []
     for mode, kind, options in (
-        ("L", "PNG", {"pnginfo": text}), ("RGB", "PNG", {}), ("RGBA", "PNG", {}), ("P", "PNG", {}), ("1", "PNG", {}),
-        ("L", "JPEG", {"exif": turned, "comment": b"somebody"}), ("RGB", "JPEG", {"progressive": True}),
-        ("CMYK", "JPEG", {}), ("L", "TIFF", {}), ("RGB", "TIFF", {"compression": "tiff_lzw"}), ("F", "TIFF", {}),
-        ("CMYK", "TIFF", {}), ("1", "TIFF", {"compression": "group4"}), ("L", "TIFF", {"compression": "tiff_adobe_deflate"}),
-        ("L", "BMP", {}), ("RGB", "BMP", {}), ("1", "BMP", {}),
-    ):  # fmt: skip
+        ("L", "PNG", {"pnginfo": text}),
+        ("RGB", "PNG", {}),
+        ("RGBA", "PNG", {}),
+        ("P", "PNG", {}),
+        ("1", "PNG", {}),
+        ("L", "JPEG", {"exif": turned, "comment": b"somebody"}),
+        ("RGB", "JPEG", {"progressive": True}),
+        ("CMYK", "JPEG", {}),
+        ("L", "TIFF", {}),
+        ("RGB", "TIFF", {"compression": "tiff_lzw"}),
+        ("F", "TIFF", {}),
+        ("CMYK", "TIFF", {}),
+        ("1", "TIFF", {"compression": "group4"}),
+        ("L", "TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("L", "BMP", {}),
+        ("RGB", "BMP", {}),
+        ("1", "BMP", {}),
+    ):
         seeds.append(_saved(Image.fromarray(grey).convert(mode), kind, options))
     seeds.append(_saved(Image.fromarray(wide), "PNG", {}))
     seeds.append(_saved(Image.fromarray(wide), "TIFF", {}))
@@ -345,12 +374,16 @@ def _saved(picture: Any, kind: str, options: dict[str, Any]) -> bytes:
 
 def _dicom_seeds() -> list[bytes]:
     from pydicom import uid
-
     from tests.imaging.dicom_builder import COMPRESSED, NATIVE, lut_item, radiograph, ramp, write
 
     colour = np.repeat(ramp(8, shape=_SHAPE)[..., None], 3, axis=2)
     table = lut_item(0, np.arange(4096), 12)
-    names = {"PatientName": "Some^Body", "PatientBirthDate": "20200102", "StudyDate": "20260304", "StudyTime": "101112"}
+    names = {
+        "PatientName": "Some^Body",
+        "PatientBirthDate": "20200102",
+        "StudyDate": "20260304",
+        "StudyTime": "101112",
+    }
     made = [(radiograph(ramp(12, shape=_SHAPE), 12, **names), syntax) for syntax in (*NATIVE, *COMPRESSED)]
     plain = uid.ExplicitVRLittleEndian
     made += [
@@ -392,12 +425,16 @@ def _settings_seeds() -> list[bytes]:
 
 def _rest_seeds() -> list[bytes]:
     boundary = "xyz"
+
     def part(name: str, body: str, more: str = "") -> str:
         return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{body}\r\n'
 
     film = part("film", "not a film", '; filename="a.png"')
-    forms = (film, film + part("age_years", "3") + part("reference", "bed 4"),
-             part("films", "one", '; filename="1"') + part("films", "two", '; filename="2"'))  # fmt: skip
+    forms = (
+        film,
+        film + part("age_years", "3") + part("reference", "bed 4"),
+        part("films", "one", '; filename="1"') + part("films", "two", '; filename="2"'),
+    )
     kind = f"multipart/form-data; boundary={boundary}"
     seeds = [f"{route}{kind}\n{form}--{boundary}--\r\n".encode() for route in "AFBGCDE" for form in forms]
     entry = json.dumps({"diagnosis": "normal", "comment": "a", "consent": True})
@@ -410,8 +447,10 @@ def _node_seeds() -> list[bytes]:
     """An association with C-ECHO, C-STORE and storage commitment, recorded from pynetdicom."""
     from tests.clinic.dicom_peers import film
 
-    return [_recorded(lambda link: link.send_c_echo(), "1.2.840.10008.1.1"),
-            _recorded(lambda link: link.send_c_store(film()), film().SOPClassUID)]  # fmt: skip
+    return [
+        _recorded(lambda link: link.send_c_echo(), "1.2.840.10008.1.1"),
+        _recorded(lambda link: link.send_c_store(film()), film().SOPClassUID),
+    ]
 
 
 def _recorded(act: Callable[[Any], Any], sop_class: str) -> bytes:
@@ -435,23 +474,83 @@ def _recorded(act: Callable[[Any], Any], sop_class: str) -> bytes:
     return b"".join(sent)
 
 
-_TOML_WORDS = (b"=", b"[", b"]", b"[[", b"]]", b"{", b"}", b'"""', b"'''", b"\\u0000", b"\\ud800", b"1e999", b"nan",
-               b"-inf", b"2026-01-01T00:00:00Z", b"server.port", b"destinations", b"[[dicom.peers]]\n", b"true", b"0x",
-               b"9" * 30, b"[" * 200, b"\n", b"\xff")  # fmt: skip
-_REST_WORDS = (b"\r\n", b"--xyz", b"--xyz--", b"Content-Disposition: form-data; ", b'name="', b"filename*=utf-8''%ff",
-               b"Content-Transfer-Encoding: base64", b"charset=utf-16", b"boundary=", b"\\ud800", b"\\u0000", b"1e999",
-               b"NaN", b"[" * 300, b'"diagnosis":', b"%00", b"&", b"=", b'"', b"\xff\xfe", b"_charset_")  # fmt: skip
-_PDU_WORDS = (struct.pack(">BBI", 4, 0, 8), struct.pack(">BBI", 5, 0, 4), struct.pack(">BBI", 7, 0, 4), b"\xff" * 4,
-              b"\x00\x00\x00\x00", b"\x00\x00\x00\x01", b"\x01\x03", b"\x01\x02", b"\x01\x01")  # fmt: skip
+_TOML_WORDS = (
+    b"=",
+    b"[",
+    b"]",
+    b"[[",
+    b"]]",
+    b"{",
+    b"}",
+    b'"""',
+    b"'''",
+    b"\\u0000",
+    b"\\ud800",
+    b"1e999",
+    b"nan",
+    b"-inf",
+    b"2026-01-01T00:00:00Z",
+    b"server.port",
+    b"destinations",
+    b"[[dicom.peers]]\n",
+    b"true",
+    b"0x",
+    b"9" * 30,
+    b"[" * 200,
+    b"\n",
+    b"\xff",
+)
+_REST_WORDS = (
+    b"\r\n",
+    b"--xyz",
+    b"--xyz--",
+    b"Content-Disposition: form-data; ",
+    b'name="',
+    b"filename*=utf-8''%ff",
+    b"Content-Transfer-Encoding: base64",
+    b"charset=utf-16",
+    b"boundary=",
+    b"\\ud800",
+    b"\\u0000",
+    b"1e999",
+    b"NaN",
+    b"[" * 300,
+    b'"diagnosis":',
+    b"%00",
+    b"&",
+    b"=",
+    b'"',
+    b"\xff\xfe",
+    b"_charset_",
+)
+_PDU_WORDS = (
+    struct.pack(">BBI", 4, 0, 8),
+    struct.pack(">BBI", 5, 0, 4),
+    struct.pack(">BBI", 7, 0, 4),
+    b"\xff" * 4,
+    b"\x00\x00\x00\x00",
+    b"\x00\x00\x00\x01",
+    b"\x01\x03",
+    b"\x01\x02",
+    b"\x01\x01",
+)
 
 TARGETS = {
     target.name: target
     for target in (
-        Target("film", "read_radiograph and deidentified: DICOM, JPEG, PNG, TIFF, BMP", _film_seeds, _film, weight=6),
+        Target(
+            "film",
+            "read_radiograph and deidentified: DICOM, JPEG, PNG, TIFF, BMP",
+            _film_seeds,
+            _film,
+            weight=6,
+        ),
         Target("results", "identity_header, and the results made with it", _dicom_seeds, _results, weight=2),
         Target("frames", "messages of the examining process", _frame_seeds, _frames, weight=0.5),
         Target("settings", "TOML and JSON settings", _settings_seeds, _settings, _TOML_WORDS, weight=0.5),
-        Target("rest", "multipart, form and JSON bodies of /v1 and the pages", _rest_seeds, _rest, _REST_WORDS),
+        Target(
+            "rest", "multipart, form and JSON bodies of /v1 and the pages", _rest_seeds, _rest, _REST_WORDS
+        ),
         Target("node", "PDUs and commands of the DICOM node", _node_seeds, _node, _PDU_WORDS),
     )
 }

@@ -105,5 +105,7 @@ def test_nothing_is_told_to_anybody(tmp_path):
     home.mkdir()
     hidden = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    subprocess.run([sys.executable, "-c", code, str(bundle)], check=True, env={**environment, "HOME": str(home)})
+    subprocess.run(
+        [sys.executable, "-c", code, str(bundle)], check=True, env={**environment, "HOME": str(home)}
+    )
     assert list(home.rglob("*")) == []

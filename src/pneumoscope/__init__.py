@@ -8,8 +8,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# ONNX Runtime (since 1.30) notes what it does in the user's home and sends it to its maker; only this, before it
-# is imported, keeps it from that. Films stay here, and so does the news that somebody reads films here.
+# ONNX Runtime (since 1.30) notes what it does in the user's home and sends it to its maker; only this, before
+# it is imported, keeps it from that. Films stay here, and so does the news that somebody reads films here.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _PUBLIC = {

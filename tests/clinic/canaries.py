@@ -30,7 +30,10 @@ SAID = "Qanary in the reference"
 
 _SOUGHT = [WORD, UID_ROOT, *DATES]
 _PATTERN = re.compile(
-    b"|".join(re.escape(word.encode(code)) for word in _SOUGHT for code in ("ascii", "utf-16-le", "utf-16-be")), re.I
+    b"|".join(
+        re.escape(word.encode(code)) for word in _SOUGHT for code in ("ascii", "utf-16-le", "utf-16-be")
+    ),
+    re.I,
 )
 
 
@@ -52,9 +55,17 @@ def _rules() -> Iterator[tuple[Tag, str]]:
 
 
 def _value(vr: str, number: int) -> Any:
-    texts = {"PN": f"{WORD}{number}^{WORD.title()}", "UI": f"{UID_ROOT}.{number}", "DA": DATES[number % 2],
-             "DT": DATES[0] + "130713", "TM": DATES[2], "AS": "033Y", "IS": "4711", "DS": "47.11",
-             "UR": f"http://{WORD}.example"}  # fmt: skip
+    texts = {
+        "PN": f"{WORD}{number}^{WORD.title()}",
+        "UI": f"{UID_ROOT}.{number}",
+        "DA": DATES[number % 2],
+        "DT": DATES[0] + "130713",
+        "TM": DATES[2],
+        "AS": "033Y",
+        "IS": "4711",
+        "DS": "47.11",
+        "UR": f"http://{WORD}.example",
+    }
     if vr in texts:
         return texts[vr]
     if vr in ("OB", "UN", "OW"):
@@ -77,7 +88,13 @@ def dicom(mean: float = 0.5, *, bad: bool = False, uids: bool = True, **elements
                 item.ReferencedImageSequence = Sequence([inner])
                 made.add_new(tag, "SQ", [item])
             elif vr not in ("AT", "OF", "OD", "OL", "OV"):
-                made.add_new(tag, vr, f"{WORD} {number} " + "x" * 70 if bad and vr in ("LO", "SH", "AE", "PN") else _value(vr, number))
+                made.add_new(
+                    tag,
+                    vr,
+                    f"{WORD} {number} " + "x" * 70
+                    if bad and vr in ("LO", "SH", "AE", "PN")
+                    else _value(vr, number),
+                )
         made.add_new(0x00091001, "LO", f"{WORD} private")
         made.add_new(0x00080099, "LO", f"{WORD} unknown")
         made.add_new(0x60000010, "US", 120)
@@ -122,15 +139,29 @@ def compressed_dicom() -> bytes:
 def rasters() -> Iterator[tuple[str, bytes]]:
     """JPEG, PNG, TIFF and BMP with texts wherever such a file may have one."""
     picture = Image.fromarray(pixels(0.7))
-    texts = {0x010E: "description", 0x010F: "maker", 0x013B: "artist", 0x8298: "copyright", 0x0132: "date", 0x9C9B: "title"}
+    texts = {
+        0x010E: "description",
+        0x010F: "maker",
+        0x013B: "artist",
+        0x8298: "copyright",
+        0x0132: "date",
+        0x9C9B: "title",
+    }
     exif = picture.getexif()
     for tag, text in texts.items():
         exif[tag] = f"{WORD} {text}" if tag != 0x9C9B else f"{WORD}".encode("utf-16-le")
     exif.get_ifd(0x8769)[0x9286] = f"{WORD} user comment".encode()
     xmp = f"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>{WORD}</a></x:xmpmeta>".encode()
     jpeg = io.BytesIO()
-    picture.save(jpeg, "JPEG", exif=exif, comment=f"{WORD}".encode(), xmp=xmp, icc_profile=f"{WORD}".encode(),
-                 progressive=True)  # fmt: skip
+    picture.save(
+        jpeg,
+        "JPEG",
+        exif=exif,
+        comment=f"{WORD}".encode(),
+        xmp=xmp,
+        icc_profile=f"{WORD}".encode(),
+        progressive=True,
+    )
     content = jpeg.getvalue()
     for marker in (0xE0, 0xED, 0xEE, 0xE7):
         body = f"{WORD} in a segment".encode()
@@ -152,7 +183,9 @@ def rasters() -> Iterator[tuple[str, bytes]]:
     picture.save(png, "PNG", pnginfo=chunks, exif=exif, icc_profile=f"{WORD}".encode())
     yield "PNG", png.getvalue() + f"{WORD}".encode()
     tiff = io.BytesIO()
-    picture.save(tiff, "TIFF", tiffinfo={270: f"{WORD}", 315: f"{WORD}", 316: f"{WORD}", 65000: f"{WORD}"}, exif=exif)
+    picture.save(
+        tiff, "TIFF", tiffinfo={270: f"{WORD}", 315: f"{WORD}", 316: f"{WORD}", 65000: f"{WORD}"}, exif=exif
+    )
     yield "TIFF", tiff.getvalue() + f"{WORD}".encode()
     float_tiff = io.BytesIO()
     Image.fromarray(pixels(0.7).astype(np.float32) / 255).save(float_tiff, "TIFF", tiffinfo={270: f"{WORD}"})
@@ -175,7 +208,10 @@ def broken_films() -> Iterator[tuple[str, bytes]]:
     yield "rows that are text", whole.replace(b"\x28\x00\x10\x00US\x02\x00", b"\x28\x00\x10\x00CS\x02\x00")
     yield "no such syntax", whole.replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.99999.4711.9"[:20])
     yield "a frame that is none", compressed_dicom().replace(b"\xff\xd8\xff", b"\xff\xd7\xff")
-    yield "a text as a number", dicom_bytes(dicom()).replace(b"US\x02\x00\x08\x00", b"DS\x06\x00" + WORD.encode())
+    yield (
+        "a text as a number",
+        dicom_bytes(dicom()).replace(b"US\x02\x00\x08\x00", b"DS\x06\x00" + WORD.encode()),
+    )
     for kind, content in rasters():
         yield f"half a {kind}", content[: len(content) // 2]
 

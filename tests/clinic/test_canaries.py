@@ -33,15 +33,18 @@ from tests.clinic.dicom_peers import association
 from tests.clinic.test_security_access import account
 from tests.clinic.web_clinic import Browser, web_clinic, work
 
-
 NAME = f"{WORD} John 1933-07-17.dcm"
 
 
 @pytest.fixture(scope="module")
 def films():
     """Films that can be read, by name."""
-    good = {"DICOM": dicom_bytes(dicom(0.8)), "bad DICOM": dicom_bytes(dicom(0.6, bad=True)),
-            "JPEG in DICOM": compressed_dicom(), **dict(rasters())}  # fmt: skip
+    good = {
+        "DICOM": dicom_bytes(dicom(0.8)),
+        "bad DICOM": dicom_bytes(dicom(0.6, bad=True)),
+        "JPEG in DICOM": compressed_dicom(),
+        **dict(rasters()),
+    }
     assert all(found_in(content) for name, content in good.items())
     return good
 
@@ -58,7 +61,9 @@ def clinic(tmp_path_factory, films):
     logging.getLogger("pneumoscope").setLevel(logging.DEBUG)
     silence()
     try:
-        with web_clinic(tmp_path_factory.mktemp("canaries"), dicom__port=0, privacy__keep_identities="always") as made:
+        with web_clinic(
+            tmp_path_factory.mktemp("canaries"), dicom__port=0, privacy__keep_identities="always"
+        ) as made:
             store, handlers = made
             answers = []
             send_by_rest(store, films, answers)
@@ -75,10 +80,19 @@ def clinic(tmp_path_factory, films):
 
 
 def send_by_rest(store, films, answers):
-    client, headers = Browser(store), {"Authorization": "Bearer " + create_token(store, account(store, "ada"), "t", ["examine", "read"])}
+    client, headers = (
+        Browser(store),
+        {"Authorization": "Bearer " + create_token(store, account(store, "ada"), "t", ["examine", "read"])},
+    )
     for name, content in [*films.items(), *broken_films()]:
-        answers.append(client.post("/v1/examine?wait=false", headers={**headers, "Idempotency-Key": f"{WORD}-{name.replace(' ', '-')}"},
-                                   files={"film": (NAME, content, f"image/{WORD}")}, data={"reference": SAID}))  # fmt: skip
+        answers.append(
+            client.post(
+                "/v1/examine?wait=false",
+                headers={**headers, "Idempotency-Key": f"{WORD}-{name.replace(' ', '-')}"},
+                files={"film": (NAME, content, f"image/{WORD}")},
+                data={"reference": SAID},
+            )
+        )
     parts = [("films", (NAME, content)) for content in films.values()]
     answers.append(client.post("/v1/batches", headers=headers, files=parts))
 
@@ -86,7 +100,11 @@ def send_by_rest(store, films, answers):
 def send_by_page(store, films, answers):
     browser = Browser(store, "ben")
     for content in films.values():
-        answers.append(browser.post("/upload", data={"csrf": browser.csrf, "reference": SAID}, files={"films": (NAME, content)}))
+        answers.append(
+            browser.post(
+                "/upload", data={"csrf": browser.csrf, "reference": SAID}, files={"films": (NAME, content)}
+            )
+        )
     answers.append(browser.submit("/search", text=WORD))
 
 
@@ -103,16 +121,64 @@ def fail(store, answers):
     """Requests that are refused for every reason, with canaries in every part."""
     stranger, ada = Browser(store), Browser(store, "ada")
     bearer = {"Authorization": f"Bearer {WORD}"}
-    for path in (f"/{WORD}", f"/v1/films/{WORD}", f"/studies/{WORD}", f"/v1/studies?after={WORD}", f"/v1/studies?limit={WORD}",
-                 f"/v1/{WORD}%0aforged", f"/films/{WORD}/state", f"/?text={WORD}&said={WORD}", f"/assets/{WORD}.js"):  # fmt: skip
-        answers += [stranger.get(path, headers=bearer), ada.get(path), ada.get(path, headers={"Cookie": f"x={WORD}"})]
-    answers.append(ada.post("/v1/examine", headers={"X-CSRF-Token": ada.csrf}, data={"film": WORD, "age_years": WORD, "operating_point": WORD}))
-    answers.append(ada.post("/v1/examine", headers={"X-CSRF-Token": ada.csrf}, files={"film": b"x"}, data={"operating_point": WORD}))
-    answers.append(ada.post("/v1/examine", headers={"X-CSRF-Token": ada.csrf}, files={"film": b"x"}, data={"reference": WORD * 90}))
-    answers.append(ada.post(f"/v1/films/{'0' * 32}/feedback", headers={"X-CSRF-Token": ada.csrf}, json={"diagnosis": WORD, WORD: WORD}))
-    wants_json = {"X-CSRF-Token": ada.csrf, "Accept": "application/json"}  # a page gives the form back as it was
+    for path in (
+        f"/{WORD}",
+        f"/v1/films/{WORD}",
+        f"/studies/{WORD}",
+        f"/v1/studies?after={WORD}",
+        f"/v1/studies?limit={WORD}",
+        f"/v1/{WORD}%0aforged",
+        f"/films/{WORD}/state",
+        f"/?text={WORD}&said={WORD}",
+        f"/assets/{WORD}.js",
+    ):
+        answers += [
+            stranger.get(path, headers=bearer),
+            ada.get(path),
+            ada.get(path, headers={"Cookie": f"x={WORD}"}),
+        ]
+    answers.append(
+        ada.post(
+            "/v1/examine",
+            headers={"X-CSRF-Token": ada.csrf},
+            data={"film": WORD, "age_years": WORD, "operating_point": WORD},
+        )
+    )
+    answers.append(
+        ada.post(
+            "/v1/examine",
+            headers={"X-CSRF-Token": ada.csrf},
+            files={"film": b"x"},
+            data={"operating_point": WORD},
+        )
+    )
+    answers.append(
+        ada.post(
+            "/v1/examine",
+            headers={"X-CSRF-Token": ada.csrf},
+            files={"film": b"x"},
+            data={"reference": WORD * 90},
+        )
+    )
+    answers.append(
+        ada.post(
+            f"/v1/films/{'0' * 32}/feedback",
+            headers={"X-CSRF-Token": ada.csrf},
+            json={"diagnosis": WORD, WORD: WORD},
+        )
+    )
+    wants_json = {
+        "X-CSRF-Token": ada.csrf,
+        "Accept": "application/json",
+    }  # a page gives the form back as it was
     answers.append(ada.post("/upload", headers=wants_json, data={"age_years": WORD}, files={"films": b"x"}))
-    answers.append(stranger.post("/upload", content=f"{WORD}".encode() * 9, headers={"Content-Type": f"multipart/form-data; boundary={WORD}"}))
+    answers.append(
+        stranger.post(
+            "/upload",
+            content=f"{WORD}".encode() * 9,
+            headers={"Content-Type": f"multipart/form-data; boundary={WORD}"},
+        )
+    )
     with contextlib.suppress(PneumoscopeError):
         authenticate(store, WORD, WORD, "10.0.0.1")
 
@@ -124,10 +190,17 @@ def look(store, answers):
         ids = [(film.study_id, film.id, film.result is not None) for film in session.scalars(select(Film))]
     assert sum(done for *_, done in ids) >= 20
     for study, film, done in ids:
-        answers += [root.get(f"/v1/films/{film}"), root.get(f"/v1/studies/{study}/fhir"), root.get(f"/films/{film}/state")]
+        answers += [
+            root.get(f"/v1/films/{film}"),
+            root.get(f"/v1/studies/{study}/fhir"),
+            root.get(f"/films/{film}/state"),
+        ]
         if done:
             answers.append(root.get(f"/v1/films/{film}/heat-maps/bacterial.png"))
-    answers += [root.get(path) for path in ("/v1/studies?limit=200", "/", "/dashboard", "/audit", "/metrics", "/users")]
+    answers += [
+        root.get(path)
+        for path in ("/v1/studies?limit=200", "/", "/dashboard", "/audit", "/metrics", "/users")
+    ]
 
 
 def test_every_kind_of_film_was_read_and_every_broken_one_refused(clinic):
@@ -152,7 +225,11 @@ def test_no_canary_is_in_the_database(clinic):
         for table in Base.metadata.tables.values():
             for row in connection.execute(table.select()).mappings():
                 for column, value in row.items():
-                    content = value if isinstance(value, bytes) else json.dumps(value, default=str, ensure_ascii=False)
+                    content = (
+                        value
+                        if isinstance(value, bytes)
+                        else json.dumps(value, default=str, ensure_ascii=False)
+                    )
                     assert found_in(content) == [], (table.name, column)
     assert inspect(store.engine).get_table_names()
 
@@ -181,7 +258,11 @@ def test_no_canary_is_in_an_answer_or_an_address(clinic):
         # The path that a caller made up comes back to them as the way to log in; ours have no names in them.
         location = answer.headers.get("location", "")
         assert found_in(location) == [] or location.startswith("/login?next=/"), location
-        content = answer.content if "image" in answer.headers.get("content-type", "") else answer.text.replace(SAID, "")
+        content = (
+            answer.content
+            if "image" in answer.headers.get("content-type", "")
+            else answer.text.replace(SAID, "")
+        )
         made_up = [hit for hit in found_in(content) if b'name="next"' not in hit]
         assert made_up == [], (answer.request.method, answer.request.url.path, answer.status_code)
 
@@ -189,7 +270,9 @@ def test_no_canary_is_in_an_answer_or_an_address(clinic):
 def test_problems_say_what_is_wrong_all_the_same(clinic):
     store, _, _ = clinic
     with store.read() as session:
-        problems = {film.jobs[0].problem["problem"] for film in session.scalars(select(Film)) if film.jobs[0].problem}
+        problems = {
+            film.jobs[0].problem["problem"] for film in session.scalars(select(Film)) if film.jobs[0].problem
+        }
     assert len(problems) >= 6
     assert any("frames" in problem for problem in problems)
     assert any("60000 x 60000" in problem for problem in problems)
@@ -203,8 +286,20 @@ def test_stored_pictures_have_no_texts(clinic):
         if content[128:132] != b"DICM":
             with Image.open(io.BytesIO(content)) as picture:
                 picture.load()
-                assert set(picture.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "progressive",
-                                             "progression", "exif", "compression", "adobe", "adobe_transform", "resolution"}, picture.info  # fmt: skip
+                assert set(picture.info) <= {
+                    "jfif",
+                    "jfif_version",
+                    "jfif_unit",
+                    "jfif_density",
+                    "dpi",
+                    "progressive",
+                    "progression",
+                    "exif",
+                    "compression",
+                    "adobe",
+                    "adobe_transform",
+                    "resolution",
+                }, picture.info
                 assert set(picture.getexif()) <= {0x0112} or picture.format == "TIFF"
 
 

@@ -49,7 +49,12 @@ def outcome(tmp_path_factory):
             found["library"] = PIL.TiffImagePlugin.__name__
             print(json.dumps(found))
         """
-        ran = subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            [sys.executable, "-P", "-c", textwrap.dedent(program)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert ran.returncode == 0, ran.stderr
     import json
 

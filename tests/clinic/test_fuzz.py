@@ -5,11 +5,11 @@ import struct
 
 import numpy as np
 import pytest
+from benchmarks.fuzz_mutations import mutated
+from benchmarks.fuzz_targets import TARGETS, Wrong
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz_mutations import mutated
-from benchmarks.fuzz_targets import TARGETS, Wrong
 from pneumoscope.clinic.examining.raster_cleaning import clean_jpeg_segments
 
 COUNTS = {"film": 700, "results": 25, "frames": 5000, "settings": 400, "rest": 60, "node": 60}
@@ -52,7 +52,8 @@ def test_mutants_are_repeatable_and_different():
 
 
 segments = st.lists(
-    st.tuples(st.sampled_from([0xC0, 0xC4, 0xDB, 0xE0, 0xE1, 0xED, 0xEE, 0xFE]), st.binary(max_size=40)), max_size=6
+    st.tuples(st.sampled_from([0xC0, 0xC4, 0xDB, 0xE0, 0xE1, 0xED, 0xEE, 0xFE]), st.binary(max_size=40)),
+    max_size=6,
 )
 scans = st.lists(st.tuples(st.binary(max_size=30), segments), min_size=1, max_size=3)
 
@@ -88,6 +89,11 @@ def test_fuzzed_pixels_are_checked():
     from benchmarks.fuzz_targets import _check_pixels
 
     _check_pixels(np.zeros((2, 2), np.float32))
-    for wrong in (np.zeros((2, 2)), np.full((2, 2), np.nan, np.float32), np.full((2, 2), 1.5, np.float32), np.zeros(4, np.float32)):
+    for wrong in (
+        np.zeros((2, 2)),
+        np.full((2, 2), np.nan, np.float32),
+        np.full((2, 2), 1.5, np.float32),
+        np.zeros(4, np.float32),
+    ):
         with pytest.raises(Wrong):
             _check_pixels(wrong)

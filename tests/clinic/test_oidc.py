@@ -30,7 +30,14 @@ class Provider:
         self.reset()
 
     def reset(self):
-        self.key, self.algorithm, self.claims, self.description, self.codes, self.asked = self.known, "RS256", {}, {}, {}, []
+        self.key, self.algorithm, self.claims, self.description, self.codes, self.asked = (
+            self.known,
+            "RS256",
+            {},
+            {},
+            {},
+            [],
+        )
 
     def authorize(self, address, **claims):
         """What the browser brings back after the user has logged in there."""
@@ -42,15 +49,27 @@ class Provider:
 
     def token(self, form, authorization):
         given = self.codes.pop(form["code"])
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(b"=")
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(
+            b"="
+        )
         assert given["code_challenge"] == challenge.decode()
         assert given["code_challenge_method"] == "S256"
         assert base64.b64decode(authorization.removeprefix("Basic ")).decode() == f"{CLIENT}:{SECRET}"
         moment = int(time.time())
-        claims = {"iss": self.issuer, "aud": CLIENT, "sub": "42", "iat": moment, "exp": moment + 300,
-                  "preferred_username": "grace", "pneumoscope_role": "reviewer", **self.claims}  # fmt: skip
+        claims = {
+            "iss": self.issuer,
+            "aud": CLIENT,
+            "sub": "42",
+            "iat": moment,
+            "exp": moment + 300,
+            "preferred_username": "grace",
+            "pneumoscope_role": "reviewer",
+            **self.claims,
+        }
         header = {"alg": self.algorithm, **({"kid": self.key.kid} if self.key.kid else {})}
-        token = jwt.encode(header, {k: v for k, v in claims.items() if v is not None}, self.key, algorithms=[self.algorithm])
+        token = jwt.encode(
+            header, {k: v for k, v in claims.items() if v is not None}, self.key, algorithms=[self.algorithm]
+        )
         return {"access_token": "a", "token_type": "Bearer", "id_token": token}
 
     def _handler(provider):  # noqa: N805
@@ -58,9 +77,17 @@ class Provider:
             def do_GET(self):
                 provider.asked.append(self.path)
                 issuer = provider.issuer
-                self._say({"keys": [provider.known.as_dict(private=False)]} if self.path == "/keys" else {
-                    "issuer": issuer, "authorization_endpoint": issuer + "/authorize",
-                    "token_endpoint": issuer + "/token", "jwks_uri": issuer + "/keys", **provider.description})  # fmt: skip
+                self._say(
+                    {"keys": [provider.known.as_dict(private=False)]}
+                    if self.path == "/keys"
+                    else {
+                        "issuer": issuer,
+                        "authorization_endpoint": issuer + "/authorize",
+                        "token_endpoint": issuer + "/token",
+                        "jwks_uri": issuer + "/keys",
+                        **provider.description,
+                    }
+                )
 
             def do_POST(self):
                 form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
@@ -154,10 +181,20 @@ def test_what_the_browser_is_sent_with(store, provider):
 
 @pytest.mark.parametrize(
     "claims",
-    [{"nonce": "another"}, {"nonce": None}, {"aud": "another-client"}, {"aud": [CLIENT, "x"], "azp": "x"},
-     {"iss": "https://evil.example"}, {"exp": 1}, {"exp": None}, {"iat": 4_000_000_000}, {"sub": None}, {"nbf": 4_000_000_000}],
+    [
+        {"nonce": "another"},
+        {"nonce": None},
+        {"aud": "another-client"},
+        {"aud": [CLIENT, "x"], "azp": "x"},
+        {"iss": "https://evil.example"},
+        {"exp": 1},
+        {"exp": None},
+        {"iat": 4_000_000_000},
+        {"sub": None},
+        {"nbf": 4_000_000_000},
+    ],
     ids=lambda claims: "-".join(f"{k}={v}" for k, v in claims.items()),
-)  # fmt: skip
+)
 def test_a_token_that_does_not_hold_is_refused(store, provider, claims):
     browser, answer = log_in(store, provider, **claims)
     assert answer.status_code == 403
@@ -180,7 +217,11 @@ def test_other_algorithms_are_refused(store, provider, monkeypatch):
     from joserfc.jwk import OctKey
 
     real = provider.token
-    for algorithm, key in (("none", None), ("HS256", OctKey.import_key(json.dumps(provider.known.as_dict(private=False))))):
+    for algorithm, key in (
+        ("none", None),
+        ("HS256", OctKey.import_key(json.dumps(provider.known.as_dict(private=False)))),
+    ):
+
         def token(form, authorization, algorithm=algorithm, key=key):
             answer = real(form, authorization)
             head, body, _ = answer["id_token"].split(".")
@@ -188,7 +229,10 @@ def test_other_algorithms_are_refused(store, provider, monkeypatch):
             if key is None:
                 head = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
                 return {**answer, "id_token": f"{head}.{body}."}
-            return {**answer, "id_token": jwt.encode({"alg": algorithm, "kid": "one"}, claims, key, algorithms=["HS256"])}
+            return {
+                **answer,
+                "id_token": jwt.encode({"alg": algorithm, "kid": "one"}, claims, key, algorithms=["HS256"]),
+            }
 
         monkeypatch.setattr(provider, "token", token)
         assert log_in(store, provider)[1].status_code == 403, algorithm
@@ -202,8 +246,14 @@ def test_a_log_in_that_was_not_begun_here_is_refused(store, provider):
     for state in (given["state"], "", "x"):
         answer = victim.get("/login/oidc/callback", params={"code": code, "state": state})
         assert answer.status_code == 403
-    assert Browser(store).get("/login/oidc/callback", params={"code": code, "state": given["state"]}).status_code == 403
-    assert attacker.get("/login/oidc/callback", params={"code": code, "state": given["state"]}).status_code == 303
+    assert (
+        Browser(store).get("/login/oidc/callback", params={"code": code, "state": given["state"]}).status_code
+        == 403
+    )
+    assert (
+        attacker.get("/login/oidc/callback", params={"code": code, "state": given["state"]}).status_code
+        == 303
+    )
     again = attacker.get("/login/oidc/callback", params={"code": code, "state": given["state"]})
     assert again.status_code == 403  # the cookie went with the first
     tampered = Browser(store)
@@ -215,11 +265,15 @@ def test_a_slow_log_in_is_refused(store, provider, monkeypatch):
     browser = Browser(store)
     given, code = provider.authorize(browser.get("/login/oidc").headers["location"])
     monkeypatch.setattr(oidc.time, "time", lambda moment=time.time(): moment + 601)
-    assert browser.get("/login/oidc/callback", params={"code": code, "state": given["state"]}).status_code == 403
+    assert (
+        browser.get("/login/oidc/callback", params={"code": code, "state": given["state"]}).status_code == 403
+    )
 
 
 def test_the_role_follows_the_claim(store, provider):
-    assert log_in(store, provider, pneumoscope_role=None)[1].status_code == 403  # none, and the default is none
+    assert (
+        log_in(store, provider, pneumoscope_role=None)[1].status_code == 403
+    )  # none, and the default is none
     assert log_in(store, provider, pneumoscope_role="emperor")[1].status_code == 403
     assert "grace" not in users(store)
     log_in(store, provider, pneumoscope_role=["staff", "reader", "admin"])
@@ -233,8 +287,14 @@ def test_the_role_follows_the_claim(store, provider):
 def test_nobody_takes_an_account_over_by_its_name(store, provider):
     assert log_in(store, provider, preferred_username="root", pneumoscope_role="admin")[1].status_code == 403
     create_user(store, "henry", None, "reader", "test")  # made for whoever is henry at the provider
-    assert log_in(store, provider, preferred_username="henry", sub="7", pneumoscope_role=None)[1].status_code == 303
-    assert log_in(store, provider, preferred_username="henry", sub="8", pneumoscope_role=None)[1].status_code == 403
+    assert (
+        log_in(store, provider, preferred_username="henry", sub="7", pneumoscope_role=None)[1].status_code
+        == 303
+    )
+    assert (
+        log_in(store, provider, preferred_username="henry", sub="8", pneumoscope_role=None)[1].status_code
+        == 403
+    )
     assert log_in(store, provider, preferred_username="a\nb")[1].status_code == 403
     answer = Browser(store).post("/login", data={"name": "henry", "password": ""})
     assert answer.status_code == 403
@@ -247,9 +307,13 @@ def test_nobody_is_led_to_another_site(store, provider):
 
 @pytest.mark.parametrize(
     "description",
-    [{"issuer": "https://evil.example"}, {"token_endpoint": "http://evil.example/token"}, {"jwks_uri": "file:///etc/passwd"}],
+    [
+        {"issuer": "https://evil.example"},
+        {"token_endpoint": "http://evil.example/token"},
+        {"jwks_uri": "file:///etc/passwd"},
+    ],
     ids=lambda found: next(iter(found)),
-)  # fmt: skip
+)
 def test_a_provider_that_is_not_what_it_should_be_is_refused(store, provider, description):
     provider.description = description
     assert Browser(store).get("/login/oidc").status_code == 403

@@ -102,7 +102,8 @@ def test_the_copy_in_the_repository_is_the_description(tmp_path: Path) -> None:
     store.close()
 
     assert json.loads(COPY.read_text(encoding="utf-8")) == described, (
-        "write it anew: curl http://127.0.0.1:8765/v1/openapi.json | python -m json.tool --indent 2 --no-ensure-ascii > docs/openapi.json"
+        "write it anew: curl http://127.0.0.1:8765/v1/openapi.json"
+        " | python -m json.tool --indent 2 --no-ensure-ascii > docs/openapi.json"
     )
 
 

@@ -87,7 +87,9 @@ def test_a_film_that_crashes_its_decoder(box, number):
 def test_the_next_film_is_answered_and_the_bomb_is_given_up(tmp_path, large):
     with web_clinic(tmp_path, limits__film_memory_mb=250, limits__attempts=2) as (store, films):
         sender = Sender("api:test", None, "api")
-        ids = [receive(store, content, sender).film_id for content in (large, png_film(0.8), b"no film at all")]
+        ids = [
+            receive(store, content, sender).film_id for content in (large, png_film(0.8), b"no film at all")
+        ]
         work(store, films)
         with store.read() as session:
             found = [session.get_one(Film, film_id) for film_id in ids]
@@ -169,14 +171,34 @@ LIES = {
     "a deep header": struct.pack(">I", 200_000) + b"[" * 200_000,
     "no JSON": struct.pack(">I", 4) + b"\xff\xfe\xfd\xfc",
     "no values": header(),
-    "a wrong shape": header(values={"map_shape": [7, 7], "record": {}, "facts": {}, "drift": {}, "names": {},
-                                    "age_years": None, "sex": None}, blobs={"film": 1, "map:x": 3}) + b"fmap",
-    "no film": header(values={"map_shape": None, "record": {}, "facts": {}, "drift": {}, "names": {}, "age_years": None,
-                              "sex": None}),
+    "a wrong shape": header(
+        values={
+            "map_shape": [7, 7],
+            "record": {},
+            "facts": {},
+            "drift": {},
+            "names": {},
+            "age_years": None,
+            "sex": None,
+        },
+        blobs={"film": 1, "map:x": 3},
+    )
+    + b"fmap",
+    "no film": header(
+        values={
+            "map_shape": None,
+            "record": {},
+            "facts": {},
+            "drift": {},
+            "names": {},
+            "age_years": None,
+            "sex": None,
+        }
+    ),
     "half a problem": header(values={"problem": {"kind": "InputError"}}),
     "a problem of a wrong kind": header(values={"problem": ["kind"]}),
     "silence": b"",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -190,7 +212,9 @@ def test_a_process_that_lies_is_ended(bundle, lie, monkeypatch, tmp_path):
         f"sys.stdout.buffer.write(open({str(tmp_path / 'lie')!r}, 'rb').read())"
     )
     real = subprocess.Popen
-    monkeypatch.setattr(module.subprocess, "Popen", lambda _, **given: real([sys.executable, "-c", liar], **given))
+    monkeypatch.setattr(
+        module.subprocess, "Popen", lambda _, **given: real([sys.executable, "-c", liar], **given)
+    )
     box = Sandbox(bundle, LimitSettings(film_seconds=20))
     with pytest.raises(SandboxDiedError):
         box.examine(b"film")
@@ -209,6 +233,9 @@ def test_a_problem_is_plain_text_of_a_known_kind(bundle):
 def test_frames_come_back_as_they_were():
     out = io.BytesIO()
     write_frame(out, {"a": [1, None, "ä"]}, {"one": b"", "two": bytes(range(256))})
-    assert read_frame(io.BytesIO(out.getvalue())) == ({"a": [1, None, "ä"]}, {"one": b"", "two": bytes(range(256))})
+    assert read_frame(io.BytesIO(out.getvalue())) == (
+        {"a": [1, None, "ä"]},
+        {"one": b"", "two": bytes(range(256))},
+    )
     with pytest.raises(ValueError, match="Out of range float"):
         write_frame(out, {"a": float("nan")}, {})

@@ -12,6 +12,7 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import func, select, update
 
 from pneumoscope.clinic.examining.film_work import encode_picture
+from pneumoscope.clinic.store.accounts import Viewer as Account
 from pneumoscope.clinic.store.accounts import (
     change_user,
     create_token,
@@ -22,14 +23,21 @@ from pneumoscope.clinic.store.accounts import (
     token_viewer,
     user_named,
 )
-from pneumoscope.clinic.store.accounts import Viewer as Account
 from pneumoscope.clinic.store.tables import Alarm, Feedback, Film, Study, Token, User, WebSession, now
 from pneumoscope.clinic.web.app import create_app
 from pneumoscope.core.errors import ForbiddenError, NotFoundError
 from tests.clinic.films import pixels, png_film
 from tests.clinic.web_clinic import PASSWORD, USERS, Browser, web_clinic, work
 
-PUBLIC = {"/login", "/language", "/health/live", "/health/ready", "/v1/openapi.json", "/login/oidc", "/login/oidc/callback"}
+PUBLIC = {
+    "/login",
+    "/language",
+    "/health/live",
+    "/health/ready",
+    "/v1/openapi.json",
+    "/login/oidc",
+    "/login/oidc/callback",
+}
 """Routes that a stranger may use."""
 ADMIN = ("/users", "/configuration", "/audit")
 REVIEWER = ("/alarms",)
@@ -55,7 +63,9 @@ def theirs(clinic):
     work(*clinic)
     with store.write() as session:
         film = session.scalars(select(Film).where(Film.batch_id == batch)).first()
-        store.blobs.put("pictures", film.id, encode_picture(pixels()))  # as a worker would, when it is asked for
+        store.blobs.put(
+            "pictures", film.id, encode_picture(pixels())
+        )  # as a worker would, when it is asked for
         alarm = Alarm(kind="drift", message="it drifts")
         session.add(alarm)
         session.flush()
@@ -136,7 +146,10 @@ def test_a_reader_does_not_follow_anothers_films(store, theirs):
 
 
 def test_lists_leave_out_what_is_anothers(store, theirs):
-    secrets = [str(theirs[key]) for key in ("study_id", "film_id", "batch_id")] + ["Ben's bed", "Ben&#39;s bed"]
+    secrets = [str(theirs[key]) for key in ("study_id", "film_id", "batch_id")] + [
+        "Ben's bed",
+        "Ben&#39;s bed",
+    ]
     owner, other = Browser(store, "ben"), Browser(store, "ada")
     seen = 0
     for _, path in routes(store, "GET"):
@@ -169,10 +182,14 @@ def test_a_reader_does_not_change_what_is_anothers(store, theirs, credentials):
 
 def counts(store):
     with store.read() as session:
-        rows = [session.scalar(select(func.count()).select_from(table)) for table in (Film, Study, Feedback, User)]
+        rows = [
+            session.scalar(select(func.count()).select_from(table)) for table in (Film, Study, Feedback, User)
+        ]
         tokens = session.scalar(select(func.count()).select_from(Token).where(Token.revoked_at.is_not(None)))
         roles = session.execute(select(User.name, User.role, User.disabled).order_by(User.id)).all()
-        seen = session.scalar(select(func.count()).select_from(Alarm).where(Alarm.acknowledged_by.is_not(None)))
+        seen = session.scalar(
+            select(func.count()).select_from(Alarm).where(Alarm.acknowledged_by.is_not(None))
+        )
     return rows, tokens, [tuple(row) for row in roles], seen
 
 
@@ -192,7 +209,14 @@ def test_a_form_field_does_not_raise_ones_role(store):
     """Mass assignment: fields that a form does not have change nothing."""
     ada = Browser(store, "ada")
     before = counts(store)
-    extra = {"role": "admin", "user_id": "1", "owner_id": "1", "disabled": "false", "scopes": ["admin"], "is_admin": "1"}
+    extra = {
+        "role": "admin",
+        "user_id": "1",
+        "owner_id": "1",
+        "disabled": "false",
+        "scopes": ["admin"],
+        "is_admin": "1",
+    }
     ada.submit("/settings/tokens", name="t", **extra)
     ada.submit("/language", language="en", **extra)
     ada.submit("/settings/password", current="wrong", new="x" * 12, again="x" * 12, **extra)
@@ -230,9 +254,16 @@ def test_tokens_are_kept_as_hashes_and_end(store):
     ask = {"Authorization": f"Bearer {secret}"}
     assert Browser(store).get("/v1/studies", headers=ask).status_code == 200
     for wrong in (secret[:-1], secret + "x", secret.upper(), "", " ", "pns_", "Ω"):
-        assert Browser(store).get("/v1/studies", headers={"Authorization": f"Bearer {wrong}".encode()}).status_code == 401
+        assert (
+            Browser(store)
+            .get("/v1/studies", headers={"Authorization": f"Bearer {wrong}".encode()})
+            .status_code
+            == 401
+        )
     with store.write() as session:
-        session.execute(update(Token).where(Token.id == row.id).values(expires_at=now() - timedelta(seconds=1)))
+        session.execute(
+            update(Token).where(Token.id == row.id).values(expires_at=now() - timedelta(seconds=1))
+        )
     assert Browser(store).get("/v1/studies", headers=ask).status_code == 401
     secret = create_token(store, ada, "revoked", ["read"])
     number = next(token.id for token in list_tokens(store, ada) if token.name == "revoked")
@@ -265,12 +296,16 @@ def test_a_form_of_another_site_does_nothing(store, theirs):
             continue
         address = filled(path, theirs)
         for headers, data in (
-            ({}, {}), ({}, {"csrf": ""}), ({}, {"csrf": "x"}), ({}, {"csrf": other.csrf}),
-            ({"X-CSRF-Token": other.csrf}, {}), ({"X-CSRF-Token": ""}, {"csrf": ada.csrf}),
+            ({}, {}),
+            ({}, {"csrf": ""}),
+            ({}, {"csrf": "x"}),
+            ({}, {"csrf": other.csrf}),
+            ({"X-CSRF-Token": other.csrf}, {}),
+            ({"X-CSRF-Token": ""}, {"csrf": ada.csrf}),
             ({**elsewhere, "X-CSRF-Token": ada.csrf}, {"csrf": ada.csrf}),
             ({"Origin": "null", "X-CSRF-Token": ada.csrf}, {"csrf": ada.csrf}),
             ({"Content-Type": "text/plain"}, {}),
-        ):  # fmt: skip
+        ):
             sent = {"content": b'{"diagnosis": "normal"}'} if "Content-Type" in headers else {"data": data}
             answer = ada.request(method, address, headers=headers, **sent)
             assert answer.status_code == 403, (path, headers, data)
@@ -301,7 +336,12 @@ def test_a_log_in_makes_a_new_session_and_ends_the_old_one(store):
 
 
 def test_the_cookie_is_out_of_reach(store, tmp_path):
-    flags = Browser(store).post("/login", data={"name": "ada", "password": PASSWORD}).headers["set-cookie"].lower()
+    flags = (
+        Browser(store)
+        .post("/login", data={"name": "ada", "password": PASSWORD})
+        .headers["set-cookie"]
+        .lower()
+    )
     assert "httponly" in flags
     assert "samesite=lax" in flags
     assert "path=/" in flags
@@ -341,7 +381,9 @@ def test_a_new_password_ends_sessions_and_the_first_token(store):
 
         user = user_named(session, "ada")
         session.add(Token(name="first", hash=_digest(first), scopes=["read"], user_id=user.id))
-    answer = ada.submit("/settings/password", current=PASSWORD, new="another password", again="another password")
+    answer = ada.submit(
+        "/settings/password", current=PASSWORD, new="another password", again="another password"
+    )
     assert answer.status_code == 303
     assert other.get("/").status_code == 303
     assert ada.get("/").status_code == 200  # with the session that the answer brought

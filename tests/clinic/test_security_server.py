@@ -22,8 +22,17 @@ FILM_PART = b'--b\r\nContent-Disposition: form-data; name="film"; filename="f"\r
 @contextlib.contextmanager
 def listening(app, **settings):
     """Uvicorn in a thread, as ``web.server.serve`` sets it up."""
-    config = uvicorn.Config(app, http=timed_protocol(HEADER_S, READING_S), ws="none", access_log=False, log_config=None,
-                            server_header=False, timeout_graceful_shutdown=1, lifespan="on", **settings)  # fmt: skip
+    config = uvicorn.Config(
+        app,
+        http=timed_protocol(HEADER_S, READING_S),
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        lifespan="on",
+        **settings,
+    )
     server = uvicorn.Server(config)
     wire = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [wire]})
@@ -90,8 +99,10 @@ def answer(wire):
 def post(path, token="", length=None, more=""):
     authorization = f"Authorization: Bearer {token}\r\n" if token else ""
     size = "Transfer-Encoding: chunked\r\n" if length is None else f"Content-Length: {length}\r\n"
-    return (f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-            f"{authorization}{size}{more}\r\n").encode()  # fmt: skip
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        f"{authorization}{size}{more}\r\n"
+    ).encode()
 
 
 def works(port):
@@ -228,11 +239,17 @@ def test_many_connections(port):
 
 
 def test_rude_requests(port):
-    for request in (b"\x00\xff\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET\r\n\r\n", b"A" * 100_000, b"GET / HTTP/1.1\r\n\r\n",
-                    b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
-                    b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
-                    b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-                    b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\nInjected: b\r\n\x00\r\n\r\n"):  # fmt: skip
+    for request in (
+        b"\x00\xff\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"A" * 100_000,
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\nInjected: b\r\n\x00\r\n\r\n",
+    ):
         with connect(port) as wire:
             with contextlib.suppress(ConnectionError):
                 wire.sendall(request)
@@ -243,8 +260,10 @@ def test_rude_requests(port):
 def test_smuggled_requests_are_not_seen(port):
     """Both a length and chunks: the chunks count (RFC 9112 section 6.3), and nothing is left over as a request."""
     with connect(port) as wire:
-        wire.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
-                     b"0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")  # fmt: skip
+        wire.sendall(
+            b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         found = answer(wire)
     assert found.count(b"HTTP/1.1 200") <= 1
     assert found[9:12] in (b"404", b"400")

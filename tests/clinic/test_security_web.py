@@ -25,8 +25,17 @@ from tests.clinic.test_security_access import account, bearer, filled, routes
 from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic, work
 
 XSS = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg/onload=alert(3)>{{7*7}}${7*7}"
-INJECTIONS = ("' OR '1'='1' --", "1; DROP TABLE films; --", '" UNION SELECT password_hash FROM users --', "%' \\'; --", "\0",
-              "x" * 5000, "😀\ud7ff", "9" * 40, "../../etc/passwd")  # fmt: skip
+INJECTIONS = (
+    "' OR '1'='1' --",
+    "1; DROP TABLE films; --",
+    '" UNION SELECT password_hash FROM users --',
+    "%' \\'; --",
+    "\0",
+    "x" * 5000,
+    "😀\ud7ff",
+    "9" * 40,
+    "../../etc/passwd",
+)
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -34,7 +43,9 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-LEAKS = re.compile(r"Traceback|File \"|site-packages|/home/|/tmp/|/usr/|sqlalchemy|sqlite|psycopg|\.py\b|line \d+", re.I)
+LEAKS = re.compile(
+    r"Traceback|File \"|site-packages|/home/|/tmp/|/usr/|sqlalchemy|sqlite|psycopg|\.py\b|line \d+", re.I
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +68,27 @@ def ada(store):
 def study(clinic, store, ada):
     """A film whose every text is a script, examined."""
     with collected_warnings():  # values that the standard forbids are what this is about
-        film = dicom_film(0.8, PatientName=XSS[:60], PatientID=XSS[:60], Manufacturer=XSS[:60], BodyPartExamined="<B>X</B>",
-                          ViewPosition="<I>", StudyDescription=XSS[:60], InstitutionName=XSS[:60])  # fmt: skip
-    answer = ada.post("/upload", data={"csrf": ada.csrf, "reference": XSS[:100]},
-                      files={"films": (f"{XSS}.dcm", film, XSS[:40].replace('"', ""))})  # fmt: skip
+        film = dicom_film(
+            0.8,
+            PatientName=XSS[:60],
+            PatientID=XSS[:60],
+            Manufacturer=XSS[:60],
+            BodyPartExamined="<B>X</B>",
+            ViewPosition="<I>",
+            StudyDescription=XSS[:60],
+            InstitutionName=XSS[:60],
+        )
+    answer = ada.post(
+        "/upload",
+        data={"csrf": ada.csrf, "reference": XSS[:100]},
+        files={"films": (f"{XSS}.dcm", film, XSS[:40].replace('"', ""))},
+    )
     assert answer.status_code == 303, answer.text
     work(*clinic)
     address = ada.get(answer.headers["location"]).headers["location"]
-    store.blobs.put("pictures", address.split("/")[-1], encode_picture(pixels()))  # as a worker would when asked
+    store.blobs.put(
+        "pictures", address.split("/")[-1], encode_picture(pixels())
+    )  # as a worker would when asked
     assert ada.submit(f"{address}/feedback", diagnosis="normal", comment=XSS).status_code == 303
     return address
 
@@ -74,14 +98,35 @@ def test_scripts_in_films_and_forms_stay_text(store, ada, study):
     create_token(store, account(store, "ada"), "<b>token", ["read"])
     root = Browser(store, "root")
     shown = 0
-    for browser, page in ((ada, study), (ada, f"{study}/report"), (ada, "/"), (ada, "/settings"), (root, "/users"),
-                          (root, "/audit"), (ada, "/dashboard"), (ada, f"/?text={XSS}"), (ada, f"/settings?said={XSS}"),
-                          (ada, f"{study}?said={XSS}"), (Browser(store), f"/login?next={XSS}"),
-                          (ada, f"/nowhere/{XSS}")):  # fmt: skip
+    for browser, page in (
+        (ada, study),
+        (ada, f"{study}/report"),
+        (ada, "/"),
+        (ada, "/settings"),
+        (root, "/users"),
+        (root, "/audit"),
+        (ada, "/dashboard"),
+        (ada, f"/?text={XSS}"),
+        (ada, f"/settings?said={XSS}"),
+        (ada, f"{study}?said={XSS}"),
+        (Browser(store), f"/login?next={XSS}"),
+        (ada, f"/nowhere/{XSS}"),
+    ):
         html = browser.get(page).text
-        for attack in ("<script>alert", "<img src=x", "<svg/onload", "<b>token", "<u>ser", "<B>X", "<I>", "49"):
+        for attack in (
+            "<script>alert",
+            "<img src=x",
+            "<svg/onload",
+            "<b>token",
+            "<u>ser",
+            "<B>X",
+            "<I>",
+            "49",
+        ):
             if attack != "49" or page in (study, f"{study}/report"):
-                assert attack not in re.sub(r"data:image/[^\"]*|[0-9a-f]{12,}|\d+\.\d+|\d{4}-\d\d-\d\d.{0,9}", "", html), (page, attack)
+                assert attack not in re.sub(
+                    r"data:image/[^\"]*|[0-9a-f]{12,}|\d+\.\d+|\d{4}-\d\d-\d\d.{0,9}", "", html
+                ), (page, attack)
         shown += "&lt;script&gt;alert" in html
     assert shown >= 2  # it is shown, as text
     assert ada.get(f"{study}/report.pdf").content.startswith(b"%PDF")
@@ -96,13 +141,32 @@ def test_json_is_never_read_as_a_page(ada, study):
 
 def test_every_answer_has_its_headers(store, ada, study):
     _, film = study.strip("/").split("/")[1::2]
-    values = {"study_id": study.split("/")[2], "film_id": film, "batch_id": "0" * 32, "token_id": 1, "user_id": 1,
-              "alarm_id": 1, "name": "bacterial", "change": "disable"}  # fmt: skip
+    values = {
+        "study_id": study.split("/")[2],
+        "film_id": film,
+        "batch_id": "0" * 32,
+        "token_id": 1,
+        "user_id": 1,
+        "alarm_id": 1,
+        "name": "bacterial",
+        "change": "disable",
+    }
     headers = bearer(store, "ada")
-    asked = [(method, filled(path, values)) for method, path in routes(store, "GET", "POST")
-             if not path.endswith(("/events", "picture.jpg", "report.pdf"))]  # fmt: skip
-    asked += [("GET", "/nowhere"), ("GET", "/assets/style.css"), ("GET", "/assets/nowhere"), ("PUT", "/"),
-              ("TRACE", "/"), ("GET", "/v1/films/x"), ("GET", "/%00"), ("GET", "/assets/../app.py")]  # fmt: skip
+    asked = [
+        (method, filled(path, values))
+        for method, path in routes(store, "GET", "POST")
+        if not path.endswith(("/events", "picture.jpg", "report.pdf"))
+    ]
+    asked += [
+        ("GET", "/nowhere"),
+        ("GET", "/assets/style.css"),
+        ("GET", "/assets/nowhere"),
+        ("PUT", "/"),
+        ("TRACE", "/"),
+        ("GET", "/v1/films/x"),
+        ("GET", "/%00"),
+        ("GET", "/assets/../app.py"),
+    ]
     statuses = set()
     stranger = Browser(store)
     for method, path in asked:
@@ -143,8 +207,15 @@ def test_an_error_of_ours_says_nothing_and_logs_no_text(store, ada, monkeypatch,
 
 
 def test_no_error_leaks_anything(store, ada, study):
-    bad = [("GET", "/nowhere"), ("GET", f"{study}/heat/../../x.png"), ("GET", "/v1/films/x"), ("DELETE", "/v1/studies"),
-           ("GET", "/v1/studies?limit=x"), ("GET", "/v1/studies?after=%00"), ("GET", "/audit?before=x")]  # fmt: skip
+    bad = [
+        ("GET", "/nowhere"),
+        ("GET", f"{study}/heat/../../x.png"),
+        ("GET", "/v1/films/x"),
+        ("DELETE", "/v1/studies"),
+        ("GET", "/v1/studies?limit=x"),
+        ("GET", "/v1/studies?after=%00"),
+        ("GET", "/audit?before=x"),
+    ]
     for method, path in bad:
         answer = Browser(store, "root").request(method, path)
         assert 400 <= answer.status_code < 500, path
@@ -153,7 +224,9 @@ def test_no_error_leaks_anything(store, ada, study):
 
 def tables(store):
     with store.read() as session:
-        return {table: session.scalar(select(func.count()).select_from(table)) for table in (User, Token, Alarm)}
+        return {
+            table: session.scalar(select(func.count()).select_from(table)) for table in (User, Token, Alarm)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +243,19 @@ def test_strange_values_break_no_page(store, root, text):
             values = dict.fromkeys(re.findall(r"\{(\w+)", path), quote(text, safe=""))
             answer = root.get(filled(path, values))
         else:
-            names = ("since", "until", "decision", "state", "after", "limit", "text", "days", "before", "said", "wait")
+            names = (
+                "since",
+                "until",
+                "decision",
+                "state",
+                "after",
+                "limit",
+                "text",
+                "days",
+                "before",
+                "said",
+                "wait",
+            )
             answer = root.get(path, params=dict.fromkeys(names, text))
             if path in ("/", "/v1/studies"):
                 assert root.get(path, params={"after": text}).status_code < 500, path
@@ -178,20 +263,54 @@ def test_strange_values_break_no_page(store, root, text):
     assert tables(store) == before
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in.*SpooledTemporaryFile:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*SpooledTemporaryFile:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_strange_values_break_no_form(store, root, study, text):
     before = tables(store)
-    names = ("name", "password", "role", "text", "current", "new", "again", "diagnosis", "comment", "consent", "language",
-             "days", "age_years", "reference", "batch", "since", "operating_point")  # fmt: skip
+    names = (
+        "name",
+        "password",
+        "role",
+        "text",
+        "current",
+        "new",
+        "again",
+        "diagnosis",
+        "comment",
+        "consent",
+        "language",
+        "days",
+        "age_years",
+        "reference",
+        "batch",
+        "since",
+        "operating_point",
+    )
     fields = {**dict.fromkeys(names, text), "scopes": [text]}
-    values = {"study_id": study.split("/")[2], "film_id": study.split("/")[-1], "token_id": 10**30, "user_id": 2**31,
-              "alarm_id": 2**63, "change": "x"}  # fmt: skip
+    values = {
+        "study_id": study.split("/")[2],
+        "film_id": study.split("/")[-1],
+        "token_id": 10**30,
+        "user_id": 2**31,
+        "alarm_id": 2**63,
+        "change": "x",
+    }
     for _, path in routes(store, "POST"):
-        if path in ("/logout", "/login", "/settings/password", "/users"):  # these change something, with any text
+        if path in (
+            "/logout",
+            "/login",
+            "/settings/password",
+            "/users",
+        ):  # these change something, with any text
             continue
         csrf = {"X-CSRF-Token": root.csrf}
-        for sent in ({"data": fields}, {"json": fields}, {"data": fields, "files": {"film": b"x", "films": b"x"}}):
+        for sent in (
+            {"data": fields},
+            {"json": fields},
+            {"data": fields, "files": {"film": b"x", "films": b"x"}},
+        ):
             answer = root.post(filled(path, values), headers=csrf, **sent)
             assert answer.status_code < 500, path
     assert tables(store) == before
@@ -199,20 +318,42 @@ def test_strange_values_break_no_form(store, root, study, text):
 
 def test_broken_json_breaks_nothing(store, study):
     address = f"/v1/films/{study.split('/')[-1]}/feedback"
-    for body in (b"", b"{", b"null", b"[" * 100_000, b'{"diagnosis": "normal", "comment": "\\ud800"}', b"\xff", b"1e400",
-                 b'{"diagnosis": "normal", "comment": "\\u0000"}', b'{"diagnosis": 1}', b'{"diagnosis": {"$gt": ""}}',
-                 b'{"diagnosis": "normal", "consent": "maybe"}', b'{"diagnosis": "normal", "more": 1}'):  # fmt: skip
-        answer = Browser(store).post(address, content=body,
-                                     headers={**bearer(store, "ada"), "Content-Type": "application/json"})  # fmt: skip
+    for body in (
+        b"",
+        b"{",
+        b"null",
+        b"[" * 100_000,
+        b'{"diagnosis": "normal", "comment": "\\ud800"}',
+        b"\xff",
+        b"1e400",
+        b'{"diagnosis": "normal", "comment": "\\u0000"}',
+        b'{"diagnosis": 1}',
+        b'{"diagnosis": {"$gt": ""}}',
+        b'{"diagnosis": "normal", "consent": "maybe"}',
+        b'{"diagnosis": "normal", "more": 1}',
+    ):
+        answer = Browser(store).post(
+            address, content=body, headers={**bearer(store, "ada"), "Content-Type": "application/json"}
+        )
         assert answer.status_code in (201, 400, 422), body[:60]
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/assets/../access.py", "/assets/..%2faccess.py", "/assets/%2e%2e/access.py", "/assets/....//access.py",
-     "/assets//etc/passwd", "/assets/%2fetc%2fpasswd", "/assets/..%5caccess.py", "/assets/%00", "/assets/style.css%00.js",
-     "/assets/%252e%252e%252faccess.py", "/assets/"],
-)  # fmt: skip
+    [
+        "/assets/../access.py",
+        "/assets/..%2faccess.py",
+        "/assets/%2e%2e/access.py",
+        "/assets/....//access.py",
+        "/assets//etc/passwd",
+        "/assets/%2fetc%2fpasswd",
+        "/assets/..%5caccess.py",
+        "/assets/%00",
+        "/assets/style.css%00.js",
+        "/assets/%252e%252e%252faccess.py",
+        "/assets/",
+    ],
+)
 def test_assets_lead_nowhere_else(store, path):
     answer = Browser(store).get(path)
     assert answer.status_code in (400, 404), path
@@ -221,9 +362,22 @@ def test_assets_lead_nowhere_else(store, path):
 
 
 def test_identifiers_lead_to_no_other_file(store, ada, study):
-    for name in ("../../../../clinic.db", "..%2f..%2fsecret.key", "%2e%2e/secret.key", "....//secret", "%00", "secret.key"):
-        for path in (f"/studies/{name}/films/{name}", f"{study}/heat/{name}.png", f"/v1/films/{name}",
-                     f"/v1/films/{study.split('/')[-1]}/heat-maps/{name}.png", f"/batches/{name}", f"/films/{name}"):  # fmt: skip
+    for name in (
+        "../../../../clinic.db",
+        "..%2f..%2fsecret.key",
+        "%2e%2e/secret.key",
+        "....//secret",
+        "%00",
+        "secret.key",
+    ):
+        for path in (
+            f"/studies/{name}/films/{name}",
+            f"{study}/heat/{name}.png",
+            f"/v1/films/{name}",
+            f"/v1/films/{study.split('/')[-1]}/heat-maps/{name}.png",
+            f"/batches/{name}",
+            f"/films/{name}",
+        ):
             assert ada.get(path).status_code in (404, 422), path
     with pytest.raises(ValueError, match="no blob"):
         store.blobs.get("films", "../../secret.key")
@@ -232,9 +386,22 @@ def test_identifiers_lead_to_no_other_file(store, ada, study):
 
 
 @pytest.mark.parametrize(
-    "next_", ["https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example", "http:evil.example",
-              "javascript:alert(1)", "/\tevil", "/\n//evil.example", " //evil.example", "", "data:text/html,x", "///evil"],
-)  # fmt: skip
+    "next_",
+    [
+        "https://evil.example",
+        "//evil.example",
+        "/\\evil.example",
+        "\\\\evil.example",
+        "http:evil.example",
+        "javascript:alert(1)",
+        "/\tevil",
+        "/\n//evil.example",
+        " //evil.example",
+        "",
+        "data:text/html,x",
+        "///evil",
+    ],
+)
 def test_nobody_is_led_to_another_site(store, ada, next_):
     for answer in (
         Browser(store).post("/login", data={"name": "ada", "password": PASSWORD, "next": next_}),
@@ -276,14 +443,23 @@ def test_wrong_names_and_wrong_passwords_read_and_cost_the_same(tmp_path, monkey
         accounts.change_user(store, "ben", "test", disabled=True)
         checks, answers = [], {}
         real = accounts._verified
-        monkeypatch.setattr(accounts, "_verified", lambda *given: checks.append(given[0][:40]) or real(*given))
-        for name, password in (("ada", "wrong"), ("nobody", "wrong"), ("ben", PASSWORD), ("without-password", "")):
+        monkeypatch.setattr(
+            accounts, "_verified", lambda *given: checks.append(given[0][:40]) or real(*given)
+        )
+        for name, password in (
+            ("ada", "wrong"),
+            ("nobody", "wrong"),
+            ("ben", PASSWORD),
+            ("without-password", ""),
+        ):
             before = len(checks)
             answer = Browser(store).post("/login", data={"name": name, "password": password})
             answers[name] = (answer.status_code, answer.text.replace(name, "NAME"), len(checks) - before)
         assert len(set(answers.values())) == 1, answers
         assert answers["ada"][0] == 403
-        assert {check.split("p=")[0] for check in checks} == {checks[0].split("p=")[0]}  # as much memory and time
+        assert {check.split("p=")[0] for check in checks} == {
+            checks[0].split("p=")[0]
+        }  # as much memory and time
 
 
 def test_logins_are_limited_by_name_in_all_processes(tmp_path):
@@ -298,7 +474,8 @@ def test_logins_are_limited_by_name_in_all_processes(tmp_path):
             authenticate(each, "ada", PASSWORD, "10.0.0.9")
     with store.read() as session:
         kept = " ".join(session.scalars(select(Attempt.key))) + " ".join(
-            session.scalars(select(AuditEntry.object).where(AuditEntry.action == "login.failed")))  # fmt: skip
+            session.scalars(select(AuditEntry.object).where(AuditEntry.action == "login.failed"))
+        )
     assert "ada" not in kept.split()
     assert "10.0.0" not in kept
     store.close()
@@ -354,7 +531,9 @@ def bombs():
     """Small files that would be large pictures."""
     for kind in ("PNG", "TIFF"):
         out = io.BytesIO()
-        Image.new("1", (40_000, 40_000)).save(out, kind, **({"compression": "group4"} if kind == "TIFF" else {}))
+        Image.new("1", (40_000, 40_000)).save(
+            out, kind, **({"compression": "group4"} if kind == "TIFF" else {})
+        )
         yield kind, out.getvalue()
     chunks = PngInfo()
     chunks.add_text("Comment", "x" * 30_000_000, zip=True)
@@ -367,7 +546,9 @@ def bombs():
     yield "JPEG size", bytes(jpeg)
 
 
-@pytest.mark.parametrize(("kind", "content"), list(bombs()), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("kind", "content"), list(bombs()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_decompression_bombs_are_refused_or_harmless(clinic, ada, kind, content):
     store, films = clinic
     assert len(content) < 1_000_000
@@ -376,13 +557,17 @@ def test_decompression_bombs_are_refused_or_harmless(clinic, ada, kind, content)
     work(store, films)
     state = ada.get(answer.headers["location"]).json()
     assert state["state"] == "failed"
-    assert "pixels" in state["problem"]["problem"] or "decode" in state["problem"]["problem"], state["problem"]
+    assert "pixels" in state["problem"]["problem"] or "decode" in state["problem"]["problem"], state[
+        "problem"
+    ]
 
 
 def test_a_path_in_the_log_forges_nothing():
     shown = shown_path({"path": "/studies/Coalmine, Canary\n2026-01-01 INFO all is well/films/" + "a" * 32})
     assert shown == "/studies/…/films/" + "a" * 32
-    assert shown_path({"path": "/v1/films/" + "0" * 32 + "/heat-maps/bacterial.png"}).endswith("bacterial.png")
+    assert shown_path({"path": "/v1/films/" + "0" * 32 + "/heat-maps/bacterial.png"}).endswith(
+        "bacterial.png"
+    )
     assert len(shown_path({"path": "/" * 10_000})) <= 200
 
 
@@ -390,7 +575,11 @@ def test_queries_and_names_of_files_are_not_logged(store, ada, caplog):
     with caplog.at_level(logging.DEBUG):
         ada.get("/?text=Canary&decision=Canary")
         ada.get("/Canary/Canary%0aforged")
-        ada.post("/upload", data={"csrf": ada.csrf, "reference": "Canary"}, files={"films": ("Canary.png", png_film())})
+        ada.post(
+            "/upload",
+            data={"csrf": ada.csrf, "reference": "Canary"},
+            files={"films": ("Canary.png", png_film())},
+        )
     assert "GET / " in caplog.text
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("pneumoscope")]
     assert ours

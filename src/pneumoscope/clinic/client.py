@@ -44,8 +44,8 @@ _WAIT_S = 20.0
 
 
 class Options(TypedDict, total=False):
-    """About a film: the patient's age in years, what you call the study, an operating point of the bundle, and
-    whether it is a photograph of a film.
+    """About a film: the patient's age in years, what you call the study, an operating point of the bundle,
+    and whether it is a photograph of a film.
     """
 
     age_years: float | None
@@ -293,7 +293,7 @@ def _pause(attempt: int, asked: str | None) -> float:
     """Seconds before the next attempt: as the server asks, else doubling, and not all clients at once."""
     if asked is not None and asked.isdigit():
         return min(float(asked), _LONGEST_PAUSE_S)
-    return min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1)
+    return min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1)  # nosec B311
 
 
 def _error(answer: httpx.Response) -> PneumoscopeError:

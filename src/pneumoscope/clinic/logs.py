@@ -16,7 +16,15 @@ __all__ = ["log_to_stderr", "silence"]
 
 _log = logging.getLogger(__name__)
 
-QUOTING = ("pydicom", "pynetdicom", "highdicom", "dicomweb_client", "urllib3", "python_multipart", "multipart")
+QUOTING = (
+    "pydicom",
+    "pynetdicom",
+    "highdicom",
+    "dicomweb_client",
+    "urllib3",
+    "python_multipart",
+    "multipart",
+)
 """Libraries whose messages quote what they read or ask for."""
 
 

@@ -190,7 +190,7 @@ def _published(name: str) -> tuple[PreTrainedConfig, Architecture]:
     local = Path(name)
     folder = local if local.is_dir() else fetch_published(name, ["config.json", "preprocessor_config.json"])
     try:
-        settings = AutoConfig.from_pretrained(folder)
+        settings = AutoConfig.from_pretrained(folder)  # nosec B615  # a local folder, see fetch_published
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no usable model configuration: {str(error).splitlines()[0]}",

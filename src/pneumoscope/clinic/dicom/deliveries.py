@@ -112,7 +112,7 @@ class Deliverer:
         """Deliver one result, and settle the job."""
         down = self._down.get(claim.target)
         if down is not None and down.left() > 0:  # not every film has to find out for itself
-            self._queue.retry(claim, down.problem, down.left() + random.random())
+            self._queue.retry(claim, down.problem, down.left() + random.random())  # nosec B311
             return
         try:
             with _renewed(self._queue, claim, self._store.settings.limits.lease_seconds):

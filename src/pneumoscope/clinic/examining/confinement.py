@@ -1,8 +1,9 @@
-"""A process that gives up its rights: it reads libraries and nothing else, writes nowhere, connects to nobody.
+"""A process that gives up its rights: it reads libraries and nothing else, writes nowhere, connects to
+nobody.
 
-In: folders that stay readable. Out: whether the kernel keeps the promise. Linux's Landlock (landlock(7), since
-5.13) does it without privileges and for good; what an older kernel does not know yet stays allowed. Files that
-are open already, and memory files, stay usable.
+In: folders that stay readable. Out: whether the kernel keeps the promise. Linux's Landlock (landlock(7),
+since 5.13) does it without privileges and for good; what an older kernel does not know yet stays allowed.
+Files that are open already, and memory files, stay usable.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from pathlib import Path
 
 __all__ = ["confine"]
 
-# Numbers of system calls, the same on all architectures since Linux 5.0, and constants of linux/landlock.h and
-# linux/prctl.h.
+# Numbers of system calls, the same on all architectures since Linux 5.0, and constants of linux/landlock.h
+# and linux/prctl.h.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _NO_NEW_PRIVILEGES = 38
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-"""Rights to files by version of the interface: execute, write, read, remove, make ..., refer, truncate, ioctl."""
+"""Rights to files by version of the interface: execute, write, read, remove, make, refer, truncate, ioctl."""
 _NETWORK_FROM, _NETWORK_RIGHTS = 4, 0b11  # bind and connect by TCP
 _SCOPES_FROM, _SCOPES = 6, 0b11  # abstract sockets and signals outside
 

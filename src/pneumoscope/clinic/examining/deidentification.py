@@ -2,9 +2,9 @@
 
 In: the bytes of a film. Out: bytes that show the same pixels. DICOM goes through the Basic Application Level
 Confidentiality Profile (PS3.15 annex E, by dicom-anonymizer), items of sequences included, and loses what the
-profile does not list because no standard knows it: private and unknown elements, what lies before and after the
-data set, and comments inside of compressed pixels. Other films are for ``raster_cleaning``. Text that is burned
-into the pixels stays here; exports mask it.
+profile does not list because no standard knows it: private and unknown elements, what lies before and after
+the data set, and comments inside of compressed pixels. Other films are for ``raster_cleaning``. Text that is
+burned into the pixels stays here; exports mask it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def _drop_unknown(dataset: Dataset) -> None:
     The profile's actions depend on the value representation that the file claims.
     """
     for tag in list(dataset.keys()):
-        # pydicom raises many kinds of errors for many kinds of damage; what the picture needs was read before.
+        # pydicom raises many kinds of errors for many kinds of damage; what the picture needs was read
+        # before.
         try:
             known = _is_known(dataset, tag)
         except Exception:

@@ -1,7 +1,8 @@
 """JPEG, PNG, TIFF and BMP films without what was written beside the picture.
 
-In: the bytes of a film that can be read. Out: bytes that show the same pixels. JPEG and PNG keep what is needed
-to decode them and how the picture must be turned, nothing else; TIFF and BMP are written anew without loss.
+In: the bytes of a film that can be read. Out: bytes that show the same pixels. JPEG and PNG keep what is
+needed to decode them and how the picture must be turned, nothing else; TIFF and BMP are written anew without
+loss.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"s
 _ORIENTATION = 0x0112
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0 section 8
 _ON_DEEP_GREY = "I;16"
-"""Mode of which Pillow leaves WhiteIsZero to whoever reads; of 8 bits and less it inverts the values itself."""
+"""Mode of which Pillow leaves WhiteIsZero to whoever reads; of 8 bits and less it inverts itself."""
 
 
 def clean_raster(content: bytes, kind: str) -> bytes:
@@ -53,7 +54,8 @@ def clean_raster(content: bytes, kind: str) -> bytes:
 
 
 def clean_jpeg_segments(content: bytes, exif: bytes = b"") -> bytes:
-    """A JPEG without comments and application segments, those between its scans, too, and nothing after its end.
+    """A JPEG without comments and application segments, those between its scans, too, and nothing after its
+    end.
 
     Args:
         content: of the file.
@@ -170,5 +172,5 @@ def _is_white_zero(picture: Image.Image) -> bool:
 
 def _saved(picture: Image.Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
-    picture.save(out, kind, **options)  # type: ignore[arg-type]
+    picture.save(out, kind, **options)
     return out.getvalue()

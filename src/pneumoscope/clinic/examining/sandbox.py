@@ -148,7 +148,7 @@ class Sandbox:
         if self._process is not None and self._process.poll() is None:
             return
         self.close()
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # nosec B603  # no shell, nothing that came from outside
             [sys.executable, "-P", "-m", "pneumoscope.clinic.examining.sandbox_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,9 +1,9 @@
 """The examining process: ``python -m pneumoscope.clinic.examining.sandbox_child``, started by ``sandbox``.
 
 In: messages on standard input. Out: messages on standard output. It has no database, no key, no network
-connection of ours and an environment without secrets. Once the bundle is open its memory is limited, and where
-the kernel can it may read its libraries and nothing else, so that a malicious film costs this process and nothing
-else. It ends when its worker does.
+connection of ours and an environment without secrets. Once the bundle is open its memory is limited, and
+where the kernel can it may read its libraries and nothing else, so that a malicious film costs this process
+and nothing else. It ends when its worker does.
 """
 
 from __future__ import annotations

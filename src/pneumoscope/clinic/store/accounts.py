@@ -320,7 +320,7 @@ def token_viewer(store: Store, secret: str) -> Viewer | None:
 
 
 def _note_attempt(store: Store, keys: tuple[str, str]) -> list[int]:
-    """Count an attempt before its password is checked, so that many at once gain nothing; returns its rows."""
+    """Count an attempt before its password is checked, so that many at once gain nothing; its rows."""
     limits = store.settings.security
     since = now() - timedelta(minutes=limits.login_pause_minutes)
     allowed = limits.login_attempts, limits.login_attempts * _ADDRESS_FACTOR

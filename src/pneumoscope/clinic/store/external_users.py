@@ -1,7 +1,7 @@
 """Users whom an OpenID Connect provider vouches for.
 
-In: who the provider says they are. Out: our user. Nobody gets into an account with a password of ours by bearing
-its name at the provider; an account that was made without one waits for whoever first bears it there.
+In: who the provider says they are. Out: our user. Nobody gets into an account with a password of ours by
+bearing its name at the provider; an account that was made without one waits for whoever first bears it there.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class _Body:
 
 
 def shown_path(scope: Scope) -> str:
-    """The path of a request for the log: segments of our own making; another may be a name, or a forged line."""
+    """The path of a request for the log: segments of our own making; others may be names or forged."""
     parts = scope["path"][:200].split("/")
     return "/".join(part if _OURS.fullmatch(part) else "…" for part in parts)
 

@@ -1,8 +1,9 @@
-"""Log-in by an OpenID Connect provider: authorization code with PKCE (RFC 7636), state, nonce, signed ID token.
+"""Log-in by an OpenID Connect provider: authorization code with PKCE (RFC 7636), state, nonce, signed ID
+token.
 
-In: ``security.oidc`` of the settings; a browser that the provider sends back with a code. Out: a session, or 403.
-What must be remembered until the browser is back lies sealed in a cookie of its own, so that any process can
-take it up. The provider's answers are believed over https alone, and on this machine.
+In: ``security.oidc`` of the settings; a browser that the provider sends back with a code. Out: a session, or
+403. What must be remembered until the browser is back lies sealed in a cookie of its own, so that any process
+can take it up. The provider's answers are believed over https alone, and on this machine.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def _remembered(request: Request, state: str) -> dict[str, Any]:
 
 
 def _claims(request: Request, settings: OidcSettings, code: str, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked claims of the ID token that a code is good for (OpenID Connect Core 1.0 section 3.1.3.7)."""
+    """The checked claims of the ID token that a code is good for (OpenID Connect Core 1.0, 3.1.3.7)."""
     from authlib.common.errors import AuthlibBaseError
     from authlib.oidc.core import CodeIDToken
     from joserfc import jwt
@@ -186,7 +187,8 @@ def _keys(address: str, hour: int) -> Any:
     from joserfc.jwk import KeySet
 
     del hour  # part of the key: it ends what is remembered
-    return KeySet.import_key_set(_fetched(address))
+    found: Any = _fetched(address)
+    return KeySet.import_key_set(found)
 
 
 @lru_cache(maxsize=4)

@@ -59,7 +59,7 @@ def picture(store: Store, film_id: str) -> bytes:
 
 
 def _ask(store: Store, film_id: str) -> bool:
-    """Queue the drawing, again if it was done before and the picture is gone; False where the picture is there."""
+    """Queue the drawing, again if the picture of an earlier one is gone; False where there is one."""
     if store.blobs.get("pictures", film_id) is not None:
         return False
     with store.write() as session:
