@@ -1,10 +1,10 @@
 """Fuzzing of every parser that a stranger's bytes reach: ``python -m benchmarks.fuzz --minutes 30``.
 
 In: a time, a number of inputs. Out: a table of what was tried on standard output, and findings (inputs, with
-what they did) in a folder. atheris (libFuzzer) chooses mutants by the lines of Python that they reach; the
-mutants are made by :mod:`benchmarks.fuzz_mutations`, since random bytes seldom get past a check sum. Each target
-runs in a process of its own, so that an input that crashes a decoder, hangs it or takes too much memory is
-caught, kept and counted, and the run goes on.
+what they did) in a folder. atheris (libFuzzer) chooses mutants by the lines of Python that they reach; they
+are made by :mod:`benchmarks.fuzz_mutations`, since random bytes seldom get past a check sum. Each target runs
+in a process of its own, so that an input that crashes a decoder, hangs it or takes too much memory is caught,
+kept and counted, and the run goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import random
 import subprocess
@@ -84,7 +85,7 @@ def _run_all(given: argparse.Namespace) -> None:
 
 
 def _supervise(name: str, seconds: float, inputs: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Run a target until its time is over; a process that dies or hangs is replaced by one of another seed."""
+    """Run a target until its time is over; one that dies or hangs is replaced with another seed."""
     folder = given.out / name
     folder.mkdir(parents=True, exist_ok=True)
     count, accepted, seed, start = 0, 0, given.seed, time.monotonic()
@@ -100,10 +101,9 @@ def _supervise(name: str, seconds: float, inputs: int, given: argparse.Namespace
             "--out",
             str(folder),
         ]
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=open(folder / "stderr.txt", "w")
-        )
-        ended = _watch(process, folder, seconds - spent, inputs - count)
+        with open(folder / "stderr.txt", "w", encoding="utf-8") as errors:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+            ended = _watch(process, folder, seconds - spent, inputs - count)
         note = _note(folder)
         count, accepted = count + note["inputs"], accepted + note["accepted"]
         if ended and note["started"] == 0:
@@ -215,6 +215,7 @@ def _attack(name: str, seed: int, folder: Path) -> None:
         target = TARGETS[name]
         seeds = target.seeds()
     warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
     chance = random.Random(seed)
     corpus = folder / "corpus"
     corpus.mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
 """Inputs that are almost right: a stranger's bytes get furthest into a parser when its structure still holds.
 
 In: seed inputs and a random generator. Out: mutants. The generic mutations know nothing; those of DICOM, PNG,
-JPEG and TIFF change one element, chunk, segment or tag and leave the rest readable; those of text insert words
-that the grammar knows.
+JPEG and TIFF change one element, chunk, segment or tag and leave the rest readable; those of text insert
+words that the grammar knows.
 """
 
 from __future__ import annotations

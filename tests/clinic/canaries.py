@@ -1,4 +1,4 @@
-"""Films whose every identifying attribute holds a canary, and the search for canaries in what is left of them."""
+"""Films whose every identifying attribute holds a canary, and the search for them in what is left."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def _without(dataset: Dataset, keyword: str) -> Dataset:
 
 
 def leaks_at_rest(store: Store) -> list[tuple[str, bytes]]:
-    """Canaries in any file of the data directory as it lies on disk, and in de-identified blobs once opened."""
+    """Canaries in any file of the data directory as it lies on disk, and in blobs once opened."""
     leaks = []
     for file in sorted(path for path in Path(store.settings.directory).rglob("*") if path.is_file()):
         leaks += [(file.name, hit) for hit in [*found_in(file.name), *found_in(file.read_bytes())]]

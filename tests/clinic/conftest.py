@@ -40,7 +40,7 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]
     opened.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def films_folder() -> Path:
     """The folder of real films that PNEUMOSCOPE_DATA names."""
     folder = os.environ.get("PNEUMOSCOPE_DATA")

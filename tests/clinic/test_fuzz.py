@@ -1,4 +1,4 @@
-"""A short run of ``benchmarks.fuzz``: the same targets and mutations, the same few thousand mutants each time."""
+"""A short run of ``benchmarks.fuzz``: the same targets, and the same few thousand mutants each time."""
 
 import random
 import struct

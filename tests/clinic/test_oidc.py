@@ -72,7 +72,7 @@ class Provider:
         )
         return {"access_token": "a", "token_type": "Bearer", "id_token": token}
 
-    def _handler(provider):  # noqa: N805
+    def _handler(provider):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 provider.asked.append(self.path)
@@ -264,7 +264,8 @@ def test_a_log_in_that_was_not_begun_here_is_refused(store, provider):
 def test_a_slow_log_in_is_refused(store, provider, monkeypatch):
     browser = Browser(store)
     given, code = provider.authorize(browser.get("/login/oidc").headers["location"])
-    monkeypatch.setattr(oidc.time, "time", lambda moment=time.time(): moment + 601)
+    late = time.time() + 601
+    monkeypatch.setattr(oidc.time, "time", lambda: late)
     assert (
         browser.get("/login/oidc/callback", params={"code": code, "state": given["state"]}).status_code == 403
     )

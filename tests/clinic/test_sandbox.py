@@ -54,7 +54,7 @@ def test_a_film_that_takes_too_much_memory(box, large):
 
 def test_a_film_that_takes_too_long(box, bundle):
     with Sandbox(bundle, LimitSettings(film_seconds=0.001), threads=1) as hasty:
-        with pytest.raises(SandboxDiedError, match="longer than 0.001 s"):
+        with pytest.raises(SandboxDiedError, match=r"longer than 0\.001 s"):
             hasty.examine(png_film())
         hasty.limits = LimitSettings()
         assert hasty.examine(png_film(0.8)).record["decision"] == "POSITIVE"

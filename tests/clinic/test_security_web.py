@@ -24,7 +24,9 @@ from tests.clinic.stores import make_store
 from tests.clinic.test_security_access import account, bearer, filled, routes
 from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic, work
 
-XSS = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg/onload=alert(3)>{{7*7}}${7*7}"
+XSS = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg/onload=alert(3)>{{1337*1337}}${1337*1337}"
+)
 INJECTIONS = (
     "' OR '1'='1' --",
     "1; DROP TABLE films; --",
@@ -121,10 +123,9 @@ def test_scripts_in_films_and_forms_stay_text(store, ada, study):
             "<u>ser",
             "<B>X",
             "<I>",
-            "49",
+            "1787569",
         ):
-            if attack != "49" or page in (study, f"{study}/report"):
-                assert attack not in re.sub(
+            assert attack not in re.sub(
                     r"data:image/[^\"]*|[0-9a-f]{12,}|\d+\.\d+|\d{4}-\d\d-\d\d.{0,9}", "", html
                 ), (page, attack)
         shown += "&lt;script&gt;alert" in html
