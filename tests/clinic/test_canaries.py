@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import threading
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -216,6 +217,14 @@ def test_no_canary_lies_on_disk(clinic):
     store, _, _ = clinic
     store.close()  # what SQLite holds back is written
     assert leaks_at_rest(store) == []
+
+
+def test_what_lies_on_disk_is_its_owners_alone(clinic):
+    store, _, _ = clinic
+    kept = [path for path in Path(store.settings.directory).rglob("*") if path.is_file()]
+    assert len(kept) > 50
+    assert {path.name for path in kept if path.stat().st_mode & 0o077} == set()
+    assert Path(store.settings.directory).stat().st_mode & 0o077 == 0
 
 
 def test_no_canary_is_in_the_database(clinic):

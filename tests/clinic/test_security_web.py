@@ -126,8 +126,8 @@ def test_scripts_in_films_and_forms_stay_text(store, ada, study):
             "1787569",
         ):
             assert attack not in re.sub(
-                    r"data:image/[^\"]*|[0-9a-f]{12,}|\d+\.\d+|\d{4}-\d\d-\d\d.{0,9}", "", html
-                ), (page, attack)
+                r"data:image/[^\"]*|[0-9a-f]{12,}|\d+\.\d+|\d{4}-\d\d-\d\d.{0,9}", "", html
+            ), (page, attack)
         shown += "&lt;script&gt;alert" in html
     assert shown >= 2  # it is shown, as text
     assert ada.get(f"{study}/report.pdf").content.startswith(b"%PDF")

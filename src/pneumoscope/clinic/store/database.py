@@ -7,6 +7,7 @@ it cannot fail halfway, and on PostgreSQL locks rows.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -138,9 +139,17 @@ def _engine(url: str) -> Engine:
             "the database's driver is not installed", expected="postgresql+psycopg://user@host/name"
         ) from error
     if dialect == "sqlite":
+        _make_private(engine.url.database)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_private(file: str | None) -> None:
+    """Make the database's file for its owner alone; SQLite gives its companions the same permissions."""
+    if file and file != ":memory:":
+        with contextlib.suppress(OSError):  # connecting says better what is wrong
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
