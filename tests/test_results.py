@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,15 +39,15 @@ def _row(name: str, estimate: Estimate, titles: Mapping[str, str] = TITLES) -> s
 def test_the_committed_predictions_give_the_committed_figures() -> None:
     committed = evaluation_from_json(read_json(RESULTS / "cross-validation.json"))
     again = evaluate(read_predictions(RESULTS / "cross-validation.csv"), committed.operating_point)
-    assert dict(again.estimates) == dict(committed.estimates)
+    assert _values(again.estimates) == _about(_values(committed.estimates))
 
 
 def test_abstention_is_told_as_the_committed_predictions_show_it() -> None:
     committed = read_json(RESULTS / "cross-validation.json").get("selection")
     again = selective_report(read_predictions(RESULTS / "cross-validation.csv"))
-    assert again == committed
     if committed is None:
         pytest.skip("the committed predictions come from bundles that never abstain")
+    assert _flat(again) == _about(_flat(committed))
     text = (ROOT / "docs" / "abstention.md").read_text(encoding="utf-8")
     rows = [
         _row(name, Estimate(**values), SELECTIVE_TITLES) for name, values in committed["estimates"].items()
@@ -70,3 +72,27 @@ def test_the_tables_show_those_figures(page: str, names: tuple[str, ...]) -> Non
     estimates = evaluation_from_json(read_json(RESULTS / "cross-validation.json")).estimates
     text = (ROOT / page).read_text(encoding="utf-8")
     assert [row for row in (_row(name, estimates[name]) for name in names) if row not in text] == []
+
+
+def _values(estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    return _flat({name: asdict(estimate) for name, estimate in estimates.items()})
+
+
+def _flat(content: Any, name: str = "") -> dict[str, Any]:
+    """Every number and text of nested content by its place."""
+    parts: Iterable[tuple[Any, Any]]
+    if isinstance(content, Mapping):
+        parts = content.items()
+    elif isinstance(content, list | tuple):
+        parts = enumerate(content)
+    else:
+        return {name: content}
+    return {key: value for part, inner in parts for key, value in _flat(inner, f"{name}/{part}").items()}
+
+
+def _about(content: dict[str, Any]) -> dict[str, Any]:
+    """The same but for the last bits, which depend on how a processor's vector units add."""
+    return {
+        key: pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
+        for key, value in content.items()
+    }

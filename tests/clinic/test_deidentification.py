@@ -123,6 +123,73 @@ def test_names_are_taken_out_of_texts():
     assert scrubbed(text, names) == "The value '…' of … (…) is odd; the modality is CR"
 
 
+def saved(picture, kind, **options):
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+GREY = Image.fromarray(pixels())
+DEEP = Image.fromarray(pixels().astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        saved(Image.fromarray(pixels() / np.float32(255)), "TIFF"),
+        saved(GREY.convert("CMYK"), "TIFF"),
+        saved(DEEP, "TIFF", tiffinfo={262: 0}),
+        saved(GREY, "TIFF", exif=turned()),
+        saved(GREY, "PNG", exif=turned()),
+        saved(GREY.convert("CMYK"), "JPEG", exif=turned()),
+    ],
+    ids=[
+        "real",
+        "cmyk",
+        "white-is-zero",
+        "turned-tiff",
+        "turned-png",
+        "turned-cmyk-jpeg",
+    ],
+)
+def test_every_kind_of_picture_stays_what_it_is(tmp_path, content):
+    before, stored_pixels, stored = after(tmp_path, content)
+    np.testing.assert_array_equal(before, stored_pixels)
+    assert b"anary" not in stored
+
+
+def test_a_png_whose_chunks_are_out_of_order_is_written_anew(tmp_path):
+    content = saved(GREY, "PNG")
+    head = content[8:33]
+    before, stored_pixels, stored = after(tmp_path, content[:8] + head + head + content[33:])
+    np.testing.assert_array_equal(before, stored_pixels)
+    assert stored.count(b"IHDR") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.replace(b"\x20\x00\x0d\x00UI", b"\x20\x00\x0d\x00LO"),
+        lambda content: content.replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00DS"),
+        lambda content: content.replace(b"\x08\x00\x05\x00", b"\x02\x00\x02\x00"),
+    ],
+    ids=["a UID as text", "a name as a number", "meta information inside"],
+)
+def test_elements_that_are_not_what_they_say_go(tmp_path, change):
+    content = dicom_film(SpecificCharacterSet="ISO_IR 100")
+    assert change(content) != content
+    before, stored_pixels, stored = after(tmp_path, change(content))
+    np.testing.assert_array_equal(before, stored_pixels)
+    assert b"anary" not in stored
+    assert b"ANARY" not in stored
+
+
 @pytest.mark.films
 def test_real_dicom_films(films_folder, tmp_path):
     files = sorted((films_folder / "dicom" / "chest").rglob("*.dcm"))[:4]

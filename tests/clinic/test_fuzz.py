@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pneumoscope.clinic.examining.raster_cleaning import clean_jpeg_segments
 
-COUNTS = {"film": 700, "results": 25, "frames": 5000, "settings": 400, "rest": 60, "node": 60}
+COUNTS = {"film": 400, "results": 15, "frames": 4000, "settings": 300, "rest": 40, "node": 40}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -121,6 +121,15 @@ def test_some_sources_have_no_plain_grey_scale(elements: dict[str, Any]) -> None
     assert presentation_state(result, source_reference(result)) is None
 
 
+def test_a_table_that_is_none_is_left_out() -> None:
+    source = header()
+    source.add_new("VOILUTSequence", "US", 7)
+    result = film_result(source)
+    state = presentation_state(result, source_reference(result))
+    assert state is not None
+    assert "WindowCenter" in state.SoftcopyVOILUTSequence[0]
+
+
 def test_nothing_to_draw() -> None:
     result = refused(header())
     assert contours(result, 0.5) == []

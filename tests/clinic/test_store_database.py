@@ -139,3 +139,20 @@ def test_a_data_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be made"):
         open_store(load_settings(None, {"data_dir": str(tmp_path / "file" / "data")}, {}))
+
+
+def test_opening_a_database_again_leaves_the_locks_of_this_process(tmp_path):
+    """A closed file descriptor drops all locks of its process (fcntl(2)); opening must not close one."""
+    import subprocess
+    import sys
+
+    store = make_store(tmp_path)
+    # SQLite's shared lock: 510 bytes from 2^30 + 2 (sqlite.org/fileformat2.html, the lock-byte page).
+    lock = "fcntl.lockf(open(sys.argv[1], 'rb+'), fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 2**30 + 2)"
+    command = [sys.executable, "-c", f"import fcntl, sys; {lock}", store.settings.directory / "clinic.db"]
+    with store.read() as session:
+        session.execute(text("SELECT 1"))
+        make_store(tmp_path).close()
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    store.close()
+    assert "BlockingIOError" in found.stderr

@@ -307,3 +307,15 @@ def test_flipped_bytes_give_a_film_or_a_clean_error(tmp_path, syntax):
             assert result.pixels.max() <= 1
             outcomes.add("film")
     assert "error" in outcomes
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept", "PixelPaddingValue"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_that_is_none_is_refused(tmp_path, keyword, value):
+    """It would make pixels that are none, and an answer about them."""
+    dataset = radiograph(ramp(12), 12)
+    dataset.add_new(keyword, "DS", "1")
+    dataset[keyword]._value = value
+    file = write(dataset, tmp_path / "film.dcm")
+    with pytest.raises(UnreadableFileError, match="not a finite number"):
+        read_dicom(file)

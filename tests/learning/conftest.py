@@ -1,5 +1,7 @@
 """Data that several tests learn from."""
 
+import signal
+
 import pytest
 
 from .phantoms import phantom_dataset
@@ -9,3 +11,11 @@ from .phantoms import phantom_dataset
 def dataset(tmp_path_factory):
     """60 phantoms of 32 pixels, one or two films a patient."""
     return phantom_dataset(tmp_path_factory.mktemp("phantoms"))
+
+
+@pytest.fixture(autouse=True)
+def _interruptions_raise():
+    """SIGINT raises, also where the tests run in the background of a shell, which makes it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

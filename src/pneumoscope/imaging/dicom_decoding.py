@@ -7,6 +7,7 @@ and 12-bit JPEG, OpenJPEG for high-throughput JPEG 2000, pydicom itself for RLE 
 
 from __future__ import annotations
 
+import io
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,11 +55,12 @@ def open_dataset(path: Path) -> Dataset:
     import pydicom
 
     check_file_bytes(path.stat().st_size, path)
-    with open(path, "rb") as stream:
-        bare = not has_dicom_prefix(stream.read(_META_START))
+    content = path.read_bytes()
+    bare = not has_dicom_prefix(content[:_META_START])
     if not bare:
-        _check_inflated_size(path)
-    dataset = pydicom.dcmread(path, force=bare)
+        _check_inflated_size(content, path)
+    # From memory: a file would be asked for as many bytes as an element claims, and room for them be made.
+    dataset = pydicom.dcmread(io.BytesIO(content), force=bare)
     _ensure_transfer_syntax(dataset)
     _check_picture(dataset, path)
     return dataset
@@ -86,7 +88,7 @@ def stored_values(dataset: Dataset) -> npt.NDArray[Any]:
     return array
 
 
-def _check_inflated_size(path: Path) -> None:
+def _check_inflated_size(content: bytes, path: Path) -> None:
     """A deflated data set must not inflate beyond what a film can hold (PS3.5 A.5).
 
     It starts where dcmread will start to inflate, whatever the group length says.
@@ -95,18 +97,18 @@ def _check_inflated_size(path: Path) -> None:
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    with open(path, "rb") as stream:
-        stream.seek(_META_START)
-        if _read_file_meta_info(stream).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return
-        while piece := inflater.unconsumed_tail or stream.read(1 << 20):
-            inflated += len(inflater.decompress(piece, 1 << 24))
-            if inflated > MAX_FILE_BYTES:
-                raise UnreadableFileError(
-                    "the deflated data set is a decompression bomb",
-                    where=path,
-                    expected=f"at most {MAX_FILE_BYTES:,} bytes once inflated",
-                )
+    stream = io.BytesIO(content)
+    stream.seek(_META_START)
+    if _read_file_meta_info(stream).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    while piece := inflater.unconsumed_tail or stream.read(1 << 20):
+        inflated += len(inflater.decompress(piece, 1 << 24))
+        if inflated > MAX_FILE_BYTES:
+            raise UnreadableFileError(
+                "the deflated data set is a decompression bomb",
+                where=path,
+                expected=f"at most {MAX_FILE_BYTES:,} bytes once inflated",
+            )
 
 
 def _ensure_transfer_syntax(dataset: Dataset) -> None:

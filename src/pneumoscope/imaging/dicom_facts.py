@@ -74,14 +74,17 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     """The values of a numeric element; none when it is absent or empty.
 
     Raises:
-        ValueError: a value is no number (a decimal comma, for example).
+        ValueError: a value is no number (a decimal comma, for example), or not finite.
     """
     try:
         value = dataset.get(keyword)
         values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
-        return tuple(float(part) for part in values if part not in (None, "", b""))
+        found = tuple(float(part) for part in values if part not in (None, "", b""))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{keyword} is not a number") from error
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"{keyword} is not a finite number")
+    return found
 
 
 def is_chest(facts: Mapping[str, str]) -> bool | None:

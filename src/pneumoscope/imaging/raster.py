@@ -10,6 +10,7 @@ Full scale of an integer picture of 16 bits or more: a detector's 10 to 14 bits 
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -56,8 +57,9 @@ def read_raster(path: Path, *, min_size: int | None = None) -> Radiograph:
     check_file_bytes(path.stat().st_size, path)
     try:
         # Through a stream: given a name, Pillow (13.0) maps uncompressed TIFFs into memory with rows and
-        # columns exchanged when their orientation tag says so, and returns a scrambled picture.
-        with open(path, "rb") as stream:
+        # columns exchanged when their orientation tag says so, and returns a scrambled picture. From memory:
+        # a file would be asked for as many bytes as a strip claims, and room for them be made.
+        with io.BytesIO(path.read_bytes()) as stream:
             with collected_warnings() as library:
                 picture = Image.open(stream, formats=_FORMATS)
             check_film_size(picture.height, picture.width, path)

@@ -148,10 +148,11 @@ def _is_known(dataset: Dataset, tag: BaseTag) -> bool:
     if tag.group < _FIRST_DATA_GROUP or tag.group == _TRAILING_PADDING or not dictionary_has_tag(tag):
         return False
     element = dataset[tag]
+    expected = dictionary_VR(tag).split(" or ")
     if tag.group in _PICTURE_GROUPS:
         values = element.value if element.VM > 1 else [element.value]
-        return element.VR in _NO_TEXT_VRS or all(map(_is_number, values))
-    return element.VR in dictionary_VR(tag).split(" or ")
+        return element.VR in _NO_TEXT_VRS or expected == ["CS"] or all(map(_is_number, values))
+    return element.VR in expected
 
 
 def _is_number(value: Any) -> bool:
@@ -189,10 +190,13 @@ def _renew_meta(dataset: Dataset) -> None:
 
 
 def _clean_frame(dataset: Dataset) -> None:
-    """Take comments and application segments out of a JPEG frame; other compressions stay as they are."""
+    """Keep the one compressed frame, a JPEG without comments and application segments; nothing beside it."""
     from pydicom.encaps import encapsulate, get_frame
     from pydicom.uid import JPEGTransferSyntaxes
 
-    if dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        dataset.PixelData = encapsulate([clean_jpeg_segments(frame)])
+        dataset.PixelData = encapsulate(
+            [clean_jpeg_segments(frame) if syntax in JPEGTransferSyntaxes else frame]
+        )

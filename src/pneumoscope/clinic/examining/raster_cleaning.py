@@ -32,7 +32,6 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"sRGB", b"cHRM", b"sBIT"})
-
 _ORIENTATION = 0x0112
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0 section 8
 _ON_DEEP_GREY = "I;16"
@@ -45,12 +44,12 @@ def clean_raster(content: bytes, kind: str) -> bytes:
     Raises:
         ValueError, OSError: the bytes are no such film.
     """
-    if kind == "JPEG":
-        try:
-            return _jpeg(content)
-        except (ValueError, struct.error):  # decoders forgive more than segments allow
-            return _rewritten(content)
-    return _png(content) if kind == "PNG" else _rewritten(content)
+    try:
+        if kind in ("JPEG", "PNG"):
+            return _jpeg(content) if kind == "JPEG" else _png(content)
+    except (ValueError, struct.error):  # decoders forgive more than the formats allow
+        return _rewritten(content)
+    return _rewritten(content)
 
 
 def clean_jpeg_segments(content: bytes, exif: bytes = b"") -> bytes:
@@ -114,17 +113,29 @@ def _jpeg(content: bytes) -> bytes:
 def _png(content: bytes) -> bytes:
     turn = _orientation(content)
     kept, position = [_PNG_SIGNATURE], len(_PNG_SIGNATURE)
+    names: list[bytes] = []
     while position + 12 <= len(content):
         length = struct.unpack_from(">I", content, position)[0]
         name, end = content[position + 4 : position + 8], position + 12 + length
         if name in _PNG_KEPT:
             kept.append(content[position:end])
+            names.append(name)
         if name == b"IHDR" and turn != 1:
             kept.append(_chunk(b"eXIf", _exif(turn)))
         position = end
         if name == b"IEND":
             break
+    _check_order(names)
     return b"".join(kept)
+
+
+def _check_order(names: list[bytes]) -> None:
+    """Check that chunks follow each other as they should (PNG 3rd ed. 5.6), those that are kept."""
+    data = names.count(b"IDAT")
+    head, tail = names[: -data - 1], names[-data - 1 :]
+    once = names[:1] == [b"IHDR"] and names.count(b"IHDR") == 1 and names.count(b"PLTE") <= 1
+    if not (data and once and tail == [b"IDAT"] * data + [b"IEND"] and b"IDAT" not in head):
+        raise ValueError("the PNG's chunks are out of order")
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:

@@ -174,8 +174,12 @@ def _voi(header: Dataset) -> Any:
 
 def _voi_table(header: Dataset) -> LookupTable | None:
     """The first table of the VOI LUT Sequence."""
+    from pydicom.sequence import Sequence as Items
+
     sequence = header.get("VOILUTSequence")
-    if not sequence or "LUTDescriptor" not in sequence[0] or "LUTData" not in sequence[0]:
+    if not isinstance(sequence, Items) or not sequence:  # a header may call a number so
+        return None
+    if "LUTDescriptor" not in sequence[0] or "LUTData" not in sequence[0]:
         return None
     syntax = header.file_meta.TransferSyntaxUID if hasattr(header, "file_meta") else None
     return LookupTable.of(

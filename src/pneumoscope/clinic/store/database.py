@@ -146,10 +146,14 @@ def _engine(url: str) -> Engine:
 
 
 def _make_private(file: str | None) -> None:
-    """Make the database's file for its owner alone; SQLite gives its companions the same permissions."""
+    """Make the database's file for its owner alone; SQLite gives its companions the same permissions.
+
+    A file that is there is not opened: to close it again would drop the locks that this process holds by other
+    connections, and other writers would damage it (sqlite.org/howtocorrupt.html, section 2.2).
+    """
     if file and file != ":memory:":
         with contextlib.suppress(OSError):  # connecting says better what is wrong
-            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
