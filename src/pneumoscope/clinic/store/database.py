@@ -148,8 +148,8 @@ def _engine(url: str) -> Engine:
 def _make_private(file: str | None) -> None:
     """Make the database's file for its owner alone; SQLite gives its companions the same permissions.
 
-    A file that is there is not opened: to close it again would drop the locks that this process holds by other
-    connections, and other writers would damage it (sqlite.org/howtocorrupt.html, section 2.2).
+    A file that is there is not opened: to close it again would drop the locks that this process holds on it,
+    and other writers would damage it (sqlite.org/howtocorrupt.html, section 2.2).
     """
     if file and file != ":memory:":
         with contextlib.suppress(OSError):  # connecting says better what is wrong
