@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,11 +81,31 @@ class NodeServer(ThreadedAssociationServer):
         self.allow_list = allow_list
         self.tls = tls
         self.limits = limits
+        self.admission = threading.Lock()
+        self.starting: set[Any] = set()
         contexts = entity.supported_contexts
         super().__init__(
             entity, address, entity.ae_title, contexts, evt_handlers=handlers, request_handler=Connection
         )
         entity._servers.append(self)  # where shutdown() looks for it
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Turn strangers away, and whoever comes when too many are open."""
+        if not self.allow_list.admits_address(client_address[0]):
+            _log.warning("a connection from %s was refused: not a peer", client_address[0])
+            return False
+        with self.admission:
+            admitted = len(self.starting) + len(self.active_associations) < 2 * self.ae.maximum_associations
+            if admitted:
+                self.starting.add(request)
+        if not admitted:
+            _log.warning("a connection from %s was refused: too many are open", client_address[0])
+        return admitted
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection that does not become an association."""
+        self.starting.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log the kind of error alone; the library would print a traceback."""
@@ -97,23 +118,20 @@ class Connection(RequestHandler):
     server: NodeServer
 
     def handle(self) -> None:
-        """Turn a stranger away, shake hands for TLS, and start the association."""
-        server = self.server
-        if not server.allow_list.admits_address(self.client_address[0]):
-            _log.warning("a connection from %s was refused: not a peer", self.client_address[0])
-            return self._close()
-        if len(server.active_associations) >= 2 * server.ae.maximum_associations:
-            _log.warning("a connection from %s was refused: too many are open", self.client_address[0])
-            return self._close()
-        self.request.settimeout(server.limits.silence_s)
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        """Shake hands for TLS, and start the association."""
+        server, accepted = self.server, self.request
+        accepted.settimeout(server.limits.silence_s)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if server.tls is not None:
             try:
-                self.request = server.tls.wrap_socket(self.request, server_side=True)
+                self.request = server.tls.wrap_socket(accepted, server_side=True)
             except OSError as error:  # ssl.SSLError among them
                 _log.warning("no TLS with %s: %s", self.client_address[0], type(error).__name__)
-                return self._close()
-        return super().handle()
+                server.shutdown_request(accepted)
+                return
+        with server.admission:  # counted as starting or as started, never twice and never not
+            server.starting.discard(accepted)
+            super().handle()
 
     def _create_association(self) -> Association:
         association = super()._create_association()
@@ -121,9 +139,6 @@ class Connection(RequestHandler):
         assert wire is not None
         setattr(wire, "recv", Receiver(association, self.request, self.server.limits))  # noqa: B010
         return association
-
-    def _close(self) -> None:
-        self.server.shutdown_request(self.request)
 
 
 class Receiver:
