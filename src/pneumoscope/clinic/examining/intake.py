@@ -96,7 +96,7 @@ def receive(
     if known is not None:
         store.blobs.delete("received", film.id)
     else:
-        ring(store.settings.directory)
+        ring(store.settings.directory, "work")
     return known or Received(film.id, film.study_id)
 
 

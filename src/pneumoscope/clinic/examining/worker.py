@@ -47,7 +47,7 @@ _LONGEST_RETRY_S = 300.0
 def run_worker(store: Store, handlers: Mapping[str, Handler], stop: Callable[[], bool]) -> None:
     """Do jobs of the kinds in ``handlers`` until ``stop()``; a database that is away is waited for."""
     queue = Queue(store)
-    with Bell(store.settings.directory) as bell:
+    with Bell(store.settings.directory, "work") as bell:
         while not stop():
             try:
                 claim = queue.claim(handlers)
@@ -55,6 +55,7 @@ def run_worker(store: Store, handlers: Mapping[str, Handler], stop: Callable[[],
                     bell.wait(_LOOK_S)
                 else:
                     _work(queue, claim, handlers[claim.kind])
+                    ring(store.settings.directory, "done")
             except OperationalError as error:
                 _log.warning("the database does not answer (%s); trying again", type(error.orig).__name__)
                 time.sleep(_RETRY_S)
@@ -205,7 +206,7 @@ class FilmHandlers:
                 store, session, "worker", "film.examined", film.id,
                 bundle=examined.record["bundle"], decision=examined.record["decision"],
             )  # fmt: skip
-        ring(store.settings.directory)  # for the deliveries
+        ring(store.settings.directory, "work")  # for the deliveries
         store.blobs.delete("received", claim.film_id)  # after a crash before this line the sweep does it
 
 

@@ -1,4 +1,4 @@
-"""A bell that wakes the workers of this machine when work comes, so that they need not always look for it.
+"""Bells that wake the workers of this machine when work comes, and the web server when work is done.
 
 In: the data directory, with one datagram socket for each who waits (unix(7)). Out: a wait that ends early. A
 bell that nobody hears loses nothing: the queue is in the database, and who waits looks there now and then.
@@ -12,8 +12,12 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
-__all__ = ["Bell", "ring"]
+__all__ = ["Bell", "Rung", "ring"]
+
+Rung = Literal["work", "done"]
+"""What a bell says: a job waits, or a job is settled."""
 
 _FOLDER = "bells"
 
@@ -23,10 +27,11 @@ class Bell:
 
     Args:
         directory: of the installation.
+        rung: for what.
     """
 
-    def __init__(self, directory: Path) -> None:
-        folder = directory / _FOLDER
+    def __init__(self, directory: Path, rung: Rung) -> None:
+        folder = directory / _FOLDER / rung
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -42,12 +47,16 @@ class Bell:
         self._socket.close()
         self._file.unlink(missing_ok=True)
 
+    def fileno(self) -> int:
+        """For an event loop: readable when it rang."""
+        return self._socket.fileno()
+
     def wait(self, seconds: float) -> bool:
-        """Wait for the bell, at most so long; whether it rang. Rings that came before count."""
+        """Wait for the bell, at most so long (0: look only); whether it rang. Earlier rings count."""
         self._socket.settimeout(seconds)
         try:
             self._socket.recv(1)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return False
         with contextlib.suppress(BlockingIOError):  # rings since then are one
             self._socket.setblocking(False)
@@ -56,9 +65,9 @@ class Bell:
         return True
 
 
-def ring(directory: Path) -> None:
-    """Wake everyone who waits in the installation of ``directory``; those who died are forgotten."""
-    folder = directory / _FOLDER
+def ring(directory: Path, rung: Rung) -> None:
+    """Wake everyone who waits for that in the installation of ``directory``; who died is forgotten."""
+    folder = directory / _FOLDER / rung
     if not folder.is_dir():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, _short(folder) as name:

@@ -74,7 +74,7 @@ def _ask(store: Store, film_id: str) -> bool:
             add_job(session, film_id, "picture")
         elif job.state == "done":
             job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
-    ring(store.settings.directory)
+    ring(store.settings.directory, "work")
     return True
 
 

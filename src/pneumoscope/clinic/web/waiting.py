@@ -1,17 +1,20 @@
 """Waiting for jobs without a thread or a query for each who waits.
 
-In: film ids. Out: a wake-up when the job is settled. One loop for the whole process asks the database for all
-of them at once, for as long as somebody waits.
+In: film ids, and the bell that workers of this machine ring. Out: a wake-up when the job is settled. One loop
+for the whole process asks the database for all of them at once, when the bell rings and now and then, for as
+long as somebody waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
+from pneumoscope.clinic.store.bell import Bell
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import Queue
 
@@ -19,8 +22,8 @@ __all__ = ["Waiting"]
 
 _log = logging.getLogger(__name__)
 
-_EVERY_S = 0.015
-"""A tenth of what a film takes: waiting adds half of it on average."""
+_LOOK_S = 0.25
+"""Between two looks at the database when no bell rings: workers elsewhere, or killed before they rang."""
 
 _AWAY_S = 1.0
 """Between two looks at a database that does not answer."""
@@ -35,8 +38,10 @@ class Waiting:
 
     def __init__(self, store: Store) -> None:
         self._queue = Queue(store)
+        self._directory = store.settings.directory
         self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._loop: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()
 
     def __len__(self) -> int:
         """How many wait."""
@@ -49,6 +54,7 @@ class Waiting:
         """
         event, key = asyncio.Event(), (film_id, kind)
         self._waiting.setdefault(key, set()).add(event)
+        self._look.set()
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._watch())
         try:
@@ -60,17 +66,29 @@ class Waiting:
             events.discard(event)
             if not events:
                 self._waiting.pop(key, None)
+                self._look.set()  # nothing is left to look for, maybe
         return True
 
     async def _watch(self) -> None:
-        while self._waiting:
-            pause = _EVERY_S
+        with Bell(self._directory, "done") as bell:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(bell, self._rang, bell)
             try:
-                await self._wake()
-            except SQLAlchemyError as error:
-                _log.warning("the database does not answer (%s)", type(error).__name__)
-                pause = _AWAY_S
-            await asyncio.sleep(pause)
+                while self._waiting:
+                    self._look.clear()
+                    try:
+                        await self._wake()
+                    except SQLAlchemyError as error:
+                        _log.warning("the database does not answer (%s)", type(error).__name__)
+                        await asyncio.sleep(_AWAY_S)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._look.wait(), _LOOK_S)
+            finally:
+                loop.remove_reader(bell)
+
+    def _rang(self, bell: Bell) -> None:
+        bell.wait(0)
+        self._look.set()
 
     async def _wake(self) -> None:
         for kind in {kind for _, kind in self._waiting}:
