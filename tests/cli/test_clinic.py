@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from pneumoscope.cli.main import main
 from pneumoscope.clinic.settings import load_settings
-from pneumoscope.clinic.store import accounts, audit_log
+from pneumoscope.clinic.store import accounts, audit_log, viewers
 from pneumoscope.clinic.store.database import Store, open_store
 from pneumoscope.clinic.store.tables import AuditEntry
 from tests.clinic.stores import add_film
@@ -129,7 +129,7 @@ def test_tokens(clinic: Terminal) -> None:
     assert clinic("tokens", "add", "research", "--user", "ada", "--scope", "read", "--days", "30") == 0
 
     store = clinic.store()
-    viewer = accounts.token_viewer(store, secret)
+    viewer = viewers.token_viewer(store, secret)
     assert viewer is not None
     assert (viewer.name, viewer.scopes) == ("ada", frozenset({"examine", "read"}))
     assert clinic("tokens", "list") == 0
@@ -139,7 +139,7 @@ def test_tokens(clinic: Terminal) -> None:
     assert secret not in clinic.out
 
     assert clinic("tokens", "revoke", "1") == 0
-    assert accounts.token_viewer(store, secret) is None
+    assert viewers.token_viewer(store, secret) is None
     store.close()
     assert clinic("tokens", "list") == 0
     assert clinic.out.splitlines() == lines[1:]

@@ -11,8 +11,9 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
-from pneumoscope.clinic.store.accounts import SCOPES, Viewer, create_token, create_user
+from pneumoscope.clinic.store.accounts import create_user
 from pneumoscope.clinic.store.database import Store
+from pneumoscope.clinic.store.viewers import SCOPES, Viewer, create_token
 from pneumoscope.clinic.web.app import create_app
 from pneumoscope.inference.bundle import Bundle
 from tests.clinic.stores import make_store

@@ -14,8 +14,9 @@ from sqlalchemy import inspect, select
 
 from pneumoscope.clinic.dicom.node import Node
 from pneumoscope.clinic.logs import QUOTING, log_to_stderr, silence
-from pneumoscope.clinic.store.accounts import authenticate, create_token
+from pneumoscope.clinic.store.accounts import authenticate
 from pneumoscope.clinic.store.tables import Base, Film
+from pneumoscope.clinic.store.viewers import create_token
 from pneumoscope.core.errors import PneumoscopeError
 from tests.clinic.canaries import (
     DATES,

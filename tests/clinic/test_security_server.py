@@ -9,7 +9,7 @@ import time
 import pytest
 import uvicorn
 
-from pneumoscope.clinic.store.accounts import create_token
+from pneumoscope.clinic.store.viewers import create_token
 from pneumoscope.clinic.web.app import create_app
 from pneumoscope.clinic.web.limits import Guard, timed_protocol
 from tests.clinic.test_security_access import account

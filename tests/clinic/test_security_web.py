@@ -13,9 +13,10 @@ from sqlalchemy import func, select
 
 from pneumoscope.clinic.examining.film_work import encode_picture
 from pneumoscope.clinic.store import accounts
-from pneumoscope.clinic.store.accounts import authenticate, create_token, create_user, user_named
+from pneumoscope.clinic.store.accounts import authenticate, create_user, user_named
 from pneumoscope.clinic.store.database import open_store
 from pneumoscope.clinic.store.tables import Alarm, Attempt, AuditEntry, Study, Token, User
+from pneumoscope.clinic.store.viewers import create_token
 from pneumoscope.clinic.web.limits import shown_path
 from pneumoscope.core.errors import ForbiddenError, TooManyAttemptsError
 from pneumoscope.imaging.library_warnings import collected_warnings

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from pneumoscope.clinic.store import accounts
-from pneumoscope.clinic.store.accounts import Viewer
+from pneumoscope.clinic.store import accounts, viewers
 from pneumoscope.clinic.store.tables import Token, User, WebSession, now
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.core.errors import (
     ConfigError,
     ConflictError,
@@ -35,15 +35,15 @@ def test_the_first_administrator_is_made_once(any_store):
     secret = accounts.first_admin(any_store)
     assert accounts.first_admin(any_store) is None
     assert accounts.authenticate(any_store, "admin", secret, "127.0.0.1").role == "admin"
-    viewer = accounts.token_viewer(any_store, secret)
-    assert (viewer.name, viewer.role, sorted(viewer.scopes)) == ("admin", "admin", sorted(accounts.SCOPES))
+    viewer = viewers.token_viewer(any_store, secret)
+    assert (viewer.name, viewer.role, sorted(viewer.scopes)) == ("admin", "admin", sorted(viewers.SCOPES))
 
 
 def test_no_secret_is_kept(store, reader):
-    token = accounts.create_token(store, reader, "ward", ["read"])
+    token = viewers.create_token(store, reader, "ward", ["read"])
     with store.read() as session:
         user = session.scalar(select(User))
-    cookie, _ = accounts.open_session(store, user)
+    cookie, _ = viewers.open_session(store, user)
     store.close()
     content = b"".join(file.read_bytes() for file in store.settings.directory.glob("clinic.db*"))
     assert b"argon2id" in content
@@ -88,69 +88,69 @@ def test_too_many_failures_of_an_address_pause_it(tmp_path):
 def test_a_session_ends_by_age_idleness_and_log_out(store, reader):
     with store.read() as session:
         user = session.scalar(select(User))
-    cookie, csrf = accounts.open_session(store, user)
-    assert accounts.session_viewer(store, cookie) == (
+    cookie, csrf = viewers.open_session(store, user)
+    assert viewers.session_viewer(store, cookie) == (
         Viewer(reader.user_id, "reader", "reader"),
         csrf,
     )
     age(store, WebSession, seen_at=now() - timedelta(minutes=59))
-    assert accounts.session_viewer(store, cookie) is not None
+    assert viewers.session_viewer(store, cookie) is not None
     age(store, WebSession, seen_at=now() - timedelta(minutes=61))
-    assert accounts.session_viewer(store, cookie) is None
-    cookie, _ = accounts.open_session(store, user)
+    assert viewers.session_viewer(store, cookie) is None
+    cookie, _ = viewers.open_session(store, user)
     age(store, WebSession, created_at=now() - timedelta(hours=13))
-    assert accounts.session_viewer(store, cookie) is None
-    cookie, _ = accounts.open_session(store, user)
-    accounts.close_session(store, cookie)
-    assert accounts.session_viewer(store, cookie) is None
+    assert viewers.session_viewer(store, cookie) is None
+    cookie, _ = viewers.open_session(store, user)
+    viewers.close_session(store, cookie)
+    assert viewers.session_viewer(store, cookie) is None
 
 
 @pytest.mark.parametrize("change", ["password", "disabled", "role"])
 def test_a_change_of_the_user_ends_sessions(store, reader, change):
     accounts.create_user(store, "admin", PASSWORD, "admin", "test")
     with store.read() as session:
-        cookie, _ = accounts.open_session(store, accounts.user_named(session, "reader"))
+        cookie, _ = viewers.open_session(store, accounts.user_named(session, "reader"))
     if change == "password":
         accounts.set_password(store, "reader", "another long one", "test")
     elif change == "disabled":
         accounts.change_user(store, "reader", "test", disabled=True)
     else:
         accounts.change_user(store, "reader", "test", role="reviewer")
-    assert accounts.session_viewer(store, cookie) is None
+    assert viewers.session_viewer(store, cookie) is None
 
 
 def test_tokens_end_when_they_are_revoked_over_or_their_user_is_shut_out(store, reader):
     accounts.create_user(store, "admin", PASSWORD, "admin", "test")
-    token = accounts.create_token(store, reader, "ward", ["examine", "read"], days=1)
-    assert accounts.token_viewer(store, token).scopes == {"examine", "read"}
-    assert accounts.token_viewer(store, token + "x") is None
+    token = viewers.create_token(store, reader, "ward", ["examine", "read"], days=1)
+    assert viewers.token_viewer(store, token).scopes == {"examine", "read"}
+    assert viewers.token_viewer(store, token + "x") is None
     accounts.change_user(store, "reader", "test", disabled=True)
-    assert accounts.token_viewer(store, token) is None
+    assert viewers.token_viewer(store, token) is None
     accounts.change_user(store, "reader", "test", disabled=False)
     age(store, Token, expires_at=now() - timedelta(seconds=1))
-    assert accounts.token_viewer(store, token) is None
+    assert viewers.token_viewer(store, token) is None
     age(store, Token, expires_at=None)
-    [row] = accounts.list_tokens(store, reader)
-    accounts.revoke_token(store, reader, row.id)
-    assert accounts.token_viewer(store, token) is None
-    assert accounts.list_tokens(store, reader) == []
+    [row] = viewers.list_tokens(store, reader)
+    viewers.revoke_token(store, reader, row.id)
+    assert viewers.token_viewer(store, token) is None
+    assert viewers.list_tokens(store, reader) == []
 
 
 def test_a_token_of_another_user_is_not_there(store, reader):
     other = accounts.create_user(store, "other", PASSWORD, "reader", "test")
-    accounts.create_token(store, reader, "ward", ["read"])
-    [row] = accounts.list_tokens(store, reader)
+    viewers.create_token(store, reader, "ward", ["read"])
+    [row] = viewers.list_tokens(store, reader)
     stranger = Viewer(other.id, "other", "reader")
-    assert accounts.list_tokens(store, stranger) == []
+    assert viewers.list_tokens(store, stranger) == []
     with pytest.raises(NotFoundError):
-        accounts.revoke_token(store, stranger, row.id)
+        viewers.revoke_token(store, stranger, row.id)
 
 
 def test_a_reader_cannot_make_an_admin_token(store, reader):
     with pytest.raises(ForbiddenError):
-        accounts.create_token(store, reader, "x", ["admin"])
+        viewers.create_token(store, reader, "x", ["admin"])
     with pytest.raises(ConfigError):
-        accounts.create_token(store, reader, "x", ["everything"])
+        viewers.create_token(store, reader, "x", ["everything"])
 
 
 def test_roles_contain_each_other():

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pneumoscope.clinic.store import studies
-from pneumoscope.clinic.store.accounts import Viewer
 from pneumoscope.clinic.store.studies import FeedbackEntry, StudyFilter
 from pneumoscope.clinic.store.tables import Film, Job, Study
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.core.errors import ConfigError, NotFoundError
 from tests.clinic.stores import add_film, add_user
 

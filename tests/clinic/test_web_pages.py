@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumoscope.clinic.store.accounts import create_token
 from pneumoscope.clinic.store.studies import FeedbackEntry, add_feedback, film_of
 from pneumoscope.clinic.store.tables import Alarm, Film, Job, Study
+from pneumoscope.clinic.store.viewers import create_token
 from pneumoscope.clinic.web.rendering import ASSETS
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic, work, working
@@ -582,8 +582,8 @@ def _file(answer):
 def _viewer(store):
     from sqlalchemy import select
 
-    from pneumoscope.clinic.store.accounts import Viewer
     from pneumoscope.clinic.store.tables import User
+    from pneumoscope.clinic.store.viewers import Viewer
 
     with store.read() as session:
         user = session.scalars(select(User).where(User.name == "ada")).one()

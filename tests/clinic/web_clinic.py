@@ -13,10 +13,11 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
-from pneumoscope.clinic.store.accounts import open_session, user_named
+from pneumoscope.clinic.store.accounts import user_named
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import Queue
 from pneumoscope.clinic.store.tables import User
+from pneumoscope.clinic.store.viewers import open_session
 from pneumoscope.clinic.web.app import create_app
 from tests.clinic.stores import make_store
 from tests.tiny_bundle import write_tiny_bundle

@@ -18,8 +18,8 @@ from pneumoscope.cli.clinic_settings import ConfigFile, DataDir, clinic_settings
 from pneumoscope.cli.retention import delete_study, retention
 
 if TYPE_CHECKING:
-    from pneumoscope.clinic.store.accounts import Viewer
     from pneumoscope.clinic.store.database import Store
+    from pneumoscope.clinic.store.viewers import Viewer
 
 __all__ = ["app"]
 
@@ -113,19 +113,19 @@ def add_token(
     data_dir: DataDir = None,
 ) -> None:
     """Make an API token and show it, once."""
-    from pneumoscope.clinic.store import accounts
+    from pneumoscope.clinic.store import viewers
 
     with clinic_store(config, data_dir) as store:
-        print(accounts.create_token(store, _viewer(store, user), name, scope or ["examine", "read"], days))
+        print(viewers.create_token(store, _viewer(store, user), name, scope or ["examine", "read"], days))
 
 
 @tokens.command("list")
 def list_tokens(config: ConfigFile = None, data_dir: DataDir = None) -> None:
     """Show all tokens, not their secrets."""
-    from pneumoscope.clinic.store import accounts
+    from pneumoscope.clinic.store import viewers
 
     with clinic_store(config, data_dir) as store:
-        for row in accounts.list_tokens(store, _viewer(store, None)):
+        for row in viewers.list_tokens(store, _viewer(store, None)):
             until = f", until {row.expires_at:%Y-%m-%d}" if row.expires_at else ""
             print(f"{row.id}: {row.name}, of {row.user.name}, {' '.join(row.scopes)}{until}")
 
@@ -137,10 +137,10 @@ def revoke_token(
     data_dir: DataDir = None,
 ) -> None:
     """End a token."""
-    from pneumoscope.clinic.store import accounts
+    from pneumoscope.clinic.store import viewers
 
     with clinic_store(config, data_dir) as store:
-        accounts.revoke_token(store, _viewer(store, None), number)
+        viewers.revoke_token(store, _viewer(store, None), number)
     print(f"Token {number} is revoked.")
 
 
@@ -185,7 +185,8 @@ def show_settings(config: ConfigFile = None, data_dir: DataDir = None) -> None:
 
 def _viewer(store: Store, name: str | None) -> Viewer:
     """A user as who the terminal acts; None: any administrator, since who reads the data directory is one."""
-    from pneumoscope.clinic.store.accounts import Viewer, user_named
+    from pneumoscope.clinic.store.accounts import user_named
+    from pneumoscope.clinic.store.viewers import Viewer
 
     if name is None:
         return Viewer(0, f"terminal {os.getuid()}", "admin")

@@ -1,27 +1,24 @@
-"""Who may do what: users, sessions of browsers, API tokens.
+"""Users and their passwords.
 
-In: names, passwords, cookies, tokens. Out: a :class:`Viewer`, or an error that does not say which part was
-wrong. Passwords are kept as argon2id hashes (RFC 9106), cookies and tokens as SHA-256 of 256 random bits.
+In: names and passwords. Out: a user, or an error that does not say which part was wrong. Passwords are kept
+as argon2id hashes (RFC 9106).
 """
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
-from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, func, or_, select, text, update
+from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import Attempt, Token, User, WebSession, now
+from pneumoscope.clinic.store.viewers import ROLES, SCOPES, new_secret, token_row
 from pneumoscope.core.errors import (
     ConfigError,
     ConflictError,
@@ -31,72 +28,23 @@ from pneumoscope.core.errors import (
 )
 
 __all__ = [
-    "ROLES",
-    "SCOPES",
-    "Viewer",
     "authenticate",
     "change_user",
-    "close_session",
-    "create_token",
     "create_user",
     "first_admin",
-    "list_tokens",
     "list_users",
-    "open_session",
-    "revoke_token",
-    "session_viewer",
     "set_password",
-    "token_viewer",
     "user_named",
 ]
-
-ROLES = ("reader", "reviewer", "admin")
-"""Each may what the one before may. A reader sees own studies and those of the PACS; a reviewer sees all; an
-admin also manages users, bundles and the audit log."""
-
-SCOPES = ("examine", "read", "feedback", "admin")
 
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 256
 """Characters; NIST SP 800-63B asks for at least 8, and for no rules of composition."""
 
 _ADDRESS_FACTOR = 10
-_SEEN_EVERY = timedelta(minutes=1)
-_TOKEN_PREFIX = "pns_"
 _FIRST = "first"
 """Name of the token that is the first administrator's password, too."""
 _HASHING = threading.BoundedSemaphore(2)
 """Checks of passwords at once: each takes 64 MiB (RFC 9106 section 4), and anybody may ask for one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who asks. ``scopes`` are those of a token; a browser's session has all that its role allows."""
-
-    user_id: int
-    name: str
-    role: str
-    scopes: frozenset[str] = frozenset(SCOPES)
-    language: str | None = None
-
-    @property
-    def actor(self) -> str:
-        """For the audit log."""
-        return f"user:{self.name}"
-
-    def has_role(self, role: str) -> bool:
-        """Whether the viewer's role is ``role`` or more."""
-        return ROLES.index(self.role) >= ROLES.index(role)
-
-    def require(self, *, role: str = "reader", scope: str | None = None) -> None:
-        """Check the viewer's rights.
-
-        Raises:
-            ForbiddenError: role or scope is missing.
-        """
-        if not self.has_role(role):
-            raise ForbiddenError(f"this needs the role {role}", remedy="ask an administrator")
-        if scope is not None and scope not in self.scopes:
-            raise ForbiddenError(f"this needs the scope {scope}", remedy="use a token that has it")
 
 
 def create_user(store: Store, name: str, password: str | None, role: str, actor: str) -> User:
@@ -126,13 +74,13 @@ def first_admin(store: Store) -> str | None:
     with store.read() as session:
         if session.scalar(select(func.count()).select_from(User)):
             return None
-    secret = _TOKEN_PREFIX + secrets.token_urlsafe(32)
+    secret = new_secret()
     try:
         user = create_user(store, "admin", secret, "admin", "setup")
     except ConflictError:  # another process was first, and it says its secret
         return None
     with store.write() as session:
-        session.add(Token(name=_FIRST, hash=_digest(secret), scopes=list(SCOPES), user_id=user.id))
+        session.add(token_row(secret, _FIRST, SCOPES, user.id))
     return secret
 
 
@@ -224,101 +172,6 @@ def list_users(store: Store) -> list[User]:
         return list(session.scalars(select(User).order_by(User.name)))
 
 
-def open_session(store: Store, user: User) -> tuple[str, str]:
-    """A new session of a browser: its cookie's value and its CSRF token."""
-    cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-    with store.write() as session:
-        session.add(WebSession(hash=_digest(cookie), user_id=user.id, csrf=csrf))
-        over = now() - timedelta(hours=store.settings.security.session_hours)
-        session.execute(delete(WebSession).where(WebSession.created_at < over))
-    return cookie, csrf
-
-
-def session_viewer(store: Store, cookie: str) -> tuple[Viewer, str] | None:
-    """Who is logged in with a cookie, and the CSRF token; None when nobody is or the session is over."""
-    limits = store.settings.security
-    with store.read() as session:
-        row = session.get(WebSession, _digest(cookie))
-    if row is None or row.user.disabled:
-        return None
-    age, idle = now() - row.created_at, now() - row.seen_at
-    if age > timedelta(hours=limits.session_hours) or idle > timedelta(minutes=limits.idle_minutes):
-        close_session(store, cookie)
-        return None
-    if idle > _SEEN_EVERY:
-        with store.write() as session:
-            session.execute(update(WebSession).where(WebSession.hash == row.hash).values(seen_at=now()))
-    user = row.user
-    return Viewer(user.id, user.name, user.role, language=user.language), row.csrf
-
-
-def close_session(store: Store, cookie: str) -> None:
-    """Log a browser out."""
-    with store.write() as session:
-        session.execute(delete(WebSession).where(WebSession.hash == _digest(cookie)))
-
-
-def create_token(
-    store: Store, viewer: Viewer, name: str, scopes: Collection[str], days: int | None = None
-) -> str:
-    """A new API token of a user; the text is returned once and kept as a hash alone.
-
-    Raises:
-        ConfigError: unknown scope, or no name. ForbiddenError: a scope beyond the user's role.
-    """
-    unknown = set(scopes) - set(SCOPES)
-    if unknown or not scopes or not 1 <= len(name) <= 64:
-        raise ConfigError("not a token", expected=f"a name, and scopes among {', '.join(SCOPES)}")
-    if "admin" in scopes:
-        viewer.require(role="admin", scope="admin")
-    expires: datetime | None = None if days is None else now() + timedelta(days=days)
-    secret = _TOKEN_PREFIX + secrets.token_urlsafe(32)
-    row = Token(
-        name=name, hash=_digest(secret), scopes=sorted(scopes), user_id=viewer.user_id, expires_at=expires
-    )
-    with store.write() as session:
-        session.add(row)
-        session.flush()
-        audit_log.append(store, session, viewer.actor, "token.created", str(row.id), scopes=sorted(scopes))
-    return secret
-
-
-def list_tokens(store: Store, viewer: Viewer) -> list[Token]:
-    """A user's tokens that are not revoked; an admin's list has everyone's."""
-    chosen = select(Token).where(Token.revoked_at.is_(None)).order_by(Token.id)
-    if not viewer.has_role("admin"):
-        chosen = chosen.where(Token.user_id == viewer.user_id)
-    with store.read() as session:
-        return list(session.scalars(chosen))
-
-
-def revoke_token(store: Store, viewer: Viewer, token_id: int) -> None:
-    """End a token of the viewer's; an admin may end anyone's.
-
-    Raises:
-        NotFoundError: no such token, or another user's.
-    """
-    with store.write() as session:
-        chosen = update(Token).where(Token.id == token_id, Token.revoked_at.is_(None))
-        if not viewer.has_role("admin"):
-            chosen = chosen.where(Token.user_id == viewer.user_id)
-        changed = cast("CursorResult[Any]", session.execute(chosen.values(revoked_at=now())))
-        if changed.rowcount != 1:
-            raise NotFoundError("there is no such token")
-        audit_log.append(store, session, viewer.actor, "token.revoked", str(token_id))
-
-
-def token_viewer(store: Store, secret: str) -> Viewer | None:
-    """Whose token this is; None when it is unknown, revoked or over."""
-    with store.read() as session:
-        row = session.scalar(select(Token).where(Token.hash == _digest(secret)))
-    if row is None or row.revoked_at is not None or row.user.disabled:
-        return None
-    if row.expires_at is not None and row.expires_at < now():
-        return None
-    return Viewer(row.user.id, row.user.name, row.user.role, frozenset(row.scopes), row.user.language)
-
-
 def _note_attempt(store: Store, keys: tuple[str, str]) -> list[int]:
     """Count an attempt before its password is checked, so that many at once gain nothing; its rows."""
     limits = store.settings.security
@@ -367,7 +220,3 @@ def _verified(hashed: str, password: str) -> bool:
 def _decoy() -> str:
     """A hash that no password fits, so that an unknown name takes as long as a known one."""
     return _hashed(secrets.token_urlsafe(32), "")
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

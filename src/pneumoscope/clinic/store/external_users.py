@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.accounts import ROLES
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import User
+from pneumoscope.clinic.store.viewers import ROLES
 from pneumoscope.core.errors import ForbiddenError
 
 __all__ = ["ExternalUser", "external_user"]

@@ -18,9 +18,9 @@ from sqlalchemy import Select, and_, exists, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.accounts import Viewer
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import Batch, Feedback, Film, Job, Result, Study
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.core.errors import ConfigError, NotFoundError
 
 __all__ = [

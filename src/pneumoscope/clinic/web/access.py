@@ -15,8 +15,8 @@ from fastapi import Path, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from pneumoscope.clinic.store.accounts import Viewer, session_viewer, token_viewer
 from pneumoscope.clinic.store.database import Store
+from pneumoscope.clinic.store.viewers import Viewer, session_viewer, token_viewer
 from pneumoscope.core.errors import ForbiddenError
 
 __all__ = [

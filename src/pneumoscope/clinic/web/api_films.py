@@ -15,11 +15,11 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.examining.intake import Sender, receive
-from pneumoscope.clinic.store.accounts import Viewer
 from pneumoscope.clinic.store.bundles import active_bundle
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.studies import LONGEST_REFERENCE, batch_of, film_of, shown
 from pneumoscope.clinic.store.tables import Batch
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.clinic.web import pictures
 from pneumoscope.clinic.web.access import store_of
 from pneumoscope.clinic.web.api_parameters import (

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Form, Header, Path, Request, Security
 from fastapi.security import HTTPBearer
 
-from pneumoscope.clinic.store.accounts import Viewer
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.clinic.web.access import api_viewer
 from pneumoscope.clinic.web.schemas import Problem
 

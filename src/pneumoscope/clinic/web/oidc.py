@@ -23,8 +23,8 @@ from fastapi.responses import RedirectResponse, Response
 
 from pneumoscope.clinic.dicom.http_session import read_secret
 from pneumoscope.clinic.settings import OidcSettings
-from pneumoscope.clinic.store.accounts import ROLES, open_session
 from pneumoscope.clinic.store.external_users import ExternalUser, external_user
+from pneumoscope.clinic.store.viewers import ROLES, open_session
 from pneumoscope.clinic.web.access import is_secure, set_cookie, store_of
 from pneumoscope.clinic.web.pages_login import inside
 from pneumoscope.clinic.web.rendering import page, reader_words

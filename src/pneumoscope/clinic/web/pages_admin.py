@@ -17,14 +17,13 @@ from sqlalchemy import select
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.accounts import (
     LONGEST_PASSWORD,
-    ROLES,
     SHORTEST_PASSWORD,
-    Viewer,
     change_user,
     create_user,
     list_users,
 )
 from pneumoscope.clinic.store.tables import AuditEntry, User
+from pneumoscope.clinic.store.viewers import ROLES, Viewer
 from pneumoscope.clinic.web.access import RowNumber, check_csrf, page_admin, store_of
 from pneumoscope.clinic.web.pages_settings import password_rule
 from pneumoscope.clinic.web.rendering import page, reader_words, role_title

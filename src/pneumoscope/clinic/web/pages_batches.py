@@ -15,9 +15,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
-from pneumoscope.clinic.store.accounts import Viewer
 from pneumoscope.clinic.store.studies import batch_of, film_of
 from pneumoscope.clinic.store.tables import Film
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.clinic.web.access import page_viewer, store_of
 from pneumoscope.clinic.web.film_view import outcome_of, shown_probability
 from pneumoscope.clinic.web.rendering import page, reader_words

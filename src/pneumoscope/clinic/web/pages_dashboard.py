@@ -20,8 +20,8 @@ from pneumoscope.clinic.monitoring.dashboard import dashboard
 from pneumoscope.clinic.monitoring.records import Dashboard, DriftRow
 from pneumoscope.clinic.monitoring.reference import bundle_document
 from pneumoscope.clinic.results.wording import translated
-from pneumoscope.clinic.store.accounts import Viewer
 from pneumoscope.clinic.store.bundles import activations, active_bundle
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.clinic.web.access import RowNumber, check_csrf, page_viewer, store_of
 from pneumoscope.clinic.web.charts import agreement_chart, volume_chart
 from pneumoscope.clinic.web.rendering import page, reader_words
@@ -103,7 +103,8 @@ def _html(markdown: str) -> Markup:
     number = itertools.count(1)
     table = '<div class="scroll" tabindex="0" role="group" aria-label="Table {}"><table>'
     html = re.sub("<table>", lambda _: table.format(next(number)), html)
-    return Markup(html.replace("</table>", "</table></div>"))  # nosec B704  # escaped by markdown-it
+    html = html.replace("</table>", "</table></div>")
+    return Markup(html)  # nosec B704  # escaped by markdown-it
 
 
 def _alarm(alarm: Any, of: Words) -> dict[str, Any]:

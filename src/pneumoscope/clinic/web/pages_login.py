@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from pneumoscope.clinic.store.accounts import LONGEST_PASSWORD, authenticate, close_session, open_session
+from pneumoscope.clinic.store.accounts import LONGEST_PASSWORD, authenticate
 from pneumoscope.clinic.store.tables import User
+from pneumoscope.clinic.store.viewers import close_session, open_session
 from pneumoscope.clinic.web.access import (
     check_csrf,
     check_origin,

@@ -10,19 +10,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from pneumoscope.clinic.store.accounts import (
-    LONGEST_PASSWORD,
+from pneumoscope.clinic.store.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, authenticate, set_password
+from pneumoscope.clinic.store.tables import User
+from pneumoscope.clinic.store.viewers import (
     SCOPES,
-    SHORTEST_PASSWORD,
     Viewer,
-    authenticate,
     create_token,
     list_tokens,
     open_session,
     revoke_token,
-    set_password,
 )
-from pneumoscope.clinic.store.tables import User
 from pneumoscope.clinic.web.access import (
     RowNumber,
     check_csrf,

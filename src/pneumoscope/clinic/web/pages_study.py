@@ -21,7 +21,6 @@ from pneumoscope.clinic.monitoring.reference import bundle_document
 from pneumoscope.clinic.results.film_report import Feedback as ReportFeedback
 from pneumoscope.clinic.results.film_report import Page, film_report_html, film_report_pdf
 from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.accounts import Viewer
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.studies import (
     LONGEST_COMMENT,
@@ -33,6 +32,7 @@ from pneumoscope.clinic.store.studies import (
     study_of,
 )
 from pneumoscope.clinic.store.tables import Activation, Film, User
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.clinic.web.access import check_csrf, page_viewer, store_of
 from pneumoscope.clinic.web.film_view import DIAGNOSES, FilmView, film_view, outcome_of, study_title
 from pneumoscope.clinic.web.pictures import drawn, film_result, heat_map_png, picture

@@ -15,9 +15,9 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
 from pneumoscope.clinic.examining.intake import Sender, receive
-from pneumoscope.clinic.store.accounts import Viewer
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.studies import LONGEST_REFERENCE, batch_of, create_batch
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.clinic.web.access import check_csrf, page_viewer, store_of
 from pneumoscope.clinic.web.rendering import page, reader_words
 from pneumoscope.core.errors import InputError, NotFoundError

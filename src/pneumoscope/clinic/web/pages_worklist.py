@@ -16,10 +16,10 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 
-from pneumoscope.clinic.store.accounts import Viewer
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.studies import StudyFilter, list_studies, shown
 from pneumoscope.clinic.store.tables import Film, Study
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.clinic.web.access import check_csrf, page_viewer, store_of
 from pneumoscope.clinic.web.film_view import (
     DIAGNOSES,

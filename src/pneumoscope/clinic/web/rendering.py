@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pneumoscope import __version__
-from pneumoscope.clinic.store.accounts import Viewer
+from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.clinic.web.access import LoginRequiredError, csrf_token, page_viewer, store_of
 from pneumoscope.clinic.web.translation import Words, choose_language, languages, words
 from pneumoscope.core.files import sha256_file
