@@ -24,8 +24,9 @@ from tests.films import write_film
 from tests.tiny_bundle import arrays, document, write_model, write_tiny_bundle
 
 KEYS = {
-    "file", "sha256", "gate", "probability", "probabilities", "decision", "abstained_by", "answer_set",
-    "etiology", "etiology_set", "operating_point", "threshold", "reasons", "forced", "bundle",
+    "file", "sha256", "gate", "probability", "probability_interval", "probabilities", "decision",
+    "abstained_by", "answer_set", "etiology", "etiology_set", "operating_point", "threshold", "reasons",
+    "forced", "bundle",
     "explanation", "heatmap", "warnings", "error",
 }  # fmt: skip
 

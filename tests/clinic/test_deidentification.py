@@ -1,12 +1,14 @@
 """What is stored shows the same pixels and names nobody."""
 
 import io
+import struct
 
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from pneumoscope.clinic.examining.deidentification import (
     deidentified,
@@ -170,6 +172,27 @@ def test_a_png_whose_chunks_are_out_of_order_is_written_anew(tmp_path):
     before, stored_pixels, stored = after(tmp_path, content[:8] + head + head + content[33:])
     np.testing.assert_array_equal(before, stored_pixels)
     assert stored.count(b"IHDR") == 1
+
+
+def test_indices_beyond_the_palette_stay_black(tmp_path):
+    content = bytearray(saved(GREY, "BMP"))
+    content[46:50] = struct.pack("<I", 2)  # colours in the palette, which begins at byte 54
+    before, stored_pixels, stored = after(tmp_path, bytes(content))
+    assert before.max() < pixels().max() / 255
+    np.testing.assert_array_equal(before, stored_pixels)
+    assert stored.startswith(b"\x89PNG")
+
+
+def test_a_compressed_film_whose_end_is_inside_a_comment_stays_what_it_is(tmp_path):
+    dataset = pydicom.dcmread(io.BytesIO(dicom_film()))
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    frame = saved(GREY, "JPEG", comment=b"Canary comment")
+    dataset.PixelData = encapsulate([frame[:-2] + b"\xff\xfe\x7f\xffCanary" + frame[-2:]])
+    out = io.BytesIO()
+    dataset.save_as(out)
+    before, stored_pixels, stored = after(tmp_path, out.getvalue())
+    np.testing.assert_array_equal(before, stored_pixels)
+    assert b"anary" not in stored
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,9 @@ class TestRefused:
         assert error.value.where == str(path)
         assert error.value.problem.startswith("the picture cannot be")
 
-    @pytest.mark.parametrize(("columns", "rows"), [(20_000, 20_000), (12_000, 10_000), (1_000_000, 1_000)])
+    @pytest.mark.parametrize(
+        ("columns", "rows"), [(20_000, 20_000), (12_000, 10_000), (1_000_000, 1_000), (65_536, 20)]
+    )
     def test_bombs_are_refused_by_their_header(self, tmp_path, columns, rows):
         path = png(tmp_path / "bomb.png", columns, rows, 8, 0, bytes(100))
         with pytest.raises(UnreadableFileError) as error:

@@ -52,6 +52,8 @@ def _columns(row: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
     columns = {"file": row["file"], "sha256": row["sha256"], "gate": gate.get("verdict")}
     columns["gate_reasons"] = "; ".join(gate.get("reasons", ()))
     columns["probability"] = row["probability"]
+    ends = row["probability_interval"] or (None, None)
+    columns["probability_low"], columns["probability_high"] = ends
     columns |= {f"p_{name}": probabilities.get(name) for name in classes}
     for key in ("decision", "abstained_by", "etiology", "operating_point", "threshold", "forced", "bundle",
                 "heatmap"):  # fmt: skip
@@ -71,7 +73,7 @@ def _line(row: dict[str, Any]) -> str:
         return f"{row['file']}: ABSTAIN, refused: {'; '.join(gate['reasons'])}"
     answer = row["decision"] + (f", {row['etiology'].lower()}" if row["etiology"] else "")
     line = (
-        f"{row['file']}: {answer}; probability of pneumonia {percent(row['probability'])}"
+        f"{row['file']}: {answer}; probability of pneumonia {percent(row['probability'])}{_interval(row)}"
         f" ({row['operating_point']}: from {percent(row['threshold'])})"
     )
     if row["reasons"]:
@@ -80,6 +82,11 @@ def _line(row: dict[str, Any]) -> str:
         line += "; FORCED although refused"
     notes = [*gate["reasons"], *row["warnings"]]
     return line + (f"; warning: {'; '.join(notes)}" if notes else "")
+
+
+def _interval(row: dict[str, Any]) -> str:
+    ends = row["probability_interval"]
+    return "" if ends is None else f", 95 % interval {percent(ends[0])} to {percent(ends[1])}"
 
 
 def _explained(row: dict[str, Any]) -> list[str]:

@@ -74,6 +74,7 @@ class Result(TypedDict):
     decision: Literal["POSITIVE", "NEGATIVE", "ABSTAIN"]
     abstained_by: Literal["gate", "selection"] | None
     probability: float | None
+    probability_interval: tuple[float, float] | None
     probabilities: dict[str, float] | None
     etiology: Literal["BACTERIAL", "VIRAL", "UNCERTAIN"] | None
     operating_point: str | None

@@ -248,6 +248,8 @@ class Prediction:
         reasons: why ABSTAIN or UNCERTAIN, and that POSITIVE rests on the threshold alone.
         answer_set: which of normal and pneumonia cannot be excluded; None where the bundle does not say.
         etiology_set: which of bacterial and viral; None for a film that is not positive, too.
+        interval: 95 % interval of ``probability``, as far as the calibration is known; None where the bundle
+            does not say.
     """
 
     logits: tuple[float, ...]
@@ -260,6 +262,7 @@ class Prediction:
     bundle_id: str
     answer_set: AnswerSet | None = None
     etiology_set: AnswerSet | None = None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pneumoscope.evaluation.intervals import wilson
 from pneumoscope.evaluation.metrics import ECE_BINS, equal_mass_bins
 from pneumoscope.inference.prediction import calibrated_log_odds, pneumonia_log_odds
 
-__all__ = ["FITS", "TEMPERATURE_BOUNDS", "ReliabilityBin", "fit_calibration", "reliability"]
+__all__ = ["FITS", "TEMPERATURE_BOUNDS", "ReliabilityBin", "fit_calibration", "fit_line", "reliability"]
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 """Outside of this a network is broken, not miscalibrated; Guo et al. (2017) report 0.95 to 4.2, table S.2."""
@@ -120,6 +120,23 @@ def _smoothed(targets: Ints, classes: int) -> Floats:
     return desired
 
 
+def fit_line(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, float]:
+    """Platt's line through log-odds, of the highest likelihood against his smoothed targets.
+
+    Args:
+        x: (N,) log-odds.
+        positive: (N,) reference.
+        weights: (N,) how much each film counts.
+
+    Returns:
+        ``slope`` (positive) and ``offset``, for :func:`pneumoscope.inference.prediction.calibrated_log_odds`.
+    """
+    slope, offset = _minimise_curve(
+        lambda p: p[0] * x + p[1], positive, weights, [_SLOPES, (-BIAS_BOUND, BIAS_BOUND)], [1.0, 0.0]
+    )
+    return {"slope": slope, "offset": offset}
+
+
 def _by_question(curve: Fit) -> Fit:
     """The fit that draws one ``curve`` for *is there pneumonia?* and one for *is it bacterial?*"""
 
@@ -132,13 +149,6 @@ def _by_question(curve: Fit) -> Fit:
         return found
 
     return fit
-
-
-def _platt(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, Any]:
-    slope, offset = _minimise_curve(
-        lambda p: p[0] * x + p[1], positive, weights, [_SLOPES, (-BIAS_BOUND, BIAS_BOUND)], [1.0, 0.0]
-    )
-    return {"slope": slope, "offset": offset}
 
 
 def _beta(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, Any]:
@@ -181,7 +191,7 @@ def _isotonic(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> di
 
 FITS: Mapping[str, Fit] = {
     "temperature": _fit_temperature,
-    "platt": _by_question(_platt),
+    "platt": _by_question(fit_line),
     "bias-corrected-temperature": _fit_bias_corrected,
     "beta": _by_question(_beta),
     "isotonic": _by_question(_isotonic),

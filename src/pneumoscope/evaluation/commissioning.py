@@ -23,6 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.records import Estimate, Verdict
 from pneumoscope.evaluation import weighted_metrics as weighted
+from pneumoscope.evaluation.calibration_interval import calibration_interval
 from pneumoscope.evaluation.commissioning_checks import (
     GO,
     CommissionConfig,
@@ -101,9 +102,7 @@ def fit_local(films: LocalFilms, prevalence: float) -> dict[str, float]:
         return float(np.logaddexp(0, np.where(y, -value, value)).sum() + prior)
 
     found = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(-4, 4), (-20, 20)]).x
-    share = float(y.mean())
-    shift = np.log(prevalence / (1 - prevalence)) - np.log(share / (1 - share))
-    return {"slope": float(np.exp(found[0])), "offset": float(found[1] + shift)}
+    return {"slope": float(np.exp(found[0])), "offset": float(found[1] + _shift(films, prevalence))}
 
 
 def commission(films: LocalFilms, document: Mapping[str, Any], config: CommissionConfig) -> dict[str, Any]:
@@ -220,9 +219,28 @@ def _apply(probability: Floats, line: Mapping[str, float]) -> Floats:
 
 def _at_share(probability: Floats, films: LocalFilms, config: CommissionConfig) -> Floats:
     """Probabilities at the films' own share of pneumonia, where frequencies can be counted."""
+    return _apply(probability, {"slope": 1.0, "offset": -_shift(films, config.prevalence)})
+
+
+def _shift(films: LocalFilms, prevalence: float) -> float:
+    """What moves log-odds from the films' own share of pneumonia to a prevalence."""
     share = float(films.positive.mean())
-    shift = np.log(share / (1 - share)) - np.log(config.prevalence / (1 - config.prevalence))
-    return _apply(probability, {"slope": 1.0, "offset": shift})
+    return float(np.log(prevalence / (1 - prevalence)) - np.log(share / (1 - share)))
+
+
+def _interval(probability: Floats, films: LocalFilms, config: CommissionConfig) -> dict[str, Any] | None:
+    """The band of the site's calibration: found at the films' share of pneumonia, moved to the stated one."""
+    band = calibration_interval(
+        _at_share(probability, films, config),
+        films.positive,
+        films.patients,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    if band is None:
+        return None
+    shift = _shift(films, config.prevalence)
+    return band | {key: (np.array(band[key]) + shift).tolist() for key in ("log_odds", "low", "high")}
 
 
 def _costs(config: CommissionConfig) -> CostConfig:
@@ -270,8 +288,10 @@ def _changed(
     points = choose_operating_points(probability, films.positive, _costs(config))
     default = next(point for point in points if point.name == document["default_operating_point"])
     rate = document.get("selection", {}).get("error_rate", SelectionConfig().error_rate)
+    calibration = {**document["calibration"], "local": {**together, "prevalence": config.prevalence}}
+    calibration["interval"] = _interval(probability, films, config)
     return {
-        "calibration": {**document["calibration"], "local": {**together, "prevalence": config.prevalence}},
+        "calibration": calibration,
         "operating_points": describe_operating_points(points, films.positive, config.prevalence),
         "selection": fit_selection(probability, films.positive, films.patients, rate, default.threshold),
     }

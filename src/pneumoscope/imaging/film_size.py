@@ -9,11 +9,13 @@ from pathlib import Path
 
 from pneumoscope.core.errors import UnreadableFileError
 
-__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "MIN_SIDE", "check_file_bytes", "check_film_size"]
+__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "MAX_SIDE", "MIN_SIDE", "check_file_bytes", "check_film_size"]
 
 # The largest detector, 43 x 43 cm at 0.1 mm, has 18 million pixels (PS3.3 C.8.11.4 sets no limit); five
 # times that is no film but a decompression bomb.
 MAX_PIXELS = 100_000_000
+# Rows and columns of DICOM are 16-bit numbers (PS3.3 C.7.6.3.1.1).
+MAX_SIDE = 65_535
 # The smallest film that conformance suites hold is 16 x 16.
 MIN_SIDE = 16
 # Three uncompressed samples of 16 bits for each of MAX_PIXELS, and as much room again for the header.
@@ -24,7 +26,8 @@ def check_film_size(rows: int, columns: int, where: Path) -> None:
     """Refuse a film that is too small to show anything or too large to be true.
 
     Raises:
-        UnreadableFileError: a side is under :data:`MIN_SIDE`, or rows x columns is over :data:`MAX_PIXELS`.
+        UnreadableFileError: a side is under :data:`MIN_SIDE` or over :data:`MAX_SIDE`, or rows x columns
+            is over :data:`MAX_PIXELS`.
     """
     if min(rows, columns) < MIN_SIDE:
         raise UnreadableFileError(
@@ -32,11 +35,11 @@ def check_film_size(rows: int, columns: int, where: Path) -> None:
             where=where,
             expected=f"at least {MIN_SIDE} rows and columns",
         )
-    if rows * columns > MAX_PIXELS:
+    if rows * columns > MAX_PIXELS or max(rows, columns) > MAX_SIDE:
         raise UnreadableFileError(
             f"the picture declares {rows} x {columns} pixels and was not decoded",
             where=where,
-            expected=f"at most {MAX_PIXELS:,} pixels",
+            expected=f"at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} on a side",
             remedy="if this is a real film, export it at a lower resolution",
         )
 

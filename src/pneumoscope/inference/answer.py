@@ -24,9 +24,9 @@ def record(path: Path, outcome: Examination | PneumoscopeError) -> dict[str, Any
     read. The sets are null where the bundle has none.
     """
     row: dict[str, Any] = dict.fromkeys(
-        ("file", "sha256", "gate", "probability", "probabilities", "decision", "abstained_by", "answer_set",
-         "etiology", "etiology_set", "operating_point", "threshold", "reasons", "forced", "bundle",
-         "explanation", "heatmap", "warnings", "error")
+        ("file", "sha256", "gate", "probability", "probability_interval", "probabilities", "decision",
+         "abstained_by", "answer_set", "etiology", "etiology_set", "operating_point", "threshold", "reasons",
+         "forced", "bundle", "explanation", "heatmap", "warnings", "error")
     )  # fmt: skip
     row.update(file=str(path), forced=False, reasons=[], warnings=[])
     if isinstance(outcome, PneumoscopeError):
@@ -45,6 +45,7 @@ def record(path: Path, outcome: Examination | PneumoscopeError) -> dict[str, Any
     if prediction is not None:
         row.update(
             probability=prediction.probability,
+            probability_interval=None if prediction.interval is None else list(prediction.interval),
             probabilities=dict(prediction.probabilities),
             decision=str(prediction.decision),
             abstained_by="selection" if prediction.decision is Decision.ABSTAIN else None,

@@ -38,6 +38,7 @@ __all__ = [
     "log_odds",
     "percent",
     "pneumonia_log_odds",
+    "probability_interval",
     "run_network",
 ]
 
@@ -176,6 +177,24 @@ def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(np.exp(-np.logaddexp(0, -x)))
 
 
+def probability_interval(probability: float, calibration: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The 95 % interval of a calibrated probability of pneumonia, from the band of the bundle's calibration.
+
+    Args:
+        probability: of :func:`calibrated_probabilities`, in [0, 1].
+        calibration: ``interval`` holds ``log_odds``, and ``low`` and ``high`` at each.
+
+    Returns:
+        The lower and the upper end in [0, 1], which enclose it; None where the bundle has no band.
+    """
+    band = calibration.get("interval")
+    if band is None:
+        return None
+    x = log_odds(np.array([probability]))
+    low, high = (float(_sigmoid(np.interp(x, band["log_odds"], band[end]))[0]) for end in ("low", "high"))
+    return min(low, probability), max(high, probability)
+
+
 def decide(bundle: Bundle, logits: npt.NDArray[Any], operating_point: str | None = None) -> Prediction:
     """The answer about one film at an operating point.
 
@@ -220,6 +239,7 @@ def decide(bundle: Bundle, logits: npt.NDArray[Any], operating_point: str | None
         bundle_id=bundle.id,
         answer_set=answers,
         etiology_set=causes,
+        interval=probability_interval(probability, bundle.document["calibration"]),
     )
 
 

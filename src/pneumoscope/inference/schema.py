@@ -165,6 +165,8 @@ def _check_calibration(values: dict[str, Any], classes: int, where: Path) -> Non
         local = values["local"]
         line = isinstance(local, dict) and all(_is_number(local.get(key)) for key in ("slope", "offset"))
         _require(line and local["slope"] > 0, where, "calibration.local", "slope > 0 and offset", local)
+    if values.get("interval") is not None:
+        _check_band(values["interval"], where)
     method = str(values.get("method"))
     _require(method in CALIBRATIONS, where, "calibration.method", " or ".join(CALIBRATIONS), method)
     if method in _CURVES:
@@ -178,6 +180,19 @@ def _check_calibration(values: dict[str, Any], classes: int, where: Path) -> Non
         bias = values.get("bias")
         valid = isinstance(bias, list) and len(bias) == classes and all(map(_is_number, bias))
         _require(valid, where, "calibration.bias", f"{classes} numbers", bias)
+
+
+def _check_band(band: Any, where: Path) -> None:
+    """Rising log-odds, with the lower and the upper end of the interval at each."""
+    keys, part = ("log_odds", "low", "high"), "calibration.interval"
+    _require(isinstance(band, dict) and set(keys) <= set(band), where, part, f"the keys {keys}", band)
+    lists: list[Any] = [band[key] for key in keys]
+    valid = all(isinstance(one, list) and one and all(map(_is_number, one)) for one in lists)
+    _require(valid, where, part, "lists of numbers", band)
+    grid, low, high = lists
+    rising = len(grid) == len(low) == len(high) and all(a < b for a, b in pairwise(grid))
+    ordered = rising and all(a <= x <= b for a, x, b in zip(low, grid, high, strict=True))
+    _require(ordered, where, part, "rising log_odds between low and high, as many of each", band)
 
 
 def _check_curve(values: Any, keys: tuple[str, ...], part: str, where: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from pneumoscope.core.records import OperatingPoint, Sample, Task
 from pneumoscope.core.run_manifest import library_versions
 from pneumoscope.evaluation.calibration_choice import choose_calibration
+from pneumoscope.evaluation.calibration_interval import calibration_interval
 from pneumoscope.evaluation.conformal import SelectionConfig, fit_etiology, fit_selection
 from pneumoscope.evaluation.costs import CostConfig
 from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
@@ -134,6 +135,7 @@ def fit_answers(
     table = tabulate(validation, task, validation_scan.logits, probabilities)
     points = choose_operating_points(table.probability, table.positive, choices.costs)
     default = _default(points, choices)
+    calibration["interval"] = calibration_interval(table.probability, table.positive, table.patient_ids)
     gate, arrays = _gate(training_scan, validation_scan, choices.false_refusal_rate)
     document = {
         "calibration": calibration,

@@ -221,6 +221,13 @@ def _calibration(calibration: Mapping[str, Any]) -> Iterator[str]:
         keys = ("log_loss", "brier", "above_best", "standard_error")
         rows = [(one["method"], *(f"{one[key]:.4f}" for key in keys)) for one in compared]
         yield _table(("method", "log loss", "Brier score", "log loss above the best", "standard error"), rows)
+    band = calibration.get("interval")
+    if band is not None:
+        yield (
+            "Every probability of pneumonia comes with a 95 % interval, as far as "
+            f"{band['n']:,} films of {band['patients']:,} patients pin the calibration down "
+            f"({band['method']})."
+        )
 
 
 def _abstention(document: Mapping[str, Any]) -> Iterator[str]:

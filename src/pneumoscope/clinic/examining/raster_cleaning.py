@@ -54,34 +54,34 @@ def clean_raster(content: bytes, kind: str) -> bytes:
 
 def clean_jpeg_segments(content: bytes, exif: bytes = b"") -> bytes:
     """A JPEG without comments and application segments, those between its scans, too, and nothing after its
-    end.
+    end; one that was cut off within a scan, which decoders forgive, gets an end.
 
     Args:
         content: of the file.
         exif: what an APP1 segment shall hold; none when it is empty.
 
     Raises:
-        ValueError: the markers do not follow each other as they should, or there is no end.
+        ValueError: the markers do not follow each other as they should, or it ends before its first scan.
     """
     if content[:2] != bytes((0xFF, _SOI)):
         raise ValueError("not a JPEG")
     kept = [content[:2], _segment(_APP1, exif) if exif else b""]
-    position = 2
+    position, scans = 2, 0
     while True:
         while content[position + 1 : position + 2] == b"\xff":  # fill bytes
             position += 1
-        if position + 4 > len(content) and content[position + 1 : position + 2] != bytes((_EOI,)):
-            raise ValueError("the JPEG has no end")
-        if content[position] != 0xFF:
+        marker = content[position + 1] if position + 4 <= len(content) else _EOI
+        if marker == _EOI and scans:
+            return b"".join(kept) + bytes((0xFF, _EOI))
+        if marker == _EOI or content[position] != 0xFF:
             raise ValueError("the JPEG's segments are damaged")
-        marker = content[position + 1]
-        if marker == _EOI:
-            return b"".join(kept) + content[position : position + 2]
         end = position + 2 + struct.unpack_from(">H", content, position + 2)[0]
         kept.append(_cleaned(marker, content[position + 4 : end]))
         position = end
         if marker == _SOS:
-            position = _end_of_scan(content, end)
+            scans += 1
+            found = _NEXT_MARKER.search(content, end)
+            position = len(content) if found is None else found.start()
             kept.append(content[end:position])
 
 
@@ -96,13 +96,6 @@ def _cleaned(marker: int, body: bytes) -> bytes:
 
 def _segment(marker: int, body: bytes) -> bytes:
     return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
-
-
-def _end_of_scan(content: bytes, start: int) -> int:
-    found = _NEXT_MARKER.search(content, start)
-    if found is None:
-        raise ValueError("the JPEG has no end")
-    return found.start()
 
 
 def _jpeg(content: bytes) -> bytes:
@@ -165,6 +158,9 @@ def _rewritten(content: bytes) -> bytes:
         is_white_zero = _is_white_zero(picture)
         mode = picture.mode
         upright = ImageOps.exif_transpose(picture)
+    if mode == "P" and max(upright.tobytes(), default=0) >= len(upright.getpalette() or ()) // 3:
+        upright = upright.convert("RGB")  # indices beyond the palette are black, and PNG has no room for them
+        mode = "RGB"
     transparency = upright.info.get("transparency")
     upright.info.clear()
     if transparency is not None:

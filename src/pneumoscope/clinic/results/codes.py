@@ -21,6 +21,7 @@ __all__ = [
     "ETIOLOGY",
     "FHIR_SYSTEMS",
     "GATE",
+    "INTERVAL",
     "LUNG",
     "OPERATING_POINT",
     "OWN_SCHEME",
@@ -77,6 +78,7 @@ ETIOLOGIES = MappingProxyType(
 )
 
 GATE = Code("gate", OWN_SCHEME, "Suitability of the film for this algorithm")
+INTERVAL = Code("interval", OWN_SCHEME, "95 % interval of the probability")
 VERDICTS = MappingProxyType(
     {
         "ANSWER": Code("suitable", OWN_SCHEME, "Suitable, answered"),

@@ -23,6 +23,7 @@ from pneumoscope.clinic.results.codes import (
     ETIOLOGY,
     FHIR_SYSTEMS,
     GATE,
+    INTERVAL,
     LUNG,
     PNEUMONIA,
     PRESENCES,
@@ -32,7 +33,7 @@ from pneumoscope.clinic.results.codes import (
 )
 from pneumoscope.clinic.results.dicom_identity import MANUFACTURER, MODEL, own_uid, source_reference
 from pneumoscope.clinic.results.film_result import FilmResult
-from pneumoscope.clinic.results.wording import answer_sentence, evidence_sentence
+from pneumoscope.clinic.results.wording import answer_sentence, explained
 from pneumoscope.inference.heat_map_picture import NOTICE
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _observation(film: FilmResult, context: Mapping[str, Any]) -> Resource:
         "device": {"reference": _full_url(own_uid("device", __version__, film.bundle_id))},
         "derivedFrom": context["imaging"],
         "component": _components(film),
-        "note": [{"text": text} for text in _notes(record)],
+        "note": [{"text": text} for text in explained(record)],
     }
     if not context["imaging"]:
         del observation["derivedFrom"]
@@ -159,14 +160,16 @@ def _components(film: FilmResult) -> list[Resource]:
         found.append({"code": _concept(ETIOLOGY), "valueCodeableConcept": value})
     if film.answered:
         for name, key in ((PROBABILITY, "probability"), (THRESHOLD, "threshold")):
-            quantity = {
-                "value": round(record[key], 6),
-                "unit": "1",
-                "system": FHIR_SYSTEMS["UCUM"],
-                "code": "1",
-            }
-            found.append({"code": _concept(name), "valueQuantity": quantity})
+            found.append({"code": _concept(name), "valueQuantity": _share(record[key])})
+        if record.get("probability_interval") is not None:
+            low, high = (_share(end) for end in record["probability_interval"])
+            found.append({"code": _concept(INTERVAL), "valueRange": {"low": low, "high": high}})
     return found
+
+
+def _share(value: float) -> Resource:
+    """A number from 0 to 1 as a quantity."""
+    return {"value": round(value, 6), "unit": "1", "system": FHIR_SYSTEMS["UCUM"], "code": "1"}
 
 
 def _report(study: StudyResults, context: Mapping[str, Any]) -> Resource:
@@ -209,17 +212,6 @@ def _context(study: StudyResults, identities: bool) -> dict[str, Any]:
             identifier["assigner"] = {"display": str(source.IssuerOfPatientID)}
         found["subject"] = {"type": "Patient", "identifier": identifier}
     return found
-
-
-def _notes(record: Mapping[str, Any]) -> list[str]:
-    evidence = evidence_sentence(record)
-    reasons = dict.fromkeys([*record["gate"]["reasons"], *record["reasons"]])
-    return [
-        answer_sentence(record),
-        *(f"Reason: {reason}." for reason in reasons),
-        *([evidence] if evidence else []),
-        *record["limitations"],
-    ]
 
 
 def _concept(code: Code) -> Resource:

@@ -24,7 +24,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pneumoscope import __version__
 from pneumoscope.clinic.results.examination import examination_of, radiograph_of
 from pneumoscope.clinic.results.film_result import FilmResult
-from pneumoscope.clinic.results.wording import Texts, answer_sentence, evidence_sentence, translated
+from pneumoscope.clinic.results.wording import (
+    Texts,
+    answer_sentence,
+    evidence_sentence,
+    interval_sentence,
+    translated,
+)
 from pneumoscope.inference.overlay import colours, overlay
 from pneumoscope.inference.prediction import percent
 from pneumoscope.reporting.pages import data_uri
@@ -91,6 +97,7 @@ def film_report_html(result: FilmResult, texts: Texts = str, page: Page | None =
             examined_at=f"{result.examined_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
             answer=answer_sentence(result.record, texts),
             evidence=evidence_sentence(result.record, texts),
+            interval=interval_sentence(result.record, texts),
             reasons=[translated(reason, texts) for reason in _reasons(result.record)],
             notes=[translated(note, texts) for note in result.record["warnings"]],
             pictures=_pictures(result),

@@ -165,15 +165,6 @@ def _evaluations(result: FilmResult) -> list[Any]:
 
 def _comments(result: FilmResult) -> Sequence[str]:
     """In words: what was answered, why or why not, where the evidence lies, limits, and what this is not."""
-    from pneumoscope.clinic.results.wording import answer_sentence, evidence_sentence
+    from pneumoscope.clinic.results.wording import explained
 
-    record = result.record
-    evidence = evidence_sentence(record)
-    reasons = dict.fromkeys([*record["gate"]["reasons"], *record["reasons"]])
-    return [
-        answer_sentence(record),
-        *(f"Reason: {reason}." for reason in reasons),
-        *([evidence] if evidence else []),
-        *record["limitations"],
-        f"Research and decision support, not a medical device; {NOTICE}.",
-    ]
+    return [*explained(result.record), f"Research and decision support, not a medical device; {NOTICE}."]

@@ -13,7 +13,16 @@ from typing import Any
 
 from pneumoscope.inference.prediction import percent
 
-__all__ = ["SENTENCES", "Texts", "answer_sentence", "evidence_sentence", "translated"]
+__all__ = [
+    "INTERVAL",
+    "SENTENCES",
+    "Texts",
+    "answer_sentence",
+    "evidence_sentence",
+    "explained",
+    "interval_sentence",
+    "translated",
+]
 
 Texts = Callable[[str], str]
 """Translates an English message; ``str`` leaves it as it is."""
@@ -81,6 +90,11 @@ SENTENCES = (
     N_("the picture has too few shades of grey for a radiograph"),
     N_("the picture is in colour, and a radiograph has none; save a tinted film in grey"),
 )
+INTERVAL = N_(
+    "95 % interval {low} to {high}, from validation films; films of another hospital can lie further off."
+)
+"""Of a probability."""
+
 NAMES = (
     N_("right upper"), N_("right middle"), N_("right lower"), N_("left upper"), N_("left middle"),
     N_("left lower"), N_("right"), N_("left"), N_("bacterial pneumonia"), N_("viral pneumonia"),
@@ -108,6 +122,26 @@ def answer_sentence(record: Mapping[str, Any], texts: Texts = str) -> str:
     if record["forced"]:
         sentence = f"{_('The film was refused and answered by force.')} {sentence}"
     return sentence
+
+
+def interval_sentence(record: Mapping[str, Any], texts: Texts = str) -> str | None:
+    """The interval of the probability; None where there is none."""
+    ends = record.get("probability_interval")
+    if ends is None:
+        return None
+    low, high = (texts(percent(end)) for end in ends)
+    return texts(INTERVAL).format(low=low, high=high)
+
+
+def explained(record: Mapping[str, Any]) -> list[str]:
+    """In English: what was answered, why or why not, where the evidence lies, and the limits."""
+    reasons = dict.fromkeys([*record["gate"]["reasons"], *record["reasons"]])
+    found = (
+        interval_sentence(record),
+        *(f"Reason: {reason}." for reason in reasons),
+        evidence_sentence(record),
+    )
+    return [answer_sentence(record), *filter(None, found), *record["limitations"]]
 
 
 def evidence_sentence(record: Mapping[str, Any], texts: Texts = str) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pneumoscope.clinic.results.wording import answer_sentence, evidence_sentence, translated
+from pneumoscope.clinic.results.wording import INTERVAL, answer_sentence, evidence_sentence, translated
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.studies import reference_of, shown, state_of
 from pneumoscope.clinic.store.tables import Film, Study
@@ -192,7 +192,7 @@ def film_view(film: Film, of: Words, document: Mapping[str, Any] | None) -> Film
         warnings=[] if record is None else _warnings(record, of),
         gauge=_gauge(record, document),
         gauge_text=_gauge_text(record, of),
-        calibration=_calibration(document, of),
+        calibration=_calibration(record, document, of),
         facts=[] if record is None else [*_answer_facts(record, point, of), *_film_facts(film, of)],
         nearest=None if explanation is None else explanation["nearest"] or [],
         limits=[] if record is None else [of(limit) for limit in record["limitations"]],
@@ -260,8 +260,12 @@ def _gauge_text(record: Mapping[str, Any] | None, of: Words) -> str:
     )
 
 
-def _calibration(document: Mapping[str, Any] | None, of: Words) -> str:
-    """How far calibrated probabilities were off on validation films, where the bundle says it."""
+def _calibration(record: Mapping[str, Any] | None, document: Mapping[str, Any] | None, of: Words) -> str:
+    """The interval of the probability, or else how far such probabilities were off on validation films."""
+    ends = None if record is None else record.get("probability_interval")
+    if ends is not None:
+        low, high = (of.percent(end) for end in ends)
+        return of(INTERVAL).format(low=low, high=high)
     error = None if document is None else document["validation"].get("ece")
     if error is None:
         return ""

@@ -126,6 +126,10 @@ class ResultOut(BaseModel):
     decision: Literal["POSITIVE", "NEGATIVE", "ABSTAIN"]
     abstained_by: Literal["gate", "selection"] | None
     probability: float | None = Field(description="calibrated probability of pneumonia, 0 to 1")
+    probability_interval: tuple[float, float] | None = Field(
+        None,
+        description="its 95 % interval, as far as the calibration is known; null where the bundle has none",
+    )
     probabilities: dict[str, float] | None = Field(description="the same by class")
     etiology: Literal["BACTERIAL", "VIRAL", "UNCERTAIN"] | None
     operating_point: str | None
