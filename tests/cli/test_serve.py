@@ -91,6 +91,38 @@ def test_a_busy_port(tmp_path: Path) -> None:
     )
 
 
+def test_a_port_of_another_installation(tmp_path: Path) -> None:
+    first = Serving(tmp_path / "first", *ARGUMENTS)
+    try:
+        first.await_ready()
+        port = first.url.rpartition(":")[2]
+        second = Serving(tmp_path / "second", "--port", port)
+        assert second.process.wait(START_S) == 2
+        assert "cannot listen: Address already in use" in second.said()
+    finally:
+        first.process.terminate()
+        first.process.wait(START_S)
+
+
+def test_a_key_that_is_gone_or_another(tmp_path: Path) -> None:
+    first = Serving(tmp_path, *ARGUMENTS)
+    first.await_ready()
+    first.process.terminate()
+    first.process.wait(START_S)
+    key = next(tmp_path.rglob("secret.key"))
+    key.rename(key.with_name("elsewhere"))
+
+    gone = Serving(tmp_path, *ARGUMENTS)
+    assert gone.process.wait(START_S) == 2
+    assert "the key of this installation is missing" in gone.said()
+    assert not key.exists()
+
+    key.write_text("00" * 32)
+    other = Serving(tmp_path, *ARGUMENTS)
+    assert other.process.wait(START_S) == 2
+    assert "the key does not fit" in other.said()
+
+
 def test_ctrl_c(tmp_path: Path) -> None:
     server = Serving(tmp_path, *ARGUMENTS)
     while "serves at" not in server.said():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import sqlite3
 import threading
 import time
@@ -18,8 +21,9 @@ from sqlalchemy import func, select
 from pneumoscope.clinic.examining.intake import Sender, receive
 from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
 from pneumoscope.clinic.settings import ClinicSettings
-from pneumoscope.clinic.store import audit_log
+from pneumoscope.clinic.store import audit_log, backup
 from pneumoscope.clinic.store.backup import back_up, check, restore
+from pneumoscope.clinic.store.backup_folders import held_folder, remove_leftovers
 from pneumoscope.clinic.store.database import Store, open_store
 from pneumoscope.clinic.store.dumps import dump
 from pneumoscope.clinic.store.queue import Queue
@@ -301,10 +305,87 @@ def test_what_cannot_be_restored(tmp_path: Path) -> None:
     assert not any(settings.directory.glob("*")) if settings.directory.exists() else True
 
 
+def test_the_installation_itself_is_no_place_for_a_backup(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    directory = store.settings.directory
+    film = add_film(store, content=b"film")
+    (tmp_path / "link").symlink_to(directory)
+    for folder in (directory, directory / "backup", tmp_path, tmp_path / "link"):
+        with pytest.raises(InputError, match="belongs to the installation itself"):
+            back_up(store, folder, "test", with_key=False)
+    assert store.settings.key_file.is_file()
+    assert not (directory / "backup").exists()
+    assert store.blobs.get("films", film) == b"film"
+    store.close()
+
+
+def test_a_key_elsewhere_is_not_taken_for_one_of_the_backup(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    store = make_store(tmp_path, privacy__key_file=str(folder / "secret.key"))
+    with pytest.raises(InputError, match="belongs to the installation itself"):
+        back_up(store, folder, "test")
+    assert (folder / "secret.key").is_file()
+    store.close()
+
+
+def test_the_backup_of_another_installation_is_not_touched(tmp_path: Path) -> None:
+    first, second = make_store(tmp_path / "1"), make_store(tmp_path / "2")
+    folder = tmp_path / "backup"
+    add_film(first, content=b"film")
+    made = back_up(first, folder, "test")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError, match="backup of another installation"):
+        back_up(second, folder, "test")
+    assert sorted(folder.rglob("*")) == before
+    assert back_up(first, folder, "test").blobs == made.blobs
+    (folder / "installation.json").unlink()
+    with pytest.raises(InputError, match="holds something else"):
+        back_up(first, folder, "test")
+    first.close()
+    second.close()
+
+
+def test_a_restored_installation_goes_on_with_its_backup(tmp_path: Path) -> None:
+    store, folder = make_store(tmp_path), tmp_path / "backup"
+    back_up(store, folder, "test")
+    store.close()
+    shutil.rmtree(store.settings.directory)
+    restore(store.settings, folder, "test")
+    again = open_store(store.settings)
+    add_film(again, content=b"film")
+    assert back_up(again, folder, "test").blobs == 1
+    again.close()
+
+
+def test_what_a_killed_backup_has_held_is_removed_after_a_day(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    receive(store, png_film(0.5), PACS)
+    process = multiprocessing.get_context("fork").Process(target=_killed, args=(store.settings, tmp_path))
+    process.start()
+    process.join()
+    [left] = store.settings.directory.glob(".backup-*")
+    assert len(list(left.iterdir())) == 1
+    assert remove_leftovers(store) == 0  # it may have been made just now
+    os.utime(left, (time.time() - 90_000,) * 2)
+    with held_folder(store.settings.directory) as running:
+        os.utime(running, (time.time() - 900_000,) * 2)
+        assert remove_leftovers(store) == 1
+        assert [*store.settings.directory.glob(".backup-*")] == [running]
+    assert len([*store.blobs.names("received")]) == 1
+    store.close()
+
+
+def _killed(settings: ClinicSettings, folder: Path) -> None:
+    backup._copy_blobs = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+    back_up(open_store(settings), folder / "killed", "test")
+
+
 def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.jpg").touch()
+    (tmp_path / "photos" / "blobs").mkdir()
+    (tmp_path / "photos" / "secret.key").touch()
     with pytest.raises(InputError, match="holds something else"):
-        back_up(store, tmp_path / "photos", "test")
+        back_up(store, tmp_path / "photos", "test", with_key=False)
+    assert (tmp_path / "photos" / "secret.key").is_file()
     store.close()

@@ -187,6 +187,17 @@ def web():
 JSON = "application/dicom+json"
 
 
+def rows(*found):
+    """An answer of QIDO-RS."""
+    return json.dumps(
+        [{tag: {"vr": "UI", "Value": [value]} for tag, value in elements} for elements in found]
+    ).encode()
+
+
+def page(*elements):
+    return rows(elements)
+
+
 def failure(reason):
     return json.dumps(
         {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}}
@@ -341,6 +352,45 @@ class TestWebSource:
                 ask()
             assert "CANARY" not in str(caught.value)
             assert caught.value.__cause__ is None
+
+    def test_what_is_not_given_or_is_empty_is_counted_and_left(self, web, tmp_path):
+        store = make_store(tmp_path)
+        source = WebSource(DicomwebSettings(url=web.url), 1)
+        listed = [
+            (200, JSON, page(("0020000D", "1.1"))),
+            (200, JSON, page(("0020000E", "1.2"), ("00080060", "CR"))),
+            (200, JSON, rows(*[(("00080018", f"1.{number}"), ("00080016", CR)) for number in range(1, 6)])),
+        ]
+        films = [
+            (500, "text/plain", b""),
+            (200, "application/dicom", b""),
+            (404, "text/plain", b""),
+            (503, "text/plain", b""),
+            (200, "application/dicom", b"film"),
+        ]
+        web.answers = [*listed, *films, (200, JSON, b"[]")]
+        found = pull(store, source, {})
+        assert (found.taken, found.known, found.failed) == (1, 0, 4)
+        assert web.answers == []
+
+        web.answers = [*listed, (401, "text/plain", b"")]
+        with pytest.raises(DeliveryError, match="answered 401"):  # it will not give the others, either
+            pull(store, source, {})
+        web.answers = [(503, "text/plain", b"")]
+        with pytest.raises(DeliveryError, match="answered 503"):
+            pull(store, source, {})
+        store.close()
+
+    def test_a_server_that_goes_away_ends_the_pull(self, web, tmp_path):
+        store = make_store(tmp_path)
+        source = WebSource(DicomwebSettings(url=web.url), 1)
+        found = iter([FilmReference("1", "2", "3.1"), FilmReference("1", "2", "3.2")])
+        source.find = lambda query, classes: found
+        source._base = f"http://127.0.0.1:{free_port()}"
+        with pytest.raises(DeliveryError, match="cannot be reached"):
+            pull(store, source, {})
+        assert len(list(found)) == 1
+        store.close()
 
     @pytest.fixture(scope="class")
     @classmethod

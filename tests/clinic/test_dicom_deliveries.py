@@ -3,20 +3,24 @@
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from pneumoscope.clinic.dicom import deliveries
-from pneumoscope.clinic.dicom.deliveries import LONGEST_PAUSE_S, Deliverer, client_of, pause_after, retry_now
+from pneumoscope.clinic.dicom import deliveries, destination_state
+from pneumoscope.clinic.dicom.deliveries import Deliverer, client_of, retry_now
+from pneumoscope.clinic.dicom.destination_state import LONGEST_PAUSE_S, pause_after
 from pneumoscope.clinic.dicom.dicomweb import StowClient
 from pneumoscope.clinic.dicom.fhir_client import FhirClient
 from pneumoscope.clinic.dicom.storage_client import StorageClient
 from pneumoscope.clinic.store.queue import LeaseLostError, Queue, add_job
+from pneumoscope.clinic.store.retention import delete_study
 from pneumoscope.clinic.store.tables import AuditEntry, Film, Job, now
 from pneumoscope.core.errors import DeliveryError, InputError
 from tests.clinic.film_results import film_result, header
+from tests.clinic.postgres import new_database
 from tests.clinic.stores import add_film, make_store
 
 PACS = {"name": "pacs", "kind": "dimse", "host": "127.0.0.1", "port": 1, "ae_title": "PACS"}
@@ -25,13 +29,19 @@ RECORDS = {"name": "records", "kind": "fhir", "url": "http://127.0.0.1:1"}
 
 
 class FakeClient:
-    """Takes results, or raises what ``errors`` says next."""
+    """Takes results, or raises what ``errors`` says next, and status 500 for the films in ``bad``."""
 
     def __init__(self):
+        self.asked = []
         self.taken = []
         self.errors = []
+        self.bad = set()
 
     def deliver(self, study):
+        film_id = study.films[0].film_id
+        self.asked.append(film_id)
+        if film_id in self.bad:
+            raise DeliveryError.down("the server answered 500")
         if self.errors:
             raise self.errors.pop(0)
         self.taken.append(study)
@@ -59,18 +69,46 @@ def client():
     return FakeClient()
 
 
-@pytest.fixture
-def clinic(tmp_path):
+@pytest.fixture(params=["sqlite"])
+def clinic(request, tmp_path):
     """Makes a store with destinations; closed at the end."""
     opened = []
 
     def make(*destinations, **settings):
+        if request.param == "postgresql":
+            url = new_database(request.getfixturevalue("postgres"), uuid4().hex)
+            settings["database__url"] = url
         opened.append(make_store(tmp_path, destinations=list(destinations) or [PACS], **settings))
         return opened[-1]
 
     yield make
     for store in opened:
         store.close()
+
+
+on_each_database = pytest.mark.parametrize("clinic", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until :func:`pass_time`."""
+    standing = Clock()
+    monkeypatch.setattr(destination_state, "time", standing)
+    return standing
+
+
+class Clock:
+    seconds = 1000.0
+
+    def monotonic(self):
+        return self.seconds
+
+
+def pass_time(store, clock, seconds):
+    clock.seconds += seconds
+    with store.write() as session:
+        for waiting in session.query(Job).filter_by(kind="deliver", state="waiting"):
+            waiting.due_at -= timedelta(seconds=seconds)
 
 
 def queued(store, *targets, identity=b"sealed"):
@@ -110,6 +148,7 @@ def deliverer(store, client):
     return Deliverer(store, lambda settings, destination: client)
 
 
+@on_each_database
 def test_a_result_is_delivered_once_and_the_identity_goes(clinic, client):
     store = clinic()
     film_id = queued(store)
@@ -131,6 +170,7 @@ def test_a_result_is_delivered_once_and_the_identity_goes(clinic, client):
     )
 
 
+@on_each_database
 def test_the_identity_stays_until_the_last_destination_has_its_results(clinic, client):
     store = clinic(PACS, WEB)
     film_id = queued(store, "pacs", "web")
@@ -153,6 +193,7 @@ def test_identities_are_kept_where_the_configuration_says_so(clinic, client):
     assert identity(store, film_id) == b"sealed"
 
 
+@on_each_database
 def test_a_failure_is_tried_again_after_a_pause_that_grows(clinic, client, caplog):
     store = clinic()
     film_id = queued(store)
@@ -183,6 +224,7 @@ def test_the_pause_has_an_upper_limit_and_chance_in_it():
     assert pause_after(10_000, lambda: 1.0) == LONGEST_PAUSE_S
 
 
+@on_each_database
 def test_a_destination_that_is_down_is_asked_by_one_film_and_all_follow_when_it_is_back(clinic, client):
     store = clinic()
     films = [queued(store) for _ in range(5)]
@@ -195,12 +237,72 @@ def test_a_destination_that_is_down_is_asked_by_one_film_and_all_follow_when_it_
     assert {job(store, film).state for film in films} == {"waiting"}
 
     client.errors = []
-    deliver._down["pacs"].until = 0
+    deliver._states["pacs"].until = 0
     with store.write() as session:  # one is due, the others would wait for an hour
         session.query(Job).update({"due_at": now() + timedelta(hours=1)})
         session.query(Job).filter_by(film_id=films[0], kind="deliver").update({"due_at": now()})
     assert work(store, deliver) == 5
     assert len(client.taken) == 5
+
+
+@pytest.mark.parametrize("bad", [1, 4])
+def test_a_result_that_fails_alone_holds_up_nothing_but_itself(clinic, client, clock, bad):
+    store = clinic()
+    films = [queued(store) for _ in range(bad + 5)]
+    client.bad = set(films[:bad])  # they are the first in the queue
+    deliver = deliverer(store, client)
+
+    seconds = 0
+    while len(client.taken) < 5:
+        work(store, deliver)
+        pass_time(store, clock, 1)
+        seconds += 1
+        assert seconds <= 2 + 2 ** (bad + 1)
+
+    for _ in range(600):
+        pass_time(store, clock, 1)
+        work(store, deliver)
+    new = []
+    for _ in range(60):  # ten minutes
+        new.append(queued(store))
+        for _ in range(3):  # a new one leaves within that
+            work(store, deliver)
+            pass_time(store, clock, 1)
+        assert job(store, new[-1]).state == "done"
+        pass_time(store, clock, 7)
+    assert {job(store, film).state for film in films[:bad]} == {"waiting"}
+    for film in films[:bad]:  # the fault may go away, and then they are taken, too
+        assert 3 <= client.asked.count(film) <= 30
+    client.bad = set()
+    make_due(store)
+    work(store, deliver)
+    assert len(client.taken) == bad + 5 + len(new)
+
+
+def test_another_job_asks_each_time_and_all_follow_when_the_destination_is_back(clinic, client, clock):
+    store = clinic()
+    before, *films = [queued(store) for _ in range(5)]
+    deliver = deliverer(store, client)
+    with store.write() as session:
+        session.query(Job).filter(Job.film_id != before).update({"due_at": now() + timedelta(seconds=1)})
+    work(store, deliver)
+    assert client.asked == [before]
+
+    client.bad = set(films)
+    for _ in range(20):  # the destination is away
+        pass_time(store, clock, 1)
+        work(store, deliver)
+    asked = client.asked[1:]
+    assert set(asked[:4]) == set(films)
+    assert len(asked) <= 8
+
+    client.bad = set()
+    for _ in range(40):
+        if client.taken[1:]:
+            break
+        pass_time(store, clock, 1)
+        work(store, deliver)
+    assert len(client.taken) >= 4  # all but, perhaps, the one that failed where another got through
 
 
 def test_one_destination_that_is_down_holds_no_other_up(clinic, client):
@@ -216,6 +318,7 @@ def test_one_destination_that_is_down_holds_no_other_up(clinic, client):
     assert job(store, film_id, "web").state == "done"
 
 
+@on_each_database
 def test_what_is_too_old_is_given_up_and_can_be_sent_all_the_same(clinic, client, caplog):
     store = clinic(deliver_days=2)
     film_id = queued(store)
@@ -271,11 +374,43 @@ def test_nothing_leaves_in_shadow_mode(clinic, client):
 
 def test_a_film_without_a_study_in_a_pacs_goes_to_fhir_alone(clinic, client):
     store = clinic(PACS, WEB, RECORDS)
-    film_id = queued(store, "pacs", "web", "records", identity=None)
+    film_id = queued(store, "records", identity=None)
     work(store, deliverer(store, client))
-    assert {job(store, film_id, name).state for name in ("pacs", "web", "records")} == {"done"}
+    assert job(store, film_id, "records").state == "done"
     ((film,),) = [study.films for study in client.taken]
     assert film.header is None
+
+
+@on_each_database
+@pytest.mark.parametrize("target", ["pacs", "web"])
+def test_a_result_whose_study_was_erased_is_given_up_with_a_reason(clinic, client, target):
+    store = clinic(PACS, WEB)
+    film_id = queued(store, target)
+    with store.write() as session:
+        session.get_one(Film, film_id).identity = None
+        session.query(Job).filter_by(film_id=film_id, kind="deliver").update({"state": "failed"})
+
+    assert retry_now(store, "test") == 1
+    work(store, deliverer(store, client))
+
+    found = job(store, film_id, target)
+    assert (found.state, client.asked) == ("failed", [])
+    assert found.problem["problem"] == "patient and study of the film are not kept any more"
+    assert found.problem["remedy"] == "send the film again"
+    with store.read() as session:
+        entry = session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc())).first()
+    assert (entry.action, entry.object, entry.detail) == ("result.given-up", film_id, {"to": target})
+
+
+def test_a_result_of_a_study_that_was_deleted_meanwhile_is_nobodys(clinic, client):
+    store = clinic()
+    film_id = queued(store)
+    claim = Queue(store).claim(["deliver"])
+    with store.read() as session:
+        study_id = session.get_one(Film, film_id).study_id
+    client.deliver = lambda study: delete_study(store, study_id, "test") and 1
+    with pytest.raises(LeaseLostError):
+        deliverer(store, client)(claim)
 
 
 def test_a_destination_that_is_configured_no_more_is_waited_for(clinic, client):

@@ -1,6 +1,7 @@
 """Processes are started again when they die, and stop with their parent."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -25,6 +26,14 @@ def note_and_wait(settings):
 def end_at_once(settings):
     """A role that cannot start."""
     (settings.directory / f"tried-{os.getpid()}").write_text("")
+
+
+def fail(settings):
+    """A role that ends with an error whose text and cause quote a film."""
+    try:
+        raise KeyError("CANARY^CAUSE")
+    except KeyError as cause:
+        raise ValueError("CANARY^NAME") from cause
 
 
 @pytest.fixture
@@ -67,6 +76,37 @@ def test_one_that_cannot_start_is_tried_less_and_less(settings):
         before = len(files(settings, "tried"))
         time.sleep(1)
         assert len(files(settings, "tried")) - before <= 1
+
+
+def test_one_that_cannot_be_forked_is_tried_again(settings, monkeypatch, caplog):
+    processes = Processes(settings, [Role("one", note_and_wait), Role("two", note_and_wait)])
+    start, calls = processes._context.Process.start, []
+
+    def sometimes(self):
+        calls.append(self.name)
+        if len(calls) in (1, 4):  # at first, and when it is to be started again
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        start(self)
+
+    monkeypatch.setattr(processes._context.Process, "start", sometimes)
+    with processes:
+        await_(lambda: len(files(settings, "ran")) == 2)
+        os.kill(processes.pids()[0], signal.SIGKILL)
+        await_(lambda: len(files(settings, "ran")) == 3)
+        assert calls == ["one", "two", "one", "one", "one"]
+    assert [record.getMessage() for record in caplog.records if "cannot" in record.getMessage()] == [
+        "one cannot be started: BlockingIOError"
+    ] * 2
+
+
+def test_the_error_of_a_role_is_said_without_its_words(settings, capfd):
+    with Processes(settings, [Role("one", fail)]) as processes:
+        await_(lambda: processes._slots[0].quick_deaths > 0)
+        assert processes._slots[0].process.exitcode == 1
+    said = capfd.readouterr().err
+    assert re.search(r"one failed with ValueError at test_processes\.py:\d+", said)
+    assert "CANARY" not in said
+    assert "Traceback" not in said
 
 
 def test_orphans_stop_by_themselves(settings):

@@ -239,3 +239,31 @@ def test_frames_come_back_as_they_were():
     )
     with pytest.raises(ValueError, match="Out of range float"):
         write_frame(out, {"a": float("nan")}, {})
+
+
+def test_a_worker_that_is_killed_takes_its_process_along(bundle, tmp_path):
+    script = (
+        "import sys, time\n"
+        "from pneumoscope.clinic.examining.sandbox import Sandbox\n"
+        "from pneumoscope.clinic.settings import LimitSettings\n"
+        f"box = Sandbox({bundle!r}, LimitSettings(), threads=1)\n"
+        "box.start()\n"
+        "print(box._process.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as worker:
+        child = int(worker.stdout.readline())
+        os.kill(child, signal.SIGSTOP)  # busy with a film: it will not see that its input has ended
+        worker.kill()
+    until = time.monotonic() + 10
+    while time.monotonic() < until and _is_alive(child):
+        time.sleep(0.05)
+    assert not _is_alive(child)
+
+
+def _is_alive(process):
+    try:
+        with open(f"/proc/{process}/stat", encoding="ascii") as stream:
+            return stream.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

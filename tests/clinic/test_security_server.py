@@ -180,14 +180,19 @@ def test_a_body_that_is_said_to_be_too_large(port, token):
             assert answer(wire)[9:12] in (b"400", b"413"), length
 
 
-def test_a_body_without_a_length_that_is_too_large(port, token):
-    with connect(port) as wire:
+def test_a_body_without_a_length_that_is_too_large(tmp_path):
+    with (
+        web_clinic(tmp_path, server__max_upload_mb=0.5) as (store, _),
+        listening(create_app(store)) as port,
+        connect(port) as wire,
+    ):
+        token = create_token(store, account(store, "ada"), "t", ["examine"])
         wire.sendall(post("/v1/examine", token) + b"10000\r\n" + FILM_PART.ljust(65536, b"x") + b"\r\n")
         with contextlib.suppress(ConnectionError):
             for _ in range(64):
                 wire.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
         assert answer(wire).startswith(b"HTTP/1.1 413")
-    assert works(port)
+        assert works(port)
 
 
 @pytest.mark.parametrize("path", ["/v1/examine", "/v1/batches", "/login", "/language"])

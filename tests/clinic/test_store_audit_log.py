@@ -7,6 +7,7 @@ from sqlalchemy import delete, select, update
 
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.tables import AuditEntry
+from pneumoscope.core.errors import ConfigError
 
 
 def fill(store, rows=5):
@@ -34,6 +35,15 @@ def test_a_changed_row_shows(store, column, value):
         session.execute(update(AuditEntry).where(AuditEntry.id == 3).values({column: value}))
     found = audit_log.verify(store)
     assert (found.broken_at, found.reason) == (3, "the row was altered")
+
+
+def test_another_key_does_not_fit(any_store, monkeypatch):
+    audit_log.check_key(any_store)
+    fill(any_store)
+    audit_log.check_key(any_store)
+    monkeypatch.setattr(any_store.sealer, "audit_key", bytes(32))
+    with pytest.raises(ConfigError, match="does not fit"):
+        audit_log.check_key(any_store)
 
 
 def test_a_removed_row_shows(any_store):

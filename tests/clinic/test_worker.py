@@ -13,9 +13,11 @@ from pneumoscope.clinic.examining.intake import Sender, receive
 from pneumoscope.clinic.examining.sandbox import Sandbox
 from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
 from pneumoscope.clinic.settings import LimitSettings
-from pneumoscope.clinic.store.bundles import activate
+from pneumoscope.clinic.store.bundles import activate, open_active
 from pneumoscope.clinic.store.queue import Queue
-from pneumoscope.clinic.store.tables import Film, Job
+from pneumoscope.clinic.store.retention import sweep
+from pneumoscope.clinic.store.tables import Film, Job, now
+from pneumoscope.core.errors import BundleError, ConfigError
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
 from tests.clinic.stores import add_user, make_store
 from tests.tiny_bundle import write_tiny_bundle
@@ -97,6 +99,28 @@ def test_options_reach_the_examination(clinic):
     film = film_of(store, film_id)
     assert film.result.record["operating_point"] == "sensitive"
     assert film.age_years == 90.0
+
+
+@pytest.mark.parametrize(
+    ("header", "asked", "age", "noted"),
+    [
+        ("064Y", 3.0, 64.0, True),
+        ("003Y", 3.0, 3.0, False),
+        ("018M", 2.0, 1.5, False),
+        ("095Y", None, 90.0, False),
+        ("", 3.0, 4.0, False),  # by the birth date
+    ],
+)
+def test_the_age_of_the_file_counts(clinic, header, asked, age, noted):
+    store, films = clinic
+    film_id = receive(store, dicom_film(PatientAge=header), PACS, options={"age_years": asked}).film_id
+    work(store, films)
+    film = film_of(store, film_id)
+    assert film.age_years == age
+    assert (
+        any("the file says that the patient is" in text for text in film.result.record["warnings"]) is noted
+    )
+    assert "95" not in str(film.result.record["gate"]["reasons"])
 
 
 def test_films_of_one_dicom_study_share_a_study(clinic):
@@ -216,6 +240,95 @@ def test_the_next_film_is_examined_by_the_bundle_that_is_active_then(clinic, bun
     work(store, films)
     assert film_of(store, first).result.bundle_id == bundle.id
     assert film_of(store, second).result.bundle_id == other.id
+
+
+def test_a_bundle_that_was_replaced_in_its_directory_examines_nothing_until_it_is_activated(tmp_path):
+    folder = tmp_path / "bundle"
+    first = write_tiny_bundle(folder, name="first")
+    store = make_store(tmp_path, bundle=str(folder))
+    films = FilmHandlers(store, threads=1)
+    receive(store, png_film(), PACS)
+    work(store, films)
+    second = write_tiny_bundle(folder, name="second")
+    films._sandbox.close()
+    film_id = receive(store, png_film(), PACS).film_id
+    turns = iter([False, True])
+    run_worker(store, films.handlers(), lambda: next(turns))
+    [job] = film_of(store, film_id).jobs
+    assert (job.state, job.problem["fault"]) == ("waiting", "ours")
+    assert second.id in job.problem["problem"]
+    assert first.id in job.problem["expected"]
+    with pytest.raises(BundleError, match=second.id):
+        open_active(store)
+    activate(store, str(folder), "admin")
+    retry_at_once(store)
+    work(store, films)
+    films.close()
+    assert film_of(store, film_id).result.bundle_id == open_active(store).id == second.id
+    store.close()
+
+
+def test_an_operating_point_that_the_bundle_lacks_loses_no_film(clinic):
+    store, films = clinic
+    film_id = receive(store, png_film(), PACS, options={"operating_point": "no-such-point"}).film_id
+    for _ in range(12):
+        turns = iter([False, True])
+        run_worker(store, films.handlers(), lambda turns=turns: next(turns))
+        retry_at_once(store)
+    [job] = film_of(store, film_id).jobs
+    assert (job.state, job.attempts, job.problem["fault"]) == ("failed", 12, "ours")
+    assert job.problem["problem"].startswith("no operating point")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pneumoscope.clinic.store.retention.ORPHAN_AGE_S", -1)
+        assert sweep(store) == 0
+    with store.write() as session:
+        session.get_one(Film, film_id).options = {}
+    assert Queue(store).revive("examine", "admin") == 1
+    assert Queue(store).revive("examine", "admin") == 0
+    work(store, films)
+    assert film_of(store, film_id).result is not None
+    assert store.blobs.get("received", film_id) is None
+
+
+def test_a_bundle_without_the_operating_point_of_the_settings_is_not_activated(tmp_path, bundle):
+    store = make_store(tmp_path, operating_point="no-such-point")
+    with pytest.raises(ConfigError, match="no-such-point"):
+        activate(store, str(bundle.directory), "admin")
+    store.close()
+
+
+def test_deaths_of_the_worker_are_not_counted_as_those_of_the_film(tmp_path, bundle):
+    store = make_store(tmp_path, bundle=str(bundle.directory), limits__attempts=2, limits__film_seconds=0.001)
+    films = FilmHandlers(store, threads=1)
+    film_id = receive(store, dicom_film(), PACS).film_id
+    with store.write() as session:  # as after three workers that were killed
+        session.query(Job).one().attempts = 3
+    turns = iter([False, True])
+    run_worker(store, films.handlers(), lambda: next(turns))
+    [job] = film_of(store, film_id).jobs
+    assert (job.state, job.problem["deaths"]) == ("waiting", 1)
+    work(store, films)
+    assert film_of(store, film_id).jobs[0].state == "failed"
+    films.close()
+    store.close()
+
+
+def test_a_job_that_goes_to_another_while_it_fails_ends_no_worker(store):
+    film_id = receive(store, png_film(), PACS).film_id
+
+    def lose(_):
+        with store.write() as session:
+            session.query(Job).filter_by(film_id=film_id).one().lease = "another's"
+        raise RuntimeError("Canary")
+
+    turns = iter([False, True])
+    run_worker(store, {"examine": lose}, lambda: next(turns))
+    assert film_of(store, film_id).jobs[0].problem is None
+
+
+def retry_at_once(store):
+    with store.write() as session:
+        session.query(Job).filter_by(state="waiting").update({"due_at": now()})
 
 
 def test_a_film_that_ends_its_process_is_tried_again_and_then_given_up(tmp_path, bundle):

@@ -74,6 +74,28 @@ def test_source_spacing_and_size(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("elements", "age"),
+    [
+        ({"PatientBirthDate": "19400305", "StudyDate": "20040826"}, "064Y"),
+        ({"PatientBirthDate": "19400827", "StudyDate": "20040826"}, "063Y"),
+        ({"PatientBirthDate": "20200229", "AcquisitionDate": "20200310", "StudyDate": "20250101"}, "010D"),
+        ({"PatientBirthDate": "20200101", "StudyDate": "20211231"}, "730D"),
+        ({"PatientBirthDate": "20200101", "StudyDate": "20191231"}, None),
+        ({"PatientBirthDate": "18000101", "StudyDate": "20191231"}, None),
+        ({"PatientBirthDate": "2020", "StudyDate": "20191231"}, None),
+        ({"PatientBirthDate": "20200101"}, None),
+        ({"PatientAge": "005Y", "PatientBirthDate": "19400305", "StudyDate": "20040826"}, "005Y"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
+def test_the_age_follows_from_birth_date_and_day_of_the_film(tmp_path, elements, age):
+    path = write(film(**{"PatientAge": None, **elements}), tmp_path / "film.dcm")
+    source = read_dicom(path).source
+    assert source.get("patient_age") == age
+    assert "19400305" not in str(source)
+
+
+@pytest.mark.parametrize(
     ("elements", "spacing"),
     [
         ({}, None),

@@ -177,6 +177,15 @@ def rollback_bundle(config: ConfigFile = None, data_dir: DataDir = None) -> None
         print(f"{rollback(store, _actor()).bundle_id} is in force.")
 
 
+@app.command("retry")
+def retry_films(config: ConfigFile = None, data_dir: DataDir = None) -> None:
+    """Examine the films again whose examination was given up through no fault of theirs."""
+    from pneumoscope.clinic.store.queue import Queue
+
+    with clinic_store(config, data_dir) as store:
+        print(f"{Queue(store).revive('examine', _actor())} films are examined again.")
+
+
 @app.command("settings")
 def show_settings(config: ConfigFile = None, data_dir: DataDir = None) -> None:
     """Print the settings in force as JSON, without secrets."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pneumoscope.core.errors import MissingExtraError
+from pneumoscope.core.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from pneumoscope.clinic.settings import ClinicSettings
@@ -62,15 +62,39 @@ def clinic_settings(config: Path | None, **flags: Any) -> ClinicSettings:
 
 
 @contextmanager
-def clinic_store(config: Path | None, data_dir: Path | None) -> Iterator[Store]:
-    """The open store of an installation."""
+def clinic_store(config: Path | None, data_dir: Path | None, **flags: Any) -> Iterator[Store]:
+    """The open store of an installation that is there; ``serve`` and ``pacs`` alone make a new one.
+
+    Raises:
+        ConfigError: there is no installation, so that a mistyped path is not taken for an empty one.
+    """
+    settings = clinic_settings(config, data_dir=data_dir, **flags)
+    _require_installation(settings)
     from pneumoscope.clinic.store.database import open_store
 
-    store = open_store(clinic_settings(config, data_dir=data_dir))
+    store = open_store(settings)
     try:
         yield store
     finally:
         store.close()
+
+
+def _require_installation(settings: ClinicSettings) -> None:
+    """Its database (of PostgreSQL: the data directory) and its key, which may lie elsewhere, are there."""
+    from sqlalchemy import make_url
+
+    url = make_url(settings.database_url)
+    is_file = url.get_backend_name() == "sqlite" and url.database is not None
+    database = Path(str(url.database)) if is_file else settings.directory
+    for needed in (database, settings.key_file):
+        if not needed.exists():
+            raise ConfigError(
+                "there is no installation here",
+                where=needed,
+                expected="the database and the key of an installation",
+                remedy="correct --data-dir, data_dir or privacy.key_file; "
+                "`pneumoscope serve` or `pneumoscope pacs` makes a new installation",
+            )
 
 
 def terminal_actor() -> str:

@@ -6,7 +6,7 @@ In: the command line. Out: an exit code: 0 done, 1 our fault, 2 the input's or t
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -32,7 +32,7 @@ from pneumoscope.cli import (
     tune,
 )
 from pneumoscope.cli.terminal import print_error
-from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.core.errors import InputError, PneumoscopeError
 
 __all__ = ["app", "main"]
 
@@ -83,9 +83,26 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; a :class:`PneumoscopeError` becomes a message and its exit code."""
+    """Run the command line; a :class:`PneumoscopeError` becomes a message and its exit code.
+
+    So does what the system says of a path (it is missing, not a folder, not allowed, the disk is full).
+    """
     try:
         app()
     except PneumoscopeError as error:
-        print_error(error)
-        sys.exit(error.exit_code)
+        _stop(error)
+    except OSError as error:
+        if error.errno is None or error.filename is None:
+            raise
+        _stop(
+            InputError(
+                f"the system refuses this path: {error.strerror}",
+                where=str(error.filename),
+                remedy="correct the path, its permissions or its disk",
+            )
+        )
+
+
+def _stop(error: PneumoscopeError) -> NoReturn:
+    print_error(error)
+    sys.exit(error.exit_code)

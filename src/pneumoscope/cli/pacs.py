@@ -7,6 +7,7 @@ smaller commands did, as lines for people or JSON for machines.
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,20 +87,16 @@ def pull(
     as_json: Annotated[bool, typer.Option("--json", help="Print counts as JSON.")] = False,
 ) -> None:
     """Take films from a PACS by DICOMweb and queue them; what was taken before is skipped."""
-    settings = clinic_settings(config, data_dir=data_dir, dicomweb__url=url)
-    from pneumoscope.clinic.dicom.dicomweb import WebSource
-    from pneumoscope.clinic.dicom.pull import pull as pull_films
-    from pneumoscope.clinic.dicom.pull import study_query
-    from pneumoscope.clinic.store.database import open_store
+    pairs = _pairs(query or [])
+    with clinic_store(config, data_dir, dicomweb__url=url) as store:
+        from pneumoscope.clinic.dicom.dicomweb import WebSource
+        from pneumoscope.clinic.dicom.pull import pull as pull_films
+        from pneumoscope.clinic.dicom.pull import study_query
 
-    wanted = study_query(_pairs(query or []), since.date() if since else None)
-    source = WebSource(settings.dicomweb, settings.server.max_upload_mb)
-    store = open_store(settings)
-    try:
+        wanted = study_query(pairs, since.date() if since else None)
+        source = WebSource(store.settings.dicomweb, store.settings.server.max_upload_mb)
         with progress_bar("pulling") as progress:
             pulled = pull_films(store, source, wanted, limit=limit, progress=progress)
-    finally:
-        store.close()
     counts = {"taken": pulled.taken, "known": pulled.known, "failed": pulled.failed}
     if as_json:
         print(json.dumps(counts))
@@ -163,15 +160,17 @@ def _run(settings: ClinicSettings) -> None:
     from pneumoscope.clinic.examining.processes import Processes
     from pneumoscope.clinic.logs import log_to_stderr
     from pneumoscope.clinic.roles import roles
-    from pneumoscope.clinic.store.bundles import active_bundle
+    from pneumoscope.clinic.store import audit_log
+    from pneumoscope.clinic.store.bundles import open_active
     from pneumoscope.clinic.store.database import open_store
 
     log_to_stderr()
     store = open_store(settings)
     try:
-        active = active_bundle(store)
+        audit_log.check_key(store)
+        bundle_id = open_active(store).id
         with Node(store) as node, Processes(settings, roles(settings)):
-            _announce(settings, node.address, active.bundle_id)
+            _announce(settings, node.address, bundle_id)
             wait_for_signal()
             notes().print("stopping")
     finally:
@@ -201,8 +200,25 @@ def _pairs(query: list[str]) -> dict[str, str]:
         keyword, equals, value = text.partition("=")
         if not equals or not keyword:
             raise InputError("--query is not of the form KEYWORD=VALUE", expected="ModalitiesInStudy=CR")
+        _require_attribute(keyword)
         pairs[keyword] = value
     return pairs
+
+
+def _require_attribute(name: str) -> None:
+    """``name`` is a keyword or a tag of eight digits (PS3.18 section 8.3.4.1): servers pass over all else."""
+    from difflib import get_close_matches
+
+    from pydicom.datadict import keyword_dict, tag_for_keyword
+
+    if tag_for_keyword(name) is not None or re.fullmatch("[0-9A-Fa-f]{8}", name):
+        return
+    close = get_close_matches(name, keyword_dict, 1)
+    raise InputError(
+        f"--query: DICOM has no attribute '{name}'",
+        expected="a keyword, such as ModalitiesInStudy, or a tag, such as 00080061",
+        remedy=f"perhaps {close[0]} is meant" if close else None,
+    )
 
 
 def _destination(settings: ClinicSettings, name: str) -> Destination:

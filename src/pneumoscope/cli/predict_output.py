@@ -11,6 +11,7 @@ import json
 import sys
 from typing import Any
 
+from pneumoscope.clinic.results.wording import unsaid_warnings
 from pneumoscope.inference.prediction import percent
 
 __all__ = ["Writer"]
@@ -80,7 +81,7 @@ def _line(row: dict[str, Any]) -> str:
         line += f"; {'; '.join(row['reasons'])}"
     if row["forced"]:
         line += "; FORCED although refused"
-    notes = [*gate["reasons"], *row["warnings"]]
+    notes = [*gate["reasons"], *unsaid_warnings(row)]
     return line + (f"; warning: {'; '.join(notes)}" if notes else "")
 
 

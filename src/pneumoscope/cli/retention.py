@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumoscope.cli.clinic_settings import ConfigFile, DataDir, clinic_store, terminal_actor
+from pneumoscope.core.errors import InputError
 
 if TYPE_CHECKING:
+    from pneumoscope.clinic.store.database import Store
     from pneumoscope.clinic.store.retention import Deleted
 
 __all__ = ["delete_study", "retention"]
@@ -24,6 +26,8 @@ _WORDS = {
     "identities": "identities",
     "orphans": "files that no film knows",
 }
+_SHORTEST = 8
+"""Digits of an id that pages show (``web.film_view.study_title``)."""
 
 
 def retention(
@@ -39,7 +43,9 @@ def retention(
 
 
 def delete_study(
-    study: Annotated[str, typer.Argument(metavar="ID", help="The study's id, as its page shows it.")],
+    study: Annotated[
+        str, typer.Argument(metavar="ID", help="The study's id, or its beginning as its page shows it.")
+    ],
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -47,7 +53,31 @@ def delete_study(
     with clinic_store(config, data_dir) as store:
         from pneumoscope.clinic.store.retention import delete_study
 
-        _say(delete_study(store, study, terminal_actor()), "deleted")
+        _say(delete_study(store, _whole_id(store, study), terminal_actor()), "deleted")
+
+
+def _whole_id(store: Store, beginning: str) -> str:
+    """The id of the one study whose id begins so.
+
+    Raises:
+        InputError: the beginning is too short, or it is that of none or several.
+    """
+    from sqlalchemy import select
+
+    from pneumoscope.clinic.store.tables import Study
+
+    remedy = "give the whole id, which stands in the address of the study's page"
+    if len(beginning) < _SHORTEST:
+        raise InputError(
+            "the id is too short", where=beginning, expected=f"at least {_SHORTEST} digits", remedy=remedy
+        )
+    wanted = Study.id.startswith(beginning.lower(), autoescape=True)
+    with store.read() as session:
+        found = session.scalars(select(Study.id).where(wanted).limit(2)).all()
+    if len(found) != 1:
+        said = "several studies begin so" if found else "there is no such study"
+        raise InputError(said, where=beginning, remedy=remedy)
+    return found[0]
 
 
 def _say(deleted: Deleted, verb: str) -> None:

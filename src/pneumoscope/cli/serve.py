@@ -54,7 +54,8 @@ def serve(
     )
     from pneumoscope.clinic.examining.processes import Processes
     from pneumoscope.clinic.roles import roles
-    from pneumoscope.clinic.store.bundles import active_bundle
+    from pneumoscope.clinic.store import audit_log
+    from pneumoscope.clinic.store.bundles import open_active
     from pneumoscope.clinic.store.database import open_store
     from pneumoscope.clinic.web.server import reserve_port, web_role
 
@@ -63,7 +64,8 @@ def serve(
         settings = settings.model_copy(
             update={"server": settings.server.model_copy(update={"port": reserved.getsockname()[1]})}
         )
-        bundle_id = active_bundle(store).bundle_id
+        audit_log.check_key(store)
+        bundle_id = open_active(store).id
         first_secret(store)
         store.close()
         with Processes(settings, [web_role(settings), *roles(settings)]):

@@ -11,8 +11,9 @@ import threading
 import traceback
 import warnings
 from pathlib import Path
+from types import TracebackType
 
-__all__ = ["log_to_stderr", "silence"]
+__all__ = ["log_to_stderr", "place_of", "silence"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +40,13 @@ def log_to_stderr() -> None:
 
 def _thread_failed(given: threading.ExceptHookArgs) -> None:
     """Say what ended a thread and where, and not in its own words, which may quote what it read."""
-    place = traceback.extract_tb(given.exc_traceback)[-1:]
-    where = f" at {Path(place[0].filename).name}:{place[0].lineno}" if place else ""
-    _log.error("a thread ended with %s%s", given.exc_type.__name__, where)
+    _log.error("a thread ended with %s%s", given.exc_type.__name__, place_of(given.exc_traceback))
+
+
+def place_of(trace: TracebackType | None) -> str:
+    """Where an error came up, `` at file:line``; empty where that is not known."""
+    place = traceback.extract_tb(trace)[-1:]
+    return f" at {Path(place[0].filename).name}:{place[0].lineno}" if place else ""
 
 
 def silence() -> None:

@@ -13,8 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from pneumoscope.clinic.setting_values import (
+    AeTitle,
+    ExistingFile,
+    Language,
+    Network,
+    WebAddress,
+    is_web_address,
+)
 from pneumoscope.core.config import Config, load_config
 from pneumoscope.core.errors import ConfigError
 
@@ -51,10 +60,10 @@ class ServerSettings(Config):
     host: str = "127.0.0.1"
     port: int = Field(8765, ge=0, le=65535)
     processes: int = Field(1, ge=1, le=64)
-    public_url: str | None = None
+    public_url: WebAddress | None = None
     """As the browser sees it; an https one makes cookies secure and sends HSTS."""
-    trusted_proxies: tuple[str, ...] = ("127.0.0.1",)
-    """Addresses whose X-Forwarded-For and -Proto are believed."""
+    trusted_proxies: tuple[Network, ...] = ("127.0.0.1",)
+    """Addresses and networks whose X-Forwarded-For and -Proto are believed."""
     max_upload_mb: float = Field(100, gt=0, le=4096)
     request_seconds: float = Field(60, gt=0, le=3600)
     """Longest time for a request's body to arrive, and for a synchronous examination."""
@@ -80,7 +89,7 @@ class LimitSettings(Config):
 class Peer(Config):
     """Who may connect to the DICOM node."""
 
-    ae_title: str = Field(min_length=1, max_length=16)
+    ae_title: AeTitle
     address: str | None = None
     """IP address or network (CIDR); None is any address."""
     port: int | None = Field(None, ge=1, le=65535)
@@ -94,12 +103,12 @@ class Destination(Config):
     kind: Literal["dimse", "stow", "fhir"]
     host: str | None = None
     port: int | None = Field(None, ge=1, le=65535)
-    ae_title: str | None = Field(None, min_length=1, max_length=16)
+    ae_title: AeTitle | None = None
     tls: bool = False
-    url: str | None = None
+    url: WebAddress | None = None
     user: str | None = None
-    password_file: Path | None = None
-    token_file: Path | None = None
+    password_file: ExistingFile | None = None
+    token_file: ExistingFile | None = None
     objects: tuple[Literal["sr", "sc", "gsps", "pdf"], ...] = ("sr", "sc")
     """Kinds of DICOM objects that are sent (dimse, stow)."""
 
@@ -115,7 +124,7 @@ class Destination(Config):
 class DicomSettings(Config):
     """The DICOM node."""
 
-    ae_title: str = Field("PNEUMOSCOPE", min_length=1, max_length=16)
+    ae_title: AeTitle = "PNEUMOSCOPE"
     host: str = "127.0.0.1"
     port: int = Field(11112, ge=0, le=65535)
     peers: tuple[Peer, ...] = ()
@@ -129,18 +138,18 @@ class DicomSettings(Config):
     """Longest silence of a peer, within a message and between two, and longest time to connect."""
     receive_seconds: float = Field(300, gt=0)
     """Longest time for one object to arrive."""
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_ca: Path | None = None
+    tls_certificate: ExistingFile | None = None
+    tls_key: ExistingFile | None = None
+    tls_ca: ExistingFile | None = None
     """Certificates of those who may connect; None asks the peer for none."""
 
 
 class DicomwebSettings(Config):
     """The DICOMweb server that films are pulled from."""
 
-    url: str | None = None
+    url: WebAddress | None = None
     user: str | None = None
-    password_file: Path | None = None
+    password_file: ExistingFile | None = None
 
 
 class FhirSettings(Config):
@@ -166,12 +175,18 @@ class PrivacySettings(Config):
 class OidcSettings(Config):
     """Log in by an OpenID Connect provider."""
 
-    issuer: str | None = None
+    issuer: WebAddress | None = None
     client_id: str | None = None
-    client_secret_file: Path | None = None
+    client_secret_file: ExistingFile | None = None
     role_claim: str = "pneumoscope_role"
     default_role: Literal["reader", "reviewer", "none"] = "none"
     """Role of a user whose claim names none; ``none`` refuses them."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> OidcSettings:
+        if self.issuer is not None and self.client_id is None:
+            raise PydanticCustomError("client_id", "an issuer needs a client_id; expected both or neither")
+        return self
 
 
 class SecuritySettings(Config):
@@ -197,7 +212,7 @@ class MonitoringSettings(Config):
     check_minutes: float = Field(15, gt=0)
     webhook_url: SecretStr | None = None
     """Where alarms are sent; such addresses hold a secret often enough to be treated as one."""
-    webhook_token_file: Path | None = None
+    webhook_token_file: ExistingFile | None = None
 
 
 class ClinicSettings(Config):
@@ -209,7 +224,7 @@ class ClinicSettings(Config):
     operating_point: str | None = None
     workers: int = Field(2, ge=0, le=256)
     """Processes that examine films; 0 leaves it to other machines on the same database."""
-    language: str = "en"
+    language: Language = "en"
     shadow: bool = False
     """Results are stored and monitored but shown and sent to nobody."""
     database: DatabaseSettings = DatabaseSettings()
@@ -224,6 +239,18 @@ class ClinicSettings(Config):
     privacy: PrivacySettings = PrivacySettings()
     security: SecuritySettings = SecuritySettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+
+    @field_validator("destinations")
+    @classmethod
+    def _named_once(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        names = [destination.name for destination in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise PydanticCustomError(
+                    "twice", "two destinations are called {name}; expected a name of its own for each",
+                    {"name": name},
+                )  # fmt: skip
+        return value
 
     @property
     def directory(self) -> Path:
@@ -257,7 +284,8 @@ def load_settings(
             ``server.port``; lists and tables are given as JSON.
 
     Raises:
-        ConfigError: the file cannot be parsed, a key is unknown, or a value is out of range.
+        ConfigError: the file cannot be parsed, a key is unknown, a value is out of range, or a file that it
+            names does not exist.
     """
     environment = os.environ if environment is None else environment
     if file is None and environment.get("PNEUMOSCOPE_CONFIG"):
@@ -268,7 +296,15 @@ def load_settings(
         if name.startswith(_PREFIX)
     }
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    return load_config(ClinicSettings, file, {**values, **given})
+    settings = load_config(ClinicSettings, file, {**values, **given})
+    webhook = settings.monitoring.webhook_url
+    if webhook is not None and not is_web_address(webhook.get_secret_value()):
+        raise ConfigError(
+            "'monitoring.webhook_url' is not an address; it is not shown, as it may hold a secret",
+            where=file,
+            expected="http:// or https:// and a host",
+        )
+    return settings
 
 
 def _parsed(value: str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -27,6 +28,9 @@ __all__ = [
     "write_text",
 ]
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What writing itself can meet; the system names no file then."""
+
 
 def sha256_bytes(content: bytes) -> str:
     """SHA-256 of ``content`` as 64 hexadecimal digits."""
@@ -44,8 +48,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
 
     The parent folder is made when it is missing. When the block raises, ``path`` is as it was.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full; it names the folder or ``path``.
     """
     path = Path(path)
+    try:
+        with _temporary(path) as temporary:
+            yield temporary
+    except OSError as error:
+        is_ours = str(error.filename).startswith(str(path.parent / f".{path.name}."))
+        if is_ours or (error.filename is None and error.errno in _NO_ROOM):
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """As :func:`atomic_path`; an error may name the temporary file, or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)

@@ -1,13 +1,14 @@
 """What a DICOM header says about the film: source facts, pixel spacing, and what speaks against it.
 
 In: a data set. Out: strings for ``Radiograph.source``, a spacing in mm, and warnings. The patient's name and
-birth date are not taken over.
+birth date are not taken over; the age on the day of the film is, where the header does not state it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _FACTS = {
     "series_instance_uid": "SeriesInstanceUID",
     "sop_instance_uid": "SOPInstanceUID",
 }
+_OLDEST = 120
+"""Years; who seems older has no birth date but a placeholder."""
 # PS3.3 C.7.3.1.1.1: computed, digital and film radiography; OT and the retired SC for secondary captures.
 _PROJECTION_MODALITIES = frozenset({"CR", "DX", "RG", "OT", "SC"})
 # PS3.16 annex L: CHEST; THORAX and LUNG occur in practice, with words round them.
@@ -46,13 +49,36 @@ _NOT_FRONTAL = {
 
 
 def source_facts(dataset: Dataset) -> dict[str, str]:
-    """Facts by name; an absent or empty element has no entry."""
+    """Facts by name; an absent or empty element has no entry. ``patient_age`` is DICOM's age string."""
     facts = {"format": "DICOM", "transfer_syntax": dataset.file_meta.TransferSyntaxUID.name}
     for name, keyword in _FACTS.items():
         value = str(dataset.get(keyword) or "").strip()
         if value:
             facts[name] = value
+    if "patient_age" not in facts:
+        facts |= _age_by_dates(dataset)
     return facts
+
+
+def _age_by_dates(dataset: Dataset) -> dict[str, str]:
+    """``patient_age`` from Patient's Birth Date and the day of the film, as an age string (PS3.5 6.2)."""
+    born = _day(dataset, "PatientBirthDate")
+    days = (_day(dataset, name) for name in ("AcquisitionDate", "ContentDate", "SeriesDate", "StudyDate"))
+    taken = next((day for day in days if day is not None), None)
+    if born is None or taken is None or taken < born:
+        return {}
+    years = taken.year - born.year - ((taken.month, taken.day) < (born.month, born.day))
+    if years >= 2:
+        return {"patient_age": f"{years:03d}Y"} if years <= _OLDEST else {}
+    return {"patient_age": f"{(taken - born).days:03d}D"}
+
+
+def _day(dataset: Dataset, keyword: str) -> date | None:
+    """A date of the header (DA, PS3.5 6.2); None where it is absent or no date."""
+    try:
+        return datetime.strptime(str(dataset.get(keyword) or "").strip(), "%Y%m%d").date()
+    except ValueError:
+        return None
 
 
 def pixel_spacing_mm(dataset: Dataset) -> tuple[float, float] | None:

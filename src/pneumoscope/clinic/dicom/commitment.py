@@ -2,7 +2,8 @@
 
 In: a request (N-ACTION) with references to instances. Out: a report (N-EVENT-REPORT): committed are films
 that are stored, whatever the sender was told before. A peer with a configured port gets the report on a new
-association, any other on the association of its request.
+association, any other on the association of its request. One thread sends all reports, one after the other;
+those that a peer does not take wait for their next attempt beside it.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ _MOST_BYTES = 1 << 20
 _BLOCK = 500
 _LINGER_S = 0.5
 """A peer that wants a report on a new association releases this one at once."""
-_PAUSES_S = (0.0, 5.0, 30.0, 120.0, 600.0)
-"""Before each attempt on a new association; who has heard nothing by then asks again."""
+_PAUSES_S = (5.0, 30.0, 120.0, 600.0)
+"""After each attempt but the last; who has heard nothing by then asks again."""
+_MOST_REPORTS = 64
+"""That wait at a time; of the largest requests they are some 250 MB."""
 
 Reference = tuple[str, str]
 """SOP class and SOP instance."""
@@ -58,6 +61,27 @@ class Request:
     references: tuple[Reference, ...]
 
 
+class _NotThereError(Exception):
+    """No association with a peer came about."""
+
+
+@dataclass(eq=False)
+class _Errand:
+    """A report that is to be sent: on ``association``, or anew to a peer with a port at ``address``."""
+
+    request: Request
+    association: Association
+    address: str
+    peer: Peer | None
+    due: float = 0.0
+    attempts: int = 0
+
+    @property
+    def anew(self) -> tuple[str, Peer] | None:
+        """Whom it goes to on a new association."""
+        return None if self.peer is None or self.peer.port is None else (self.address, self.peer)
+
+
 class Commitments:
     """Answers requests; one for each node.
 
@@ -69,12 +93,21 @@ class Commitments:
     def __init__(self, store: Store, settings: DicomSettings) -> None:
         self._store = store
         self._settings = settings
-        self._stopped = threading.Event()
-        self._asked: dict[Association, tuple[Request, Peer | None]] = {}
+        self._asked: dict[Association, _Errand] = {}
+        self._errands: list[_Errand] = []
+        self._stopped = False
+        self._changed = threading.Condition()  # guards the three above
+        self._thread = threading.Thread(target=self._send_reports, name="commitment", daemon=True)
+
+    def start(self) -> None:
+        """Send reports from now on."""
+        self._thread.start()
 
     def close(self) -> None:
         """Try no more."""
-        self._stopped.set()
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
 
     def take(self, event: Event, peer: Peer | None) -> tuple[int, None]:
         """Handler of N-ACTION: the status; the report follows when the answer has been sent."""
@@ -92,41 +125,93 @@ class Commitments:
             return INVALID_ARGUMENT, None
         if request is None:
             return INVALID_ARGUMENT, None
-        self._asked[event.assoc] = (request, peer)
+        with self._changed:
+            if len(self._asked) + len(self._errands) >= _MOST_REPORTS:
+                _log.warning("a storage commitment request was refused: %d reports wait", _MOST_REPORTS)
+                return RESOURCE_LIMITATION, None
+            self._asked[event.assoc] = _Errand(request, event.assoc, event.assoc.requestor.address, peer)
         return 0x0000, None
 
     def answered(self, association: Association) -> None:
-        """The answer to the last request has been sent: report in a thread of its own."""
-        request, peer = self._asked.pop(association, (None, None))
-        if request is not None:
-            arguments = (association, request, peer)
-            threading.Thread(target=self._report, args=arguments, name="commitment", daemon=True).start()
+        """The answer to the last request has been sent: its report is due."""
+        with self._changed:
+            errand = self._asked.pop(association, None)
+            if errand is not None:
+                errand.due = time.monotonic() + (0.0 if errand.anew else _LINGER_S)
+                self._errands.append(errand)
+                self._changed.notify()
 
     def forget(self, association: Association) -> None:
         """The association is over; a request that could not be answered is not reported on."""
-        self._asked.pop(association, None)
+        with self._changed:
+            self._asked.pop(association, None)
 
-    def _report(self, association: Association, request: Request, peer: Peer | None) -> None:
+    def _send_reports(self) -> None:
+        while (errand := self._next()) is not None:
+            together = [errand]
+            try:
+                done = self._report(errand)
+            except _NotThereError:  # one attempt for all that is due to that peer now
+                done, together = False, self._due_to(errand)
+            except Exception as error:  # the database's, for instance; no report may end those after it
+                _log.warning("a storage commitment report failed: %s", type(error).__name__)
+                done = False
+            if done:
+                self._remove(errand)
+            else:
+                for each in together:
+                    self._put_off(each)
+
+    def _next(self) -> _Errand | None:
+        """The next report, when it is due; None at the end."""
+        with self._changed:
+            while not self._stopped:
+                errand = min(self._errands, key=lambda found: found.due, default=None)
+                left = None if errand is None else errand.due - time.monotonic()
+                if errand is not None and left is not None and left <= 0:
+                    return errand
+                self._changed.wait(left)
+        return None
+
+    def _due_to(self, errand: _Errand) -> list[_Errand]:
+        """All that is due now to the peer of ``errand``."""
+        with self._changed:
+            present = time.monotonic()
+            return [found for found in self._errands if found.anew == errand.anew and found.due <= present]
+
+    def _remove(self, errand: _Errand) -> None:
+        with self._changed:
+            self._errands.remove(errand)
+
+    def _put_off(self, errand: _Errand) -> None:
+        """Try a report again later, or give it up."""
+        errand.attempts += 1
+        here_and_over = errand.anew is None and not errand.association.is_established
+        if here_and_over or errand.attempts > len(_PAUSES_S):
+            self._remove(errand)
+            count = len(errand.request.references)
+            _log.error("storage commitment of %d films: the report could not be sent", count)
+        else:
+            errand.due = time.monotonic() + _PAUSES_S[errand.attempts - 1]
+
+    def _report(self, errand: _Errand) -> bool:
+        """Send what is true now; whether the peer has it.
+
+        Raises:
+            _NotThereError: no association with the peer comes about.
+        """
+        request = errand.request
         stored = stored_instances(self._store, [uid for _, uid in request.references])
         event_type, content = report(request, stored, film_classes(self._settings))
-        counts = f"{len(content.get('ReferencedSOPSequence', []))} of {len(request.references)}"
-        if peer is None or peer.port is None:
-            sent = self._send_here(association, event_type, content)
+        if errand.anew is None:
+            association = errand.association
+            sent = association.is_established and _send(association, event_type, content)
         else:
-            sent = self._send_anew(association.requestor.address, peer, event_type, content)
-        _log.info(
-            "storage commitment of %s films: report %s", counts, "sent" if sent else "could not be sent"
-        )
-
-    def _send_here(self, association: Association, event_type: int, content: Dataset) -> bool:
-        time.sleep(_LINGER_S)
-        return association.is_established and _send(association, event_type, content)
-
-    def _send_anew(self, address: str, peer: Peer, event_type: int, content: Dataset) -> bool:
-        return any(
-            not self._stopped.wait(pause) and self._connect_and_send(address, peer, event_type, content)
-            for pause in _PAUSES_S
-        )
+            sent = self._connect_and_send(*errand.anew, event_type, content)
+        if sent:
+            committed = len(content.get("ReferencedSOPSequence", []))
+            _log.info("storage commitment of %d of %d films reported", committed, len(request.references))
+        return sent
 
     def _connect_and_send(self, address: str, peer: Peer, event_type: int, content: Dataset) -> bool:
         from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -146,7 +231,9 @@ class Commitments:
             tls_args=tls,
         )
         with ending(association):
-            return association.is_established and _send(association, event_type, content)
+            if not association.is_established:
+                raise _NotThereError
+            return _send(association, event_type, content)
 
 
 def stored_instances(store: Store, uids: Sequence[str]) -> set[str]:

@@ -10,19 +10,19 @@ FHIR destinations alone, its subject a pseudonym.
 from __future__ import annotations
 
 import logging
-import random
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from pneumoscope.clinic.dicom.destination_state import DestinationState, pause_after
 from pneumoscope.clinic.dicom.dicomweb import StowClient
 from pneumoscope.clinic.dicom.fhir_client import FhirClient
 from pneumoscope.clinic.dicom.storage_client import StorageClient
@@ -38,13 +38,9 @@ from pneumoscope.clinic.store.queue import Claim, LeaseLostError, Queue, fail, f
 from pneumoscope.clinic.store.tables import Film, Job, now
 from pneumoscope.core.errors import ConfigError, DeliveryError, PneumoscopeError
 
-__all__ = ["Client", "Deliverer", "client_of", "pause_after", "retry_now"]
+__all__ = ["Client", "Deliverer", "client_of", "retry_now"]
 
 _log = logging.getLogger(__name__)
-
-_FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 300.0
-"""Between two attempts: a PACS that is back has its results five minutes later at most."""
 
 
 class Client(Protocol):
@@ -70,15 +66,6 @@ def client_of(settings: ClinicSettings, destination: Destination) -> Client:
     return FhirClient(destination, identities=settings.fhir.identities)
 
 
-def pause_after(attempts: int, chance: Callable[[], float] = random.random) -> float:
-    """Seconds until the next attempt: doubled each time, up to LONGEST_PAUSE_S, half of it at random.
-
-    Chance keeps all that waits from coming at the same moment.
-    """
-    longest = min(LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 30))
-    return longest * (0.5 + 0.5 * chance())
-
-
 class Deliverer:
     """Handler of ``deliver`` jobs; a context manager.
 
@@ -96,8 +83,7 @@ class Deliverer:
         self._make_client = client
         self._clients: dict[str, Client] = {}
         self._sandbox: Sandbox | None = None
-        self._down: dict[str, _Down] = {}
-        self._up: set[str] = set()
+        self._states: defaultdict[str, DestinationState] = defaultdict(DestinationState)
 
     def __enter__(self) -> Deliverer:
         return self
@@ -110,9 +96,9 @@ class Deliverer:
 
     def __call__(self, claim: Claim) -> None:
         """Deliver one result, and settle the job."""
-        down = self._down.get(claim.target)
-        if down is not None and down.left() > 0:  # not every film has to find out for itself
-            self._queue.retry(claim, down.problem, down.left() + random.random())  # nosec B311
+        state = self._states[claim.target]
+        if state.left() > 0:  # not every film has to find out for itself
+            self._queue.retry(claim, state.problem, state.left() + state.turn(claim.job_id))
             return
         try:
             with _renewed(self._queue, claim, self._store.settings.limits.lease_seconds):
@@ -137,16 +123,17 @@ class Deliverer:
             film = session.get_one(Film, claim.film_id)
             study_id, identified = film.study_id, film.identity is not None
         if destination.kind != "fhir" and not identified:
-            _log.info("film %s has no study in a PACS; nothing is sent to %s", film.id, destination.name)
-            return 0
+            raise _HopelessError(
+                "patient and study of the film are not kept any more", remedy="send the film again"
+            )
         result = load_film_result(self._store, claim.film_id, self._ready())
         return self._client(destination).deliver(StudyResults(study_id, (result,)))
 
     def _delivered(self, claim: Claim, count: int) -> None:
         store = self._store
         with store.write() as session:
-            film = session.get_one(Film, claim.film_id, with_for_update=True)
             finish(session, claim)
+            film = session.get_one(Film, claim.film_id)
             if store.settings.privacy.keep_identities == "until-delivered" and not _undelivered(
                 session, film.id
             ):
@@ -154,10 +141,10 @@ class Deliverer:
             audit_log.append(
                 store, session, "deliveries", "result.delivered", film.id, to=claim.target, objects=count
             )
-            self._down.pop(claim.target, None)
-            if claim.target not in self._up:
-                _wake(session, claim.target)
-                self._up.add(claim.target)
+            state = self._states[claim.target]
+            if not state.up:
+                _wake(session, claim.target, state.suspects)
+        state.succeeded(claim.job_id)
         _log.info("result of film %s delivered to %s: %d objects", claim.film_id, claim.target, count)
 
     def _failed(self, claim: Claim, error: Exception) -> None:
@@ -167,13 +154,9 @@ class Deliverer:
             said["error"] = type(error).__name__
         pause = pause_after(claim.attempts)
         if isinstance(error, DeliveryError) and error.destination_down:
-            down = self._down.get(claim.target)
-            failures = 1 if down is None else down.failures + 1
-            pause = pause_after(failures)
-            self._down[claim.target] = _Down(failures, time.monotonic() + pause, said)
-            self._up.discard(claim.target)
+            pause = self._states[claim.target].failed(claim.job_id, said, pause)
         text = f"{said['problem']} ({said['error']})" if known is None else said["problem"]
-        if self._too_old(claim):
+        if isinstance(error, _HopelessError) or self._too_old(claim):
             with self._store.write() as session:
                 fail(session, claim, said)
                 audit_log.append(
@@ -206,17 +189,8 @@ class Deliverer:
         return self._sandbox
 
 
-class _Down:
-    """A destination that nothing gets through to: failures in a row, and when it is tried again."""
-
-    def __init__(self, failures: int, until: float, problem: dict[str, Any]) -> None:
-        self.failures = failures
-        self.until = until
-        self.problem = problem
-
-    def left(self) -> float:
-        """Seconds until it is tried again."""
-        return self.until - time.monotonic()
+class _HopelessError(PneumoscopeError):
+    """No other attempt can do better."""
 
 
 def retry_now(store: Store, actor: str, target: str | None = None) -> int:
@@ -251,10 +225,10 @@ def _undelivered(session: Session, film_id: str) -> int:
     )
 
 
-def _wake(session: Session, target: str) -> None:
-    """A destination is there again: whatever waits for it is due."""
+def _wake(session: Session, target: str, suspects: Collection[int]) -> None:
+    """A destination is there again: whatever waits for it is due, but for jobs that wait for themselves."""
     waiting = (Job.kind == "deliver", Job.target == target, Job.state == "waiting")
-    session.execute(update(Job).where(*waiting).values(due_at=now()))
+    session.execute(update(Job).where(*waiting, Job.id.not_in(suspects)).values(due_at=now()))
 
 
 @contextmanager

@@ -151,14 +151,14 @@ class WebSource:
         """The bytes of a film, in the transfer syntax that the server keeps it in.
 
         Raises:
-            DeliveryError: the server cannot be reached, does not give the film, or it is too large.
+            DeliveryError: the server cannot be reached, does not give this film, or it is too large.
         """
         address = "/".join(
             (self._base, "studies", film.study_uid, "series", film.series_uid, "instances", film.instance_uid)
         )
         accepted = 'multipart/related; type="application/dicom"; transfer-syntax=*'
         with (
-            reported("dicomweb", what="the DICOMweb server"),
+            reported("dicomweb", what="the DICOMweb server", of_one=True),
             self._session.get(
                 address, headers={"Accept": accepted}, stream=True, timeout=TIMEOUT_S
             ) as answer,

@@ -46,12 +46,13 @@ def open_session(
 
 
 @contextmanager
-def reported(where: str, *, what: str = "the server") -> Iterator[None]:
+def reported(where: str, *, what: str = "the server", of_one: bool = False) -> Iterator[None]:
     """Turn errors of HTTP within the block into :class:`DeliveryError`.
 
     Args:
         where: name of the destination or source.
         what: of it, for the message.
+        of_one: an error of the server (5xx) is taken to be about what was asked for, and not about all.
     """
     import requests
 
@@ -60,7 +61,7 @@ def reported(where: str, *, what: str = "the server") -> Iterator[None]:
     except requests.HTTPError as error:
         status = 0 if error.response is None else error.response.status_code
         problem = f"{what} answered {status}"
-        if status >= 500 or status in _EVERYTHING:
+        if (status >= 500 and not of_one) or status in _EVERYTHING:
             remedy = "check user, password and token" if status in (401, 403, 407) else None
             raise DeliveryError.down(problem, where=where, remedy=remedy) from None
         raise DeliveryError(problem, where=where, remedy="its log says why") from None

@@ -63,6 +63,7 @@ class Node:
         self._thread = threading.Thread(target=self._server.serve_forever, name="dicom-node", daemon=True)
 
     def __enter__(self) -> Node:
+        self._commitments.start()
         self._thread.start()
         return self
 

@@ -16,7 +16,7 @@ from pneumoscope.clinic.dicom.entity import film_classes
 from pneumoscope.clinic.examining.intake import Sender, receive
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import Film
-from pneumoscope.core.errors import DeliveryError
+from pneumoscope.core.errors import DeliveryError, InputError
 from pneumoscope.core.records import Progress
 
 __all__ = ["Pulled", "is_known", "pull", "study_query"]
@@ -46,7 +46,7 @@ def pull(
 ) -> Pulled:
     """Take the films of all studies that match ``query``.
 
-    A film that is not given, or is too large, is counted and left; the next pull tries it again.
+    A film that is not given, is empty or too large, is counted and left; the next pull tries it again.
 
     Args:
         store: takes the films.
@@ -67,13 +67,12 @@ def pull(
             known += 1
         else:
             try:
-                content = source.fetch(film)
-            except DeliveryError as error:
-                if error.destination_down:
+                receive(store, source.fetch(film), sender, instance_uid=film.instance_uid)
+            except InputError as error:
+                if isinstance(error, DeliveryError) and error.destination_down:
                     raise
                 failed += 1
             else:
-                receive(store, content, sender, instance_uid=film.instance_uid)
                 taken += 1
         if progress is not None:
             done = taken + known + failed

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["confine"]
+__all__ = ["confine", "die_with"]
 
 # Numbers of system calls, the same on all architectures since Linux 5.0, and constants of linux/landlock.h
 # and linux/prctl.h.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
-_NO_NEW_PRIVILEGES = 38
+_NO_NEW_PRIVILEGES, _PARENT_DEATH_SIGNAL = 38, 1
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """Rights to files by version of the interface: execute, write, read, remove, make, refer, truncate, ioctl."""
 _NETWORK_FROM, _NETWORK_RIGHTS = 4, 0b11  # bind and connect by TCP
@@ -34,6 +35,17 @@ class _Ruleset(ctypes.Structure):
 class _PathBeneath(ctypes.Structure):
     _pack_ = 1
     _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when the thread of ``parent`` that started it ends.
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    kernel = ctypes.CDLL(None, use_errno=True)
+    _checked(kernel.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0))
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
 
 
 def confine(readable: Iterable[Path]) -> bool:

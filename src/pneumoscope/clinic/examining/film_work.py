@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pneumoscope.clinic.examining.coarse_age import coarse_age
 from pneumoscope.clinic.examining.deidentification import (
     deidentified,
     identifying_texts,
@@ -47,11 +48,11 @@ _STORED_FACTS = ("format", "modality", "body_part", "view_position", "laterality
                  "bits_stored", "manufacturer", "device", "transfer_syntax", "sop_class_uid")  # fmt: skip
 _LONGEST_FACT, _LONGEST_PROBLEM = 64, 400
 """Characters; of a fact as of a value of the VR LO (PS3.5 table 6.2-1)."""
+_SAME_AGE = 1.5
+"""Years; what is stated in whole years may be a year off."""
 _LIBRARIES = ("pydicom: ", "Pillow: ")
 """How ``imaging`` marks what a library says."""
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-_OLDEST = 90.0
-"""Ages above 89 name people (HIPAA, 45 CFR 164.514(b)(2)(i)(C)); they are stored as 90."""
 
 
 def examine_film(
@@ -62,7 +63,8 @@ def examine_film(
     Args:
         content: its bytes.
         bundle: examines.
-        options: ``age_years``, ``operating_point``, ``force``; absent or None as in ``examine``.
+        options: ``age_years`` of a patient whose film does not say it, ``operating_point``, ``force``;
+            absent or None as in ``examine``.
             ``photograph``: the picture is a photograph of a film, which is told by its EXIF, too.
 
     Returns:
@@ -88,13 +90,14 @@ def _examined(
     content, notes = _film_alone(content, bool(options.get("photograph")))
     with _in_memory(content) as path:
         film = read_radiograph(path, min_size=bundle.preprocessing.size)
-        film = replace(film, warnings=(*film.warnings, *notes))
+        age, contradiction = _age(film, options)
+        film = replace(film, warnings=(*film.warnings, *notes, *contradiction))
         examination = examine(
             path,
             bundle,
             force=bool(options.get("force")),
             operating_point=options.get("operating_point"),
-            age_years=options.get("age_years"),
+            age_years=age,
             radiograph=film,
         )
         header = _header(path) if film.source.get("format") == "DICOM" else {}
@@ -110,7 +113,7 @@ def _examined(
         "names": {
             key: film.source.get(key) for key in ("study_instance_uid", "sop_instance_uid", "patient_id")
         },
-        "age_years": _age(film, options),
+        "age_years": age,
         "sex": film.source.get("patient_sex") if film.source.get("patient_sex") in ("F", "M", "O") else None,
         "map_shape": shape,
     }
@@ -223,13 +226,19 @@ def _facts(film: Radiograph, names: set[str]) -> dict[str, Any]:
     return facts
 
 
-def _age(film: Radiograph, options: Mapping[str, Any]) -> float | None:
+def _age(film: Radiograph, options: Mapping[str, Any]) -> tuple[float | None, tuple[str, ...]]:
+    """Age in years, what the file says before what the request says, and a note where they contradict."""
     from pneumoscope.data.import_tables import to_age
 
-    age = options.get("age_years")
-    if age is None:
-        age = to_age(film.source.get("patient_age", ""))
-    return None if age is None else min(float(age), _OLDEST)
+    said, asked = to_age(film.source.get("patient_age", "")), options.get("age_years")
+    if said is None:
+        return None if asked is None else coarse_age(asked), ()
+    said = coarse_age(said)
+    if asked is None or abs(said - coarse_age(asked)) <= _SAME_AGE:
+        return said, ()
+    return said, (
+        f"the file says that the patient is {said:.0f} years old, not {asked:.0f}; the file counts",
+    )
 
 
 def _add_maps(blobs: dict[str, bytes], examination: Examination) -> list[int] | None:

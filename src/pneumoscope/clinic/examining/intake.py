@@ -1,7 +1,8 @@
 """A film arrives: its bytes are on disk and its job is in the queue before anyone hears that it was taken.
 
 In: bytes and who sent them. Out: ids of film and study. Nothing is parsed here. A DICOM instance that is sent
-again is the film that is there already, however it is encoded; one that could not be examined is tried anew.
+again is the film that is there already; one with other content, one that could not be examined, and one whose
+pixels were deleted is taken anew.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import exists, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from pneumoscope.clinic.examining.coarse_age import coarse_age
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.bell import ring
 from pneumoscope.clinic.store.database import Store
@@ -79,7 +80,7 @@ def receive(
         source=sender.source,
         sha256=sha256_bytes(content),
         size=len(content),
-        options=dict(options or {}),
+        options=_coarse(options or {}),
         instance_key=None if instance_uid is None else store.sealer.pseudonym(instance_uid, "instance"),
     )
     request = _Request(sender, reference, idempotency_key)
@@ -88,16 +89,18 @@ def receive(
     if known is not None:
         return known
     store.blobs.put("received", film.id, content)
-    try:
-        known = _insert(store, film, request)
-    except BaseException:
-        store.blobs.delete("received", film.id)
-        raise
+    known = _insert(store, film, request)  # an error may come after the commit; the sweep removes orphans
     if known is not None:
         store.blobs.delete("received", film.id)
     else:
         ring(store.settings.directory, "work")
     return known or Received(film.id, film.study_id)
+
+
+def _coarse(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without an age that names people."""
+    age = options.get("age_years")
+    return {**options, "age_years": coarse_age(age)} if age is not None else dict(options)
 
 
 def study_of_uid(session: Session, store: Store, study_uid: str, owner_id: int | None) -> Study | None:
@@ -119,30 +122,23 @@ class _Request:
 def _insert(store: Store, film: Film, request: _Request) -> Received | None:
     """Keep and queue the film in one transaction; returns the film that was there before, if there was."""
     sender = request.sender
-    try:
-        with store.write() as session:
-            known = _known(session, film, request)
-            if known is not None:
-                return known
-            study = Study(id=new_id(), owner_id=sender.owner_id)
-            if request.reference:
-                study.reference = store.sealer.seal(request.reference.encode(), f"reference/{study.id}")
-            film.study = study
-            session.add(film)
-            if request.idempotency_key is not None and sender.owner_id is not None:
-                key = request.idempotency_key
-                remember(session, sender.owner_id, key, _fingerprint(film), film.id)
-            session.flush()
-            add_job(session, film.id, "examine")
-            audit_log.append(
-                store, session, sender.actor, "film.received", film.id, source=sender.source, size=film.size
-            )
-    except IntegrityError:  # the same key at the same moment
-        with store.read() as session:
-            known = _known(session, film, request)
-        if known is None:
-            raise
-        return known
+    with store.write() as session:
+        known = _known(session, film, request)
+        if known is not None:
+            return known
+        study = Study(id=new_id(), owner_id=sender.owner_id)
+        if request.reference:
+            study.reference = store.sealer.seal(request.reference.encode(), f"reference/{study.id}")
+        film.study = study
+        session.add(film)
+        if request.idempotency_key is not None and sender.owner_id is not None:
+            key = request.idempotency_key
+            remember(session, sender.owner_id, key, _fingerprint(film), film.id)
+        session.flush()
+        add_job(session, film.id, "examine")
+        audit_log.append(
+            store, session, sender.actor, "film.received", film.id, source=sender.source, size=film.size
+        )
     return None
 
 
@@ -182,7 +178,8 @@ def _known(session: Session, film: Film, request: _Request) -> Received | None:
     elif film.instance_key is not None:
         owner = Study.owner_id.is_(None) if owner_id is None else Study.owner_id == owner_id
         failed = exists().where(Job.film_id == Film.id, Job.kind == "examine", Job.state == "failed")
-        same = select(Film).join(Study).where(Film.instance_key == film.instance_key, owner, ~failed)
+        unchanged = Film.instance_key == film.instance_key, Film.sha256 == film.sha256
+        same = select(Film).join(Study).where(*unchanged, owner, ~failed, Film.pixels_gone.is_(False))
         known = session.scalar(same.limit(1))
     else:
         known = None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
-from pneumoscope.clinic.logs import log_to_stderr
+from pneumoscope.clinic.logs import log_to_stderr, place_of
 from pneumoscope.clinic.settings import ClinicSettings
 
 __all__ = ["Processes", "Role", "stop_requested"]
@@ -79,23 +79,26 @@ class Processes:
         return [slot.process.pid for slot in self._slots if slot.process is not None and slot.process.pid]
 
     def _start(self, slot: _Slot) -> None:
-        slot.process = self._context.Process(
+        process = self._context.Process(
             target=_run, args=(slot.role.target, self._settings), name=slot.role.name, daemon=False
         )
-        slot.process.start()
-        slot.started, slot.ended = time.monotonic(), None
+        try:
+            process.start()
+        except OSError as error:  # no process or memory is left for now (fork(2): EAGAIN, ENOMEM)
+            _log.error("%s cannot be started: %s", slot.role.name, type(error).__name__)
+            slot.ended, slot.quick_deaths = time.monotonic(), slot.quick_deaths + 1
+        else:
+            slot.process, slot.started, slot.ended = process, time.monotonic(), None
 
     def _watch(self) -> None:
         while not self._over.wait(_CHECK_S):
             for slot in self._slots:
-                if slot.process is None or slot.process.is_alive():
-                    continue
-                if slot.ended is None:
+                if slot.ended is None and slot.process is not None and not slot.process.is_alive():
                     slot.ended = time.monotonic()
                     at_once = slot.ended - slot.started < _QUICK_DEATH_S
                     slot.quick_deaths = slot.quick_deaths + 1 if at_once else 0
                     _log.warning("%s ended with %s", slot.role.name, slot.process.exitcode)
-                if time.monotonic() - slot.ended >= slot.pause:
+                if slot.ended is not None and time.monotonic() - slot.ended >= slot.pause:
                     self._start(slot)
 
 
@@ -127,4 +130,11 @@ def stop_requested() -> Callable[[], bool]:
 
 def _run(target: Target, settings: ClinicSettings) -> None:
     log_to_stderr()
-    target(settings)
+    try:
+        target(settings)
+    except (
+        Exception
+    ) as error:  # multiprocessing would print its text and that of its causes, which may quote a film
+        name = multiprocessing.current_process().name
+        _log.error("%s failed with %s%s", name, type(error).__name__, place_of(error.__traceback__))
+        raise SystemExit(1) from None

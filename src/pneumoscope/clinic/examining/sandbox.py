@@ -85,6 +85,7 @@ class Sandbox:
         self.threads = threads
         self.alive = alive
         self._process: subprocess.Popen[bytes] | None = None
+        self._bundle_id = ""
 
     def __enter__(self) -> Sandbox:
         return self
@@ -139,14 +140,14 @@ class Sandbox:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
 
-    def start(self) -> None:
-        """Start the process and open the bundle, unless it runs.
+    def start(self) -> str:
+        """Start the process and open the bundle, unless it runs; the bundle's id.
 
         Raises:
             BundleError: the bundle cannot be opened.
         """
         if self._process is not None and self._process.poll() is None:
-            return
+            return self._bundle_id
         self.close()
         self._process = subprocess.Popen(  # nosec B603  # no shell, nothing that came from outside
             [sys.executable, "-P", "-m", "pneumoscope.clinic.examining.sandbox_child"],
@@ -156,10 +157,17 @@ class Sandbox:
             env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
             close_fds=True,
         )
-        first = {"bundle": self.bundle, "threads": self.threads, "memory_mb": self.limits.film_memory_mb}
+        first = {
+            "bundle": self.bundle,
+            "threads": self.threads,
+            "memory_mb": self.limits.film_memory_mb,
+            "parent": os.getpid(),
+        }
         answer, _ = self._exchange(first, {}, _START_SECONDS)
         if not answer.get("confined"):
             _log.warning("this kernel has no Landlock: the examining process could read the user's files")
+        self._bundle_id = str(answer["bundle_id"])
+        return self._bundle_id
 
     @contextlib.contextmanager
     def _believed(self) -> Iterator[None]:

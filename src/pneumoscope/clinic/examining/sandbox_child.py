@@ -3,7 +3,7 @@
 In: messages on standard input. Out: messages on standard output. It has no database, no key, no network
 connection of ours and an environment without secrets. Once the bundle is open its memory is limited, and
 where the kernel can it may read its libraries and nothing else, so that a malicious film costs this process
-and nothing else. It ends when its worker does.
+and nothing else. It ends when its worker does, in the middle of a film, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pneumoscope.clinic.examining.confinement import confine
+from pneumoscope.clinic.examining.confinement import confine, die_with
 from pneumoscope.clinic.examining.film_work import draw_picture, examine_film, problem
 from pneumoscope.clinic.examining.frames import read_frame, write_frame
 from pneumoscope.core.errors import PneumoscopeError
@@ -44,6 +44,7 @@ def main() -> None:
     os.dup2(2, 1)
     logging.disable(logging.CRITICAL)  # their log lines may hold values of a film's header
     given, _ = read_frame(sys.stdin.buffer)
+    die_with(given["parent"])
     try:
         # With all cores for a film alone, and with one where other films are examined beside it: threads that
         # wait for each other on a busy core waste it (docs/benchmarks.md).

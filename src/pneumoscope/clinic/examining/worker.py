@@ -2,10 +2,15 @@
 
 In: the queue. Out: results. Handlers by kind of job; each settles its own claim. Whatever ends a worker, its
 lease runs out and the job goes to another; whoever comes second finds its lease lost and stores nothing.
+
+A film that cannot be read, or that ends its process again and again, is given up, and its bytes are deleted.
+Whatever else goes wrong is a fault of ours: the job is tried again for a while, and then waits, with its
+bytes, for ``pneumoscope clinic retry``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -21,11 +26,21 @@ from pneumoscope.clinic.examining.sandbox import Examined, Sandbox, SandboxDiedE
 from pneumoscope.clinic.settings import ClinicSettings
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.bell import Bell, ring
-from pneumoscope.clinic.store.bundles import active_bundle
+from pneumoscope.clinic.store.bundles import active_bundle, check_activation
 from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.queue import Claim, LeaseLostError, Queue, add_job, fail, finish
-from pneumoscope.clinic.store.tables import Film, Result
-from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.clinic.store.queue import (
+    DEATHS,
+    OURS,
+    THE_FILMS,
+    Claim,
+    LeaseLostError,
+    Queue,
+    add_job,
+    fail,
+    finish,
+)
+from pneumoscope.clinic.store.tables import Activation, Film, Result
+from pneumoscope.core.errors import PneumoscopeError, UnreadableFileError
 
 __all__ = ["FilmHandlers", "Handler", "run_worker"]
 
@@ -70,11 +85,19 @@ def _work(queue: Queue, claim: Claim, handler: Handler) -> None:
         raise
     except Exception as error:  # one job must not end the worker; the error's text may quote a film
         _log.error("%s of film %s failed: %s", claim.kind, claim.film_id, type(error).__name__)
-        failure = problem(PneumoscopeError(f"an unexpected {type(error).__name__} of ours"))
-        if claim.attempts < _ATTEMPTS_AT_OUR_FAULT:
-            queue.retry(claim, failure, min(2.0**claim.attempts, _LONGEST_RETRY_S))
-        else:
-            queue.fail(claim, failure)
+        with contextlib.suppress(LeaseLostError):  # then it is another's
+            _put_off(queue, claim, error)
+
+
+def _put_off(queue: Queue, claim: Claim, error: Exception) -> None:
+    """Try a job again later, or leave it to ``Queue.revive``."""
+    if not isinstance(error, PneumoscopeError):
+        error = PneumoscopeError(f"an unexpected {type(error).__name__} of ours")
+    failure = {**problem(error), "fault": OURS}
+    if claim.attempts < _ATTEMPTS_AT_OUR_FAULT:
+        queue.retry(claim, failure, min(2.0**claim.attempts, _LONGEST_RETRY_S))
+    else:
+        queue.fail(claim, failure)
 
 
 class FilmHandlers:
@@ -90,6 +113,7 @@ class FilmHandlers:
         self._queue = Queue(store)
         self._threads = threads
         self._sandbox: Sandbox | None = None
+        self._opened: Activation | None = None
         self._claim: Claim | None = None
         self._renewed = 0.0
 
@@ -142,13 +166,18 @@ class FilmHandlers:
         return content
 
     def _ready(self) -> Sandbox:
-        """The sandbox of the bundle that is active now."""
-        location = active_bundle(self._store).location
-        if self._sandbox is None or self._sandbox.bundle != location:
+        """The sandbox of the bundle that is active now.
+
+        Raises:
+            BundleError: it cannot be opened, or is another one than was activated.
+        """
+        active = active_bundle(self._store)
+        if self._sandbox is None or self._opened is None or self._opened.id != active.id:
             self.close()
             limits = self._store.settings.limits
-            self._sandbox = Sandbox(location, limits, threads=self._threads, alive=self._renew)
-        self._sandbox.start()
+            self._sandbox = Sandbox(active.location, limits, threads=self._threads, alive=self._renew)
+            self._opened = active
+        check_activation(active, self._sandbox.start())
         return self._sandbox
 
     def _renew(self) -> None:
@@ -167,11 +196,12 @@ class FilmHandlers:
         try:
             return ask()
         except SandboxDiedError as error:
-            if claim.attempts < self._store.settings.limits.attempts:
-                self._queue.retry(claim, problem(error), 0)
+            deaths = claim.deaths + 1
+            if deaths < self._store.settings.limits.attempts:
+                self._queue.retry(claim, {**problem(error), DEATHS: deaths}, 0)
             else:
                 self._give_up(claim, error)
-        except PneumoscopeError as error:
+        except UnreadableFileError as error:
             self._give_up(claim, error)
         finally:
             self._claim = None
@@ -179,7 +209,7 @@ class FilmHandlers:
 
     def _give_up(self, claim: Claim, error: PneumoscopeError) -> None:
         """Fail a film that cannot be examined; what was sent cannot be de-identified, so it is not kept."""
-        said = {**problem(error), "fault": "input"}
+        said = {**problem(error), "fault": THE_FILMS}
         with self._store.write() as session:
             fail(session, claim, said)
             audit_log.append(self._store, session, "worker", f"film.{claim.kind}-failed", claim.film_id)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from scipy.stats import binom
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.monitoring.records import Agreement
@@ -110,8 +110,6 @@ def advance_agreement(store: Store, bundle_id: str) -> list[Block]:
 def _close_block(store: Store, bundle_id: str) -> Block | None:
     settings = store.settings.monitoring
     with store.write() as session:
-        if session.get_bind().dialect.name == "postgresql":  # SQLite has the write lock already
-            session.execute(text("LOCK TABLE watch_windows IN EXCLUSIVE MODE"))
         rows = _next_feedback(session, bundle_id)
         if len(rows) < BLOCK:
             return None

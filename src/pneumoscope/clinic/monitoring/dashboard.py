@@ -69,7 +69,7 @@ def dashboard(store: Store, days: int = 30) -> Dashboard:
     with store.read() as session:
         rows = _days(session, since, made_at.date())
         films = reviewed_films(session, since)
-        alarms, queue = alarm_rows(session), _queue(session, made_at)
+        alarms, queue = alarm_rows(session), queue_depths(session)
     count, refused = sum(row.films for row in rows), sum(row.refused for row in rows)
     answered = sum(row.positive + row.negative for row in rows)
     positive = proportion_estimate(sum(row.positive for row in rows), answered)
@@ -160,7 +160,9 @@ def _day(day: date, counts: Counter[str], seconds: Sequence[float]) -> Day:
     )
 
 
-def _queue(session: Session, present: datetime) -> tuple[QueueDepth, ...]:
+def queue_depths(session: Session) -> tuple[QueueDepth, ...]:
+    """Jobs that are not done, by kind; what is due and in the hands of a worker, dead or alive, waits too."""
+    present = now()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for kind, state, count in session.execute(
         select(Job.kind, Job.state, func.count()).where(Job.state != "done").group_by(Job.kind, Job.state)

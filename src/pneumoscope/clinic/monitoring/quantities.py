@@ -75,14 +75,6 @@ def _refused(film: FilmRow) -> bool:
     return film.verdict == Verdict.REFUSE
 
 
-def _positive(film: FilmRow) -> bool:
-    return film.decision == Decision.POSITIVE
-
-
-def _abstained(film: FilmRow) -> bool:
-    return film.abstained_by == _SELECTION
-
-
 def _unless_refused(read: Callable[[FilmRow], Any]) -> Callable[[FilmRow], Any]:
     return lambda film: None if _refused(film) else read(film)
 

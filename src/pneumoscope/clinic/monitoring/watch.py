@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from threading import Event
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from pneumoscope.clinic.monitoring.agreement import Block, advance_agreement
 from pneumoscope.clinic.monitoring.alarms import (
@@ -22,6 +22,7 @@ from pneumoscope.clinic.monitoring.alarms import (
     open_alarm,
     resolve_alarm,
 )
+from pneumoscope.clinic.monitoring.dashboard import oldest_minutes
 from pneumoscope.clinic.monitoring.quantities import SHARE
 from pneumoscope.clinic.monitoring.records import AlarmRow, DriftRow
 from pneumoscope.clinic.monitoring.reference import bundle_document, bundle_reference
@@ -180,13 +181,9 @@ def _agreement_finding(block: Block, limit: float) -> Finding | None:
 
 
 def _queue_finding(store: Store) -> Finding | None:
-    """Films that wait although they are due: no worker runs, or too few."""
-    present = now()
+    """Films that are due and not done: no worker runs, or too few, or one died with a film in its hands."""
     with store.read() as session:
-        oldest = session.scalar(
-            select(func.min(Job.due_at)).where(Job.kind == "examine", Job.state == "waiting")
-        )
-    minutes = 0.0 if oldest is None else (present - oldest).total_seconds() / 60
+        minutes = oldest_minutes(session)
     if minutes < QUEUE_MINUTES:
         return None
     message = f"The oldest film has waited for {minutes:.0f} minutes; are the workers running?"

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.monitoring.drift import MIN_FILMS, compare
@@ -125,8 +125,6 @@ def _close_window(store: Store, bundle_id: str, bundle: BundleReference) -> Look
     """Store the next window if its films are there."""
     settings = store.settings.monitoring
     with store.write() as session:
-        if session.get_bind().dialect.name == "postgresql":  # SQLite has the write lock already
-            session.execute(text("LOCK TABLE watch_windows IN EXCLUSIVE MODE"))
         done = _rows(session, bundle_id)
         films = _films_after(session, bundle_id, done, settings.window)
         if len(films) < settings.window:

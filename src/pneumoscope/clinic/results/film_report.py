@@ -30,6 +30,7 @@ from pneumoscope.clinic.results.wording import (
     evidence_sentence,
     interval_sentence,
     translated,
+    unsaid_warnings,
 )
 from pneumoscope.inference.overlay import colours, overlay
 from pneumoscope.inference.prediction import percent
@@ -99,7 +100,7 @@ def film_report_html(result: FilmResult, texts: Texts = str, page: Page | None =
             evidence=evidence_sentence(result.record, texts),
             interval=interval_sentence(result.record, texts),
             reasons=[translated(reason, texts) for reason in _reasons(result.record)],
-            notes=[translated(note, texts) for note in result.record["warnings"]],
+            notes=[translated(note, texts) for note in unsaid_warnings(result.record)],
             pictures=_pictures(result),
             point=_validated_point(result.record),
             calibration=result.record["bundle_card"].get("validation", {}).get("ece"),

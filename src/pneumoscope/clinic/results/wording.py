@@ -22,6 +22,7 @@ __all__ = [
     "explained",
     "interval_sentence",
     "translated",
+    "unsaid_warnings",
 ]
 
 Texts = Callable[[str], str]
@@ -48,6 +49,7 @@ SENTENCES = (
     N_("{0} of it lies outside the lungs."),
     N_("Zones are thirds of the film: the lungs were not found."),
     N_("The file says that the picture is mirrored."),
+    N_("No zone stands out."),
     # Why no answer, or an uncertain one (inference.selection, inference.prediction).
     N_("called by the low threshold of {0}; at an error rate of {1} it would not be called pneumonia"),
     N_("below the threshold of {0}, but normal is excluded at an error rate of {1}"),
@@ -83,6 +85,8 @@ SENTENCES = (
     N_("the file says that it is a decubitus or oblique view ({0})"),
     N_("the patient is an adult ({0} years); the network learnt from patients of {1} to {2} years"),
     N_("the patient is {0} years old; the network learnt from patients of {1} to {2} years"),
+    # What contradicts itself (examining.film_work).
+    N_("the file says that the patient is {0} years old, not {1}; the file counts"),
     N_("the picture is blank"),
     N_("the picture is noise"),
     N_("the picture is too small to read ({0} pixels at its shorter side)"),
@@ -90,6 +94,12 @@ SENTENCES = (
     N_("the picture has too few shades of grey for a radiograph"),
     N_("the picture is in colour, and a radiograph has none; save a tinted film in grey"),
 )
+_SAID_TWICE = (
+    ("the picture is in colour;", "the picture is in colour, and"),
+    ("the modality is ", "the file says that its modality is "),
+    ("the picture looks like a negative", "the picture looks like a negative"),
+)
+"""How warnings (imaging) begin, and the reasons (inference.source_rules) that say the same."""
 INTERVAL = N_(
     "95 % interval {low} to {high}, from validation films; films of another hospital can lie further off."
 )
@@ -131,6 +141,17 @@ def interval_sentence(record: Mapping[str, Any], texts: Texts = str) -> str | No
         return None
     low, high = (texts(percent(end)) for end in ends)
     return texts(INTERVAL).format(low=low, high=high)
+
+
+def unsaid_warnings(record: Mapping[str, Any]) -> list[str]:
+    """Warnings of the decoder that none of the gate's reasons says already, in English, each once."""
+    reasons = record["gate"]["reasons"]
+    said = [
+        warning
+        for warning, reason in _SAID_TWICE
+        if any(text.startswith(reason) for text in reasons)
+    ]  # fmt: skip
+    return [text for text in dict.fromkeys(record["warnings"]) if not text.startswith(tuple(said))]
 
 
 def explained(record: Mapping[str, Any]) -> list[str]:

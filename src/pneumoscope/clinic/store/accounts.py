@@ -11,7 +11,7 @@ import threading
 from datetime import timedelta
 from functools import cache
 
-from sqlalchemy import delete, func, or_, select, text, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -135,7 +135,7 @@ def set_password(store: Store, name: str, password: str, actor: str) -> None:
 def change_user(
     store: Store, name: str, actor: str, *, role: str | None = None, disabled: bool | None = None
 ) -> None:
-    """Change a user's role, or shut them out (their sessions and tokens end) and let them in again.
+    """Change a user's role, or shut them out (their sessions and tokens end for good) and let them in again.
 
     Raises:
         ConfigError: unknown role. NotFoundError: no such user. ConflictError: no admin would be left.
@@ -144,6 +144,9 @@ def change_user(
         raise ConfigError(f"no role '{role}'", expected="one of " + ", ".join(ROLES))
     with store.write() as session:
         user = user_named(session, name)
+        if disabled or user.disabled:  # an end for good, also of what an earlier version let stand
+            own = update(Token).where(Token.user_id == user.id, Token.revoked_at.is_(None))
+            session.execute(own.values(revoked_at=now()))
         user.role = role or user.role
         user.disabled = user.disabled if disabled is None else disabled
         session.flush()
@@ -178,8 +181,6 @@ def _note_attempt(store: Store, keys: tuple[str, str]) -> list[int]:
     since = now() - timedelta(minutes=limits.login_pause_minutes)
     allowed = limits.login_attempts, limits.login_attempts * _ADDRESS_FACTOR
     with store.write() as session:
-        if session.get_bind().dialect.name == "postgresql":  # SQLite has the write lock already
-            session.execute(text("LOCK TABLE attempts IN SHARE ROW EXCLUSIVE MODE"))
         session.execute(delete(Attempt).where(Attempt.at <= since))
         for key, most in zip(keys, allowed, strict=True):
             failures = select(func.count()).select_from(Attempt).where(Attempt.key == key)

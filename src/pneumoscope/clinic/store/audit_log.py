@@ -13,13 +13,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import AuditEntry, now
+from pneumoscope.core.errors import ConfigError
 
-__all__ = ["Verification", "append", "head", "verify"]
+__all__ = ["Verification", "append", "check_key", "head", "verify"]
 
 _START = "0" * 64
 _BLOCK = 1000
@@ -39,8 +40,6 @@ def append(
     store: Store, session: Session, actor: str, action: str, object_: str = "", **detail: Any
 ) -> AuditEntry:
     """Add a row within the caller's writing transaction; ``detail`` must not name a patient."""
-    if session.get_bind().dialect.name == "postgresql":  # SQLite has the write lock already
-        session.execute(text("LOCK TABLE audit_log IN EXCLUSIVE MODE"))
     session.flush()
     last = session.scalar(select(AuditEntry).order_by(AuditEntry.id.desc()).limit(1))
     entry = AuditEntry(
@@ -62,6 +61,22 @@ def head(session: Session) -> tuple[int, str]:
     """Id and hash of the last row; (0, zeros) of an empty log."""
     last = session.scalar(select(AuditEntry).order_by(AuditEntry.id.desc()).limit(1))
     return (0, _START) if last is None else (last.id, last.hash)
+
+
+def check_key(store: Store) -> None:
+    """Check that the key of the installation is the one that its first row was written with.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    with store.read() as session:
+        first = session.scalar(select(AuditEntry).order_by(AuditEntry.id).limit(1))
+    if first is not None and not hmac.compare_digest(first.hash, _hash(first, store.sealer.audit_key)):
+        raise ConfigError(
+            "the key does not fit the data of this installation",
+            where=store.settings.key_file,
+            remedy="restore the key file that belongs to this database, or correct privacy.key_file",
+        )
 
 
 def verify(store: Store, expected_head: str | None = None) -> Verification:

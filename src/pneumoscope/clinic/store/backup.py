@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from sqlalchemy import select
 from pneumoscope import __version__
 from pneumoscope.clinic.settings import ClinicSettings
 from pneumoscope.clinic.store import audit_log
+from pneumoscope.clinic.store.backup_folders import held_folder, take_folder
 from pneumoscope.clinic.store.blobs import KINDS
 from pneumoscope.clinic.store.database import Store, open_store
 from pneumoscope.clinic.store.dumps import dump, is_postgresql, load_dump
@@ -77,22 +77,22 @@ def back_up(store: Store, folder: Path, actor: str, *, with_key: bool = True) ->
 
     Args:
         store: the clinic's.
-        folder: new, empty, or with an earlier backup.
+        folder: new, empty, or with an earlier backup of this installation; apart from its data.
         actor: for the audit log.
         with_key: include the key; one that lies outside the data directory never is.
 
     Raises:
-        InputError: the folder holds something else, or a program is missing.
+        InputError: the folder holds something else or another's backup, or a program is missing.
         PneumoscopeError: PostgreSQL's programs failed.
     """
-    _prepare(folder)
+    take_folder(store, folder)
     settings = store.settings
     with store.write() as session:
         audit_log.append(store, session, actor, "backup.made")
         rows, head = audit_log.head(session)
     key = with_key and settings.key_file.parent == settings.directory
     database = folder / f"database-{new_id()[:8]}"
-    with _held(settings.directory) as held:
+    with held_folder(settings.directory) as held:
         try:
             dump(store, database, lambda: _hold_received(store.blobs.root, held))
             database.chmod(0o600)
@@ -185,23 +185,6 @@ def _readable(store: Store, kind: str, film_id: str) -> bool:
         return store.blobs.get(kind, film_id) is not None
     except PneumoscopeError:
         return False
-
-
-def _prepare(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if any(folder.iterdir()) and not any((folder / name).exists() for name in (DOCUMENT, "blobs")):
-        raise InputError("the folder holds something else", where=folder, remedy="name a new or empty folder")
-
-
-@contextmanager
-def _held(directory: Path) -> Iterator[Path]:
-    """A folder on the file system of the blobs, gone afterwards."""
-    held = directory / f".backup-{new_id()[:8]}"
-    held.mkdir(mode=0o700)
-    try:
-        yield held
-    finally:
-        shutil.rmtree(held)
 
 
 def _hold_received(blobs: Path, held: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ class Bell:
     def __init__(self, directory: Path, rung: Rung) -> None:
         folder = directory / _FOLDER / rung
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._file = folder / f"{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with _short(folder) as name:
             self._socket.bind(f"{name}/{self._file.name}")
@@ -66,19 +67,32 @@ class Bell:
 
 
 def ring(directory: Path, rung: Rung) -> None:
-    """Wake everyone who waits for that in the installation of ``directory``; who died is forgotten."""
+    """Wake everyone on this machine who waits for that in the installation of ``directory``.
+
+    Who died is forgotten. What goes wrong is no error: those who wait look now and then anyway.
+    """
     folder = directory / _FOLDER / rung
+    with contextlib.suppress(OSError):
+        _ring(folder)
+
+
+def _ring(folder: Path) -> None:
     if not folder.is_dir():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, _short(folder) as name:
         sender.setblocking(False)
-        for file in folder.iterdir():
+        for file in folder.glob(f"{_host()}-*"):
             try:
                 sender.sendto(b"!", f"{name}/{file.name}")
             except BlockingIOError:  # it has more rings than it can hold, and will wake
                 continue
             except (ConnectionRefusedError, FileNotFoundError):
                 file.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """Of this machine: a data directory may be shared, and nobody hears a bell of another."""
+    return re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())[:40]
 
 
 @contextlib.contextmanager

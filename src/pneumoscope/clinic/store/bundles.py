@@ -12,9 +12,9 @@ from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import Activation
 from pneumoscope.core.errors import BundleError
-from pneumoscope.inference.bundle import load_bundle, shipped_bundles
+from pneumoscope.inference.bundle import Bundle, load_bundle, shipped_bundles
 
-__all__ = ["activate", "activations", "active_bundle", "rollback"]
+__all__ = ["activate", "activations", "active_bundle", "check_activation", "open_active", "rollback"]
 
 
 def active_bundle(store: Store) -> Activation:
@@ -26,6 +26,34 @@ def active_bundle(store: Store) -> Activation:
     with store.read() as session:
         current = _last(session)
     return activate(store, store.settings.bundle, "setup", only_first=True) if current is None else current
+
+
+def open_active(store: Store) -> Bundle:
+    """The bundle in force, opened.
+
+    Raises:
+        BundleError: it cannot be opened, or is another one than was activated.
+        ConfigError: it lacks the operating point of the settings.
+    """
+    row = active_bundle(store)
+    bundle = load_bundle(row.location)
+    check_activation(row, bundle.id)
+    bundle.operating_point(store.settings.operating_point)
+    return bundle
+
+
+def check_activation(row: Activation, bundle_id: str) -> None:
+    """Check that what is at the location of an activation is what was activated.
+
+    Raises:
+        BundleError: it is another bundle: the directory was replaced, or a new version ships another one.
+    """
+    if bundle_id != row.bundle_id:
+        raise BundleError(
+            f"'{row.location}' now holds {bundle_id}",
+            expected=f"{row.bundle_id}, which was activated",
+            remedy=f"pneumoscope clinic bundles activate {row.location}",
+        )
 
 
 def activations(store: Store, limit: int = 100) -> list[Activation]:
@@ -45,8 +73,10 @@ def activate(store: Store, location: str, actor: str, *, only_first: bool = Fals
 
     Raises:
         BundleError: the bundle cannot be opened, or was altered.
+        ConfigError: it lacks the operating point of the settings.
     """
     bundle = load_bundle(location)
+    bundle.operating_point(store.settings.operating_point)
     name = location if location in shipped_bundles() else str(bundle.directory.absolute())
     with store.write() as session:
         current = _last(session)
@@ -68,11 +98,7 @@ def rollback(store: Store, actor: str) -> Activation:
     earlier = next((row for row in history if row.bundle_id != history[0].bundle_id), None)
     if earlier is None:
         raise BundleError("no earlier bundle was active here", remedy="activate one by its name or directory")
-    opened = load_bundle(earlier.location)
-    if opened.id != earlier.bundle_id:
-        raise BundleError(
-            f"the directory now holds {opened.id}", where=earlier.location, expected=earlier.bundle_id
-        )
+    check_activation(earlier, load_bundle(earlier.location).id)
     return activate(store, earlier.location, actor)
 
 

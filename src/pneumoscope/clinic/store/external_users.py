@@ -2,6 +2,7 @@
 
 In: who the provider says they are. Out: our user. Nobody gets into an account with a password of ours by
 bearing its name at the provider; an account that was made without one waits for whoever first bears it there.
+Where the provider gives roles, it takes them, too.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ class ExternalUser:
     role: str | None
 
 
-def external_user(store: Store, known: ExternalUser, default_role: str | None) -> User:
+def external_user(
+    store: Store, known: ExternalUser, default_role: str | None, *, keeps_role: bool = False
+) -> User:
     """Our user for ``known``, made at their first log-in; their role follows what the provider says.
 
     Args:
         store: the clinic's.
         known: by a checked ID token.
-        default_role: of a new user whom the provider gives no role; None refuses them.
+        default_role: of a user whom the provider gives no role; None refuses them.
+        keeps_role: the provider gives no roles at all: users keep those that they have here.
 
     Raises:
         ForbiddenError: no role, a name that is another's, no usable name, or a disabled user.
@@ -50,14 +54,15 @@ def external_user(store: Store, known: ExternalUser, default_role: str | None) -
         if user is None:
             user = session.scalar(select(User).where(User.name == known.name))
             if user is None:
-                user = User(name=_sound(known.name), role=role or default_role)
+                user = User(name=_sound(known.name))
                 session.add(user)
             elif user.password_hash is not None or user.oidc_subject is not None:
                 raise ForbiddenError("there is another user of that name")
             user.oidc_subject = key
-        user.role = role or user.role
-        if user.role is None or user.disabled:
+        role = role or (user.role if keeps_role else None) or default_role
+        if role is None or user.disabled:
             raise ForbiddenError("this user has no role here", remedy="ask an administrator")
+        user.role = role
         session.flush()
         audit_log.append(store, session, f"user:{user.name}", "login.oidc", user.name, role=user.role)
     return user

@@ -12,13 +12,32 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from pneumoscope.clinic.store import audit_log
+from pneumoscope.clinic.store.bell import ring
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import Job, new_id, now
 
-__all__ = ["Claim", "LeaseLostError", "Queue", "add_job", "fail", "finish"]
+__all__ = [
+    "DEATHS",
+    "OURS",
+    "THE_FILMS",
+    "Claim",
+    "LeaseLostError",
+    "Queue",
+    "add_job",
+    "at_our_fault",
+    "fail",
+    "finish",
+]
+
+OURS, THE_FILMS = "ours", "input"
+"""Values of ``fault`` in the problem of a job."""
+
+DEATHS = "deaths"
+"""In the problem of a job: how often it ended the process that did it."""
 
 
 class LeaseLostError(Exception):
@@ -27,7 +46,7 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job in hand: ``lease`` proves it; ``attempts`` counts this one."""
+    """A job in hand: ``lease`` proves it; ``attempts`` counts this one, ``deaths`` are of earlier ones."""
 
     job_id: int
     film_id: str
@@ -35,6 +54,7 @@ class Claim:
     target: str
     attempts: int
     lease: str
+    deaths: int = 0
 
 
 def add_job(session: Session, film_id: str, kind: str, target: str = "") -> Job:
@@ -85,7 +105,8 @@ class Queue:
                 return None
             job.state, job.lease, job.lease_until = "running", new_id(), now() + self._lease
             job.attempts += 1
-            return Claim(job.id, job.film_id, job.kind, job.target, job.attempts, job.lease)
+            deaths = (job.problem or {}).get(DEATHS, 0)
+            return Claim(job.id, job.film_id, job.kind, job.target, job.attempts, job.lease, deaths)
 
     def renew(self, claim: Claim) -> None:
         """Say that the worker lives.
@@ -113,6 +134,18 @@ class Queue:
         with self._store.write() as session:
             fail(session, claim, problem)
 
+    def revive(self, kind: str, actor: str) -> int:
+        """Queue jobs again that were given up through a fault of ours; returns how many."""
+        with self._store.write() as session:
+            given_up = select(Job).where(Job.kind == kind, Job.state == "failed", at_our_fault())
+            jobs = session.scalars(given_up).all()
+            for job in jobs:
+                job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
+                audit_log.append(self._store, session, actor, f"film.{kind}-again", job.film_id)
+        if jobs:
+            ring(self._store.settings.directory, "work")
+        return len(jobs)
+
     def has_others(self, claim: Claim) -> bool:
         """Whether other jobs of the claim's kind run or wait."""
         is_open = Job.kind == claim.kind, Job.state.in_(("waiting", "running")), Job.id != claim.job_id
@@ -134,6 +167,11 @@ class Queue:
                 )
             )
             return set(film_ids) - set(rows)
+
+
+def at_our_fault() -> ColumnElement[bool]:
+    """The job's problem is a fault of ours."""
+    return Job.problem["fault"].as_string() == OURS
 
 
 def _due(kinds: Collection[str]) -> Any:

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.blobs import KINDS
 from pneumoscope.clinic.store.database import Store
+from pneumoscope.clinic.store.queue import at_our_fault
 from pneumoscope.clinic.store.tables import Film, Idempotency, Job, Study, now
 from pneumoscope.core.errors import InputError
 
@@ -113,8 +114,11 @@ def sweep(store: Store, *, dry_run: bool = False) -> int:
 
 
 def _wanted(kind: str) -> ColumnElement[bool]:
-    """Films that keep their blob of a kind: received ones until examined, all else until it is over."""
-    return _open_job("examine") if kind == "received" else Film.pixels_gone.is_(False)
+    """Films that keep their blob of a kind: received ones until examined or given up, all else until over."""
+    if kind != "received":
+        return Film.pixels_gone.is_(False)
+    put_off = (Job.film_id == Film.id) & (Job.kind == "examine") & (Job.state == "failed") & at_our_fault()
+    return _open_job("examine") | exists().where(put_off)
 
 
 def _open_job(*kinds: str) -> ColumnElement[bool]:

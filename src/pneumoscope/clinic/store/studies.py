@@ -36,7 +36,6 @@ __all__ = [
     "list_studies",
     "put_feedback",
     "reference_of",
-    "set_reference",
     "shown",
     "state_of",
     "study_of",
@@ -215,21 +214,6 @@ def reference_of(store: Store, study: Study) -> str:
         if study.reference is None
         else store.sealer.open(study.reference, f"reference/{study.id}").decode()
     )
-
-
-def set_reference(store: Store, viewer: Viewer, study_id: str, reference: str) -> None:
-    """Change what a study is called.
-
-    Raises:
-        NotFoundError: as :func:`study_of`. ConfigError: it is too long.
-    """
-    if len(reference) > LONGEST_REFERENCE:
-        raise ConfigError("the reference is too long", expected=f"at most {LONGEST_REFERENCE} characters")
-    study = study_of(store, viewer, study_id)
-    with store.write() as session:
-        row = session.get_one(Study, study.id)
-        row.reference = store.sealer.seal(reference.encode(), f"reference/{row.id}") if reference else None
-        audit_log.append(store, session, viewer.actor, "study.reference", row.id)
 
 
 def shown(film: Film) -> Result | None:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.examining.intake import Sender, receive
-from pneumoscope.clinic.store.bundles import active_bundle
+from pneumoscope.clinic.store.bundles import open_active
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.studies import LONGEST_REFERENCE, batch_of, film_of, shown
 from pneumoscope.clinic.store.tables import Batch
@@ -31,6 +31,7 @@ from pneumoscope.clinic.web.api_parameters import (
     Key,
     Photograph,
     Reader,
+    fields,
     of_type,
     problems,
 )
@@ -66,6 +67,7 @@ _FILM = "JPEG, PNG, TIFF, BMP or DICOM"
 async def examine_film(
     request: Request,
     viewer: Examiner,
+    _: Annotated[None, fields("film", "age_years", "photograph", "reference", "operating_point")],
     film: Annotated[UploadFile, File(description=_FILM, json_schema_extra={"minLength": 1})],
     age_years: Age = None,
     photograph: Photograph = False,
@@ -195,6 +197,7 @@ async def film_report(request: Request, viewer: Reader, film_id: Id) -> Response
 async def examine_batch(
     request: Request,
     viewer: Examiner,
+    _: Annotated[None, fields("age_years", "photograph", many="films")],
     films: Annotated[
         list[UploadFile], File(description=f"each {_FILM}", min_length=1, max_length=MOST_FILMS)
     ],
@@ -242,9 +245,7 @@ def _options(
 ) -> dict[str, Any]:
     """Options of an examination; a wrong operating point is the request's fault, not the film's."""
     if operating_point is not None:
-        from pneumoscope.inference.bundle import load_bundle
-
-        points = load_bundle(active_bundle(store).location).operating_points
+        points = open_active(store).operating_points
         if operating_point not in points:
             raise ConfigError("no such operating point", expected="one of " + ", ".join(points))
     given = {"age_years": age_years, "photograph": photograph or None, "operating_point": operating_point}

@@ -5,14 +5,16 @@ In: nothing. Out: types for FastAPI's signatures, from which it checks requests 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any
 
-from fastapi import Form, Header, Path, Request, Security
+from fastapi import Depends, Form, Header, Path, Request, Security
 from fastapi.security import HTTPBearer
 
 from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.clinic.web.access import api_viewer
 from pneumoscope.clinic.web.schemas import Problem
+from pneumoscope.core.errors import ConfigError
 
 __all__ = [
     "SENT",
@@ -25,6 +27,7 @@ __all__ = [
     "Photograph",
     "Reader",
     "bearer",
+    "fields",
     "of_type",
     "problems",
 ]
@@ -102,6 +105,25 @@ Age = Annotated[
 Photograph = Annotated[
     bool, Form(description="a photograph of a film: it is made grey, cut to the film, and warned of")
 ]
+
+
+def fields(*once: str, many: str = "") -> Any:
+    """A dependency: a form has no other fields than these, and ``once`` at most once each.
+
+    A field that is misspelt, or given twice, would otherwise be passed over: an age, for instance.
+    """
+
+    async def check(request: Request) -> None:
+        given = Counter(name for name, _ in (await request.form()).multi_items())
+        if given.keys() - {*once, many}:
+            raise ConfigError(
+                "the form has an unknown field", expected=", ".join(filter(None, (*once, many)))
+            )
+        for name in once:
+            if given[name] > 1:
+                raise ConfigError(f"the form has {given[name]} fields '{name}'", expected="one")
+
+    return Depends(check)
 
 
 def of_type(*types: str) -> dict[int | str, dict[str, Any]]:

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pneumoscope.clinic.results.wording import INTERVAL, answer_sentence, evidence_sentence, translated
+from pneumoscope.clinic.results.wording import (
+    INTERVAL,
+    answer_sentence,
+    evidence_sentence,
+    translated,
+    unsaid_warnings,
+)
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.studies import reference_of, shown, state_of
 from pneumoscope.clinic.store.tables import Film, Study
@@ -197,7 +203,7 @@ def film_view(film: Film, of: Words, document: Mapping[str, Any] | None) -> Film
         nearest=None if explanation is None else explanation["nearest"] or [],
         limits=[] if record is None else [of(limit) for limit in record["limitations"]],
         picture=f"{address}/picture.jpg" if has_picture else None,
-        no_picture=_no_picture(film, of),
+        no_picture=_no_picture(film, outcome.key, of),
         sides="" if explanation is None else "LR" if explanation["mirrored"] else "RL",
         maps=[] if record is None else _maps(record, address, of),
     )
@@ -219,15 +225,17 @@ def _no_answer(film: Film, key: str, of: Words) -> str:
     return "; ".join(parts) + "."
 
 
-def _no_picture(film: Film, of: Words) -> str:
+def _no_picture(film: Film, key: str, of: Words) -> str:
     if film.pixels_gone:
         return of("The film's pixels were deleted when their time was over; the answer stays.")
+    if key == "failed":
+        return of("There is no picture: the film could not be read. Why stands with its answer.")
     return of("The film is shown once it is examined.")
 
 
 def _warnings(record: Mapping[str, Any], of: Words) -> list[str]:
-    found = [*record["gate"]["reasons"], *record["warnings"]]
-    return [_sentence(translated(text, of)) for text in dict.fromkeys(found)]
+    found = [*dict.fromkeys(record["gate"]["reasons"]), *unsaid_warnings(record)]
+    return [_sentence(translated(text, of)) for text in found]
 
 
 def _sentence(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.examining.intake import recalled, remember
@@ -32,19 +31,11 @@ def once(store: Store, request: Repeatable, make: Callable[[Session], str]) -> s
     Raises:
         ConflictError: the key was used for another request.
     """
-    try:
-        with store.write() as session:
-            known = recalled(session, request.user_id, request.key, request.fingerprint)
-            if known is not None:
-                return known
-            made = make(session)
-            if request.key is not None:
-                remember(session, request.user_id, request.key, request.fingerprint, made)
-                session.flush()
-            return made
-    except IntegrityError:  # the same key at the same moment, where writers do not wait for each other
-        with store.read() as session:
-            known = recalled(session, request.user_id, request.key, request.fingerprint)
-        if known is None:
-            raise
-        return known
+    with store.write() as session:
+        known = recalled(session, request.user_id, request.key, request.fingerprint)
+        if known is not None:
+            return known
+        made = make(session)
+        if request.key is not None:
+            remember(session, request.user_id, request.key, request.fingerprint, made)
+        return made

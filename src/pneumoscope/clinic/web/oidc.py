@@ -97,7 +97,7 @@ def finish(request: Request, code: str = "", state: str = "") -> Response:
         claims = _claims(request, settings, code, remembered)
         known = ExternalUser(str(claims["iss"]), str(claims["sub"]), _name(claims), _role(settings, claims))
         default = None if settings.default_role == "none" else settings.default_role
-        user = external_user(store, known, default)
+        user = external_user(store, known, default, keeps_role=not settings.role_claim)
     except PneumoscopeError as error:
         return _refused(request, error)
     cookie, _ = open_session(store, user)

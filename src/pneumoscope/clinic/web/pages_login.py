@@ -65,7 +65,8 @@ def login(
     """Open a session."""
     store, of = store_of(request), reader_words(request)
     try:
-        user = authenticate(store, name.strip(), password, client_address(request))
+        named = name.strip() if name.isprintable() else ""  # nobody's, and PostgreSQL takes no NUL
+        user = authenticate(store, named, password, client_address(request))
     except TooManyAttemptsError:
         pause = of.number(store.settings.security.login_pause_minutes)
         problem = of("Too many failed attempts. Wait {n} minutes and try again.").format(n=pause)

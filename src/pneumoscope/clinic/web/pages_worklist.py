@@ -95,10 +95,9 @@ def _unsealed(store: Store, text: str) -> str:
 
 def _filter(chosen: Chosen) -> StudyFilter:
     """What the address asks for; what it says wrongly is passed over."""
-    until = _day(chosen["until"])
     return StudyFilter(
         since=_day(chosen["since"]),
-        until=None if until is None else until + timedelta(days=1),
+        until=_day(chosen["until"], after=1),
         decision=_one(chosen["decision"], Decision),
         verdict=_one(chosen["verdict"], Verdict),
         state=_one(chosen["state"], ("waiting", "done", "failed")),
@@ -112,10 +111,11 @@ def _one(value: str, known: Any) -> str | None:
     return value if value in list(map(str, known)) else None
 
 
-def _day(text: str) -> datetime | None:
-    """Start of a day in the machine's time zone."""
+def _day(text: str, after: int = 0) -> datetime | None:
+    """Start of a day in the machine's time zone, or of a day some days ``after`` it; None is no limit."""
     try:
-        return datetime.combine(date.fromisoformat(text), time()).astimezone(UTC)
+        day = date.fromisoformat(text) + timedelta(days=after)  # one of 23 or 25 hours, now and then
+        return datetime.combine(day, time()).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 

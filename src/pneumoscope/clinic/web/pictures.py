@@ -7,6 +7,7 @@ its picture for the report. The bytes that a stranger sent are decoded by the ex
 from __future__ import annotations
 
 import io
+from datetime import timedelta
 
 import numpy as np
 from sqlalchemy import select
@@ -17,11 +18,14 @@ from pneumoscope.clinic.examining.film_results import bundle_card, heat_maps
 from pneumoscope.clinic.results.film_result import FilmResult
 from pneumoscope.clinic.store.bell import ring
 from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.queue import add_job
+from pneumoscope.clinic.store.queue import THE_FILMS, add_job
 from pneumoscope.clinic.store.tables import Film, Job, now
 from pneumoscope.core.errors import InputError, NotFoundError, PneumoscopeError
 
 __all__ = ["drawn", "film_result", "heat_map_png", "picture"]
+
+_PAUSE = timedelta(minutes=1)
+"""From a drawing that failed through a fault of ours to the next: who asks meanwhile is answered at once."""
 
 
 async def drawn(request: Request, film_id: str) -> None:
@@ -59,7 +63,7 @@ def picture(store: Store, film_id: str) -> bytes:
 
 
 def _ask(store: Store, film_id: str) -> bool:
-    """Queue the drawing, again if the picture of an earlier one is gone; False where there is one."""
+    """Queue the drawing, again if an earlier one's is gone or it failed by us; False where there is one."""
     if store.blobs.get("pictures", film_id) is not None:
         return False
     with store.write() as session:
@@ -69,13 +73,19 @@ def _ask(store: Store, film_id: str) -> bool:
         if film.result is None:  # a failed job would stay failed when the film is examined later
             raise NotFoundError("there is no picture of a film that is not examined", where=film_id)
         drawing = select(Job).where(Job.film_id == film_id, Job.kind == "picture")
-        job = session.scalar(drawing.with_for_update())
+        job = session.scalar(drawing)
         if job is None:
             add_job(session, film_id, "picture")
-        elif job.state == "done":
+        elif job.state == "done" or _may_try_again(job):
             job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
     ring(store.settings.directory, "work")
     return True
+
+
+def _may_try_again(job: Job) -> bool:
+    if job.state != "failed" or (job.problem or {}).get("fault") == THE_FILMS:
+        return False
+    return job.finished_at is None or job.finished_at < now() - _PAUSE
 
 
 def heat_map_png(store: Store, film_id: str, name: str) -> bytes | None:

@@ -35,6 +35,8 @@ def reserve_port(settings: ClinicSettings) -> socket.socket:
     """
     server = settings.server
     try:
+        if server.port:
+            _bound(server.host, server.port, shared=False).close()  # another installation would share it
         return _bound(server.host, server.port)
     except OSError as error:
         raise ConfigError(
@@ -80,12 +82,12 @@ def serve(settings: ClinicSettings) -> None:
     store.close()
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int, *, shared: bool = True) -> socket.socket:
     family = socket.AF_INET6 if _is_v6(host) else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         bound.bind((host, port))
     except OSError:
         bound.close()
