@@ -78,13 +78,16 @@ def _film() -> Iterator[Callable[[bytes], bool]]:
             kept = deidentified(path, str(kind))
         with _file(kept) as path:
             again = read_radiograph(path)
-        if again.pixels.shape != film.pixels.shape or not np.allclose(
-            again.pixels, film.pixels, atol=1 / 255
-        ):
+        if again.pixels.shape != film.pixels.shape or _distance(again.pixels, film.pixels) > 1 / 255:
             raise Wrong(f"{kind}: de-identification changed the picture")
         return True
 
     yield attack
+
+
+def _distance(one: Any, other: Any) -> float:
+    """The greatest difference, row by row: a film may fill half of the memory that there is."""
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
 
 def _check_pixels(pixels: Any) -> None:

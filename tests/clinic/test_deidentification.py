@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pydicom
@@ -181,6 +182,18 @@ def test_indices_beyond_the_palette_stay_black(tmp_path):
     assert before.max() < pixels().max() / 255
     np.testing.assert_array_equal(before, stored_pixels)
     assert stored.startswith(b"\x89PNG")
+
+
+def test_transparent_indices_beyond_the_palette(tmp_path):
+    picture = GREY.convert("P")
+    picture.info["transparency"] = bytes(range(256))
+    content = saved(picture, "PNG")
+    start = content.index(b"PLTE") - 4
+    short = struct.pack(">I", 3) + b"PLTE\0\0\0" + struct.pack(">I", zlib.crc32(b"PLTE\0\0\0"))
+    end = start + 12 + struct.unpack(">I", content[start : start + 4])[0]
+    before, stored_pixels, stored = after(tmp_path, content[:start] + short + short + content[end:])
+    np.testing.assert_array_equal(before, stored_pixels)
+    assert stored.count(b"PLTE") == 0
 
 
 def test_a_compressed_film_whose_end_is_inside_a_comment_stays_what_it_is(tmp_path):

@@ -159,8 +159,10 @@ def _rewritten(content: bytes) -> bytes:
         mode = picture.mode
         upright = ImageOps.exif_transpose(picture)
     if mode == "P" and max(upright.tobytes(), default=0) >= len(upright.getpalette() or ()) // 3:
-        upright = upright.convert("RGB")  # indices beyond the palette are black, and PNG has no room for them
-        mode = "RGB"
+        # Indices beyond the palette are black, and PNG has no room for them.
+        with collected_warnings():
+            upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
+        mode = upright.mode
     transparency = upright.info.get("transparency")
     upright.info.clear()
     if transparency is not None:
