@@ -15,8 +15,9 @@ from pneumoscope.cli.main import main
 from pneumoscope.clinic.settings import load_settings
 from pneumoscope.clinic.store import accounts, audit_log, viewers
 from pneumoscope.clinic.store.database import Store, open_store
-from pneumoscope.clinic.store.tables import AuditEntry
-from tests.clinic.stores import add_film
+from pneumoscope.clinic.store.tables import AuditEntry, Study
+from tests.clinic.stores import add_bundle, add_feedback, add_film
+from tests.films import write_film
 from tests.tiny_bundle import write_tiny_bundle
 
 PASSWORD = "a long enough password"
@@ -33,8 +34,12 @@ class Terminal:
 
     def __call__(self, *words: str, typed: str = "") -> int:
         """The exit code of ``pneumoscope clinic ...``; ``typed`` comes on standard input."""
+        return self.run("clinic", *words, typed=typed)
+
+    def run(self, *words: str, typed: str = "") -> int:
+        """The exit code of ``pneumoscope ...``."""
         self._patch.setattr(sys, "stdin", io.StringIO(typed))
-        self._patch.setattr(sys, "argv", ["pneumoscope", "clinic", *words])
+        self._patch.setattr(sys, "argv", ["pneumoscope", *words])
         with pytest.raises(SystemExit) as caught:
             main()
         self.out, self.err = self._capsys.readouterr()
@@ -69,6 +74,7 @@ def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 def test_users(clinic: Terminal) -> None:
+    clinic.store().close()
     assert clinic("users", "add", "ada", "--role", "admin", typed=PASSWORD + "\n") == 0
     assert clinic.out == "ada may log in as admin.\n"
     assert clinic("users", "add", "bob", typed=PASSWORD) == 0
@@ -148,6 +154,7 @@ def test_tokens(clinic: Terminal) -> None:
 def test_bundles(clinic: Terminal, tmp_path: Path) -> None:
     first = write_tiny_bundle(tmp_path / "first")
     second = write_tiny_bundle(tmp_path / "second", name="second")
+    clinic.store().close()
 
     assert clinic("bundles", "activate", str(first.directory)) == 0
     assert clinic.out == f"{first.id} is in force.\n"
@@ -167,6 +174,7 @@ def test_bundles(clinic: Terminal, tmp_path: Path) -> None:
 def test_an_altered_bundle_is_not_activated(clinic: Terminal, tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "altered")
     (bundle.directory / "model.onnx").write_bytes(b"something else")
+    clinic.store().close()
 
     assert clinic("bundles", "activate", str(bundle.directory)) == 2
     assert "model.onnx" in clinic.err
@@ -226,3 +234,109 @@ def test_backup_and_restore(clinic: Terminal, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PNEUMOSCOPE_CLINIC__DATA_DIR", str(tmp_path / "data"))
     assert clinic("backup", str(folder), "--without-key") == 0
     assert "The key is not in it." in clinic.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("clinic", "users", "list"),
+        ("clinic", "bundles", "list"),
+        ("clinic", "backup", "folder"),
+        ("clinic", "retention"),
+        ("clinic", "retry"),
+        ("audit", "verify"),
+        ("audit", "show"),
+        ("monitor", "report"),
+        ("data", "export-feedback", "folder", "--licence", "CC0"),
+        ("pacs", "deliveries"),
+        ("pacs", "pull", "--url", "http://127.0.0.1:9/"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("key_elsewhere", [False, True])
+def test_a_mistyped_directory_is_no_new_installation(
+    clinic: Terminal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    key_elsewhere: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if key_elsewhere:
+        (tmp_path / "key").write_text("0" * 64)
+        monkeypatch.setenv("PNEUMOSCOPE_CLINIC__PRIVACY__KEY_FILE", str(tmp_path / "key"))
+    before = sorted(tmp_path.rglob("*"))
+
+    assert clinic.run(*words, "--data-dir", "typo") == 2
+    assert clinic.err.startswith("error: there is no installation here\n  where: ")
+    assert str(tmp_path / "typo") in clinic.err
+    assert "pneumoscope serve" in clinic.err
+    assert clinic.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_with_postgresql_an_installation_is_a_directory_and_a_key(
+    clinic: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PNEUMOSCOPE_CLINIC__DATABASE__URL", "postgresql+psycopg://127.0.0.1:9/nothing")
+    assert clinic("users", "list") == 2
+    assert "there is no installation here" in clinic.err
+    (tmp_path / "data").mkdir()
+    assert clinic("users", "list") == 2
+    assert f"where: {tmp_path / 'data' / 'secret.key'}" in clinic.err
+    (tmp_path / "data" / "secret.key").write_text("0" * 64)
+    assert clinic("users", "list") == 2
+    assert "the database cannot be used" in clinic.err
+
+
+@pytest.mark.parametrize("folder", ["/proc/x", "file/x"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("clinic", "backup", "{}"),
+        ("monitor", "report", "--out", "{}"),
+        ("data", "export-feedback", "{}", "--licence", "CC0"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_that_cannot_be_made(
+    clinic: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    store = clinic.store()
+    add_bundle(store, bundle.id, location=str(bundle.directory))
+    film = write_film(tmp_path / "film.png", 0.5).read_bytes()
+    add_feedback(store, add_film(store, content=film), "normal", consent=True)
+    store.close()
+
+    assert clinic.run(*(word.format(folder) for word in words)) == 2
+    assert "error: " in clinic.err
+    assert folder in clinic.err
+    assert "remedy" in clinic.err or "expected" in clinic.err
+    assert "Traceback" not in clinic.err
+
+
+def test_a_study_is_deleted_by_what_its_page_shows(clinic: Terminal) -> None:
+    store = clinic.store()
+    with store.write() as session:
+        for start, end in (("1e3f369b", "0"), ("1e3f369b", "1"), ("ab_def01", "2")):
+            session.add(Study(id=start + end * 24))
+    store.close()
+
+    for beginning, said in (
+        ("1e3f369b", "several studies begin so"),
+        ("1e3f369", "the id is too short"),
+        ("", "the id is too short"),
+        ("ffffffff", "there is no such study"),
+        ("abcdef01", "there is no such study"),
+        ("%%%%%%%%", "there is no such study"),
+    ):
+        assert clinic("delete-study", beginning) == 2
+        assert said in clinic.err
+        assert "remedy: give the whole id" in clinic.err
+    assert clinic("delete-study", "1E3F369B0") == 0
+    assert clinic.out == "1 studies deleted.\n"
+    assert clinic("delete-study", "1e3f369b") == 0
+    assert clinic("delete-study", "1e3f369b") == 2

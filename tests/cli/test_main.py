@@ -95,3 +95,24 @@ def test_a_mistake_of_ours_is_not_dressed_up(monkeypatch):
     monkeypatch.setattr(entry, "app", fail)
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+def test_what_the_system_says_of_a_path_is_a_message(monkeypatch, capsys):
+    def fail():
+        raise PermissionError(13, "Permission denied", "/a/folder")
+
+    monkeypatch.setattr(entry, "app", fail)
+    assert invoke(monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the system refuses this path: Permission denied\n  where: /a/folder\n")
+    assert "remedy: " in said
+
+
+@pytest.mark.parametrize("error", [OSError("no number"), ConnectionResetError(104, "Connection reset")])
+def test_an_error_of_the_system_without_a_path_is_not_dressed_up(monkeypatch, error):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(entry, "app", fail)
+    with pytest.raises(OSError, match=str(error.args[-1])):
+        main()

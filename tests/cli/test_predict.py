@@ -10,7 +10,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from pneumoscope.cli import predict
+from pneumoscope.cli import predict, predict_output
 from pneumoscope.cli.explanations import Explainer
 from pneumoscope.cli.film_files import FilmFiles
 from pneumoscope.cli.predict_output import percent
@@ -315,3 +315,16 @@ def test_a_binary_bundle_has_two_probabilities(films, tmp_path):
 )
 def test_probabilities_are_never_certain(probability, text):
     assert percent(probability) == text
+
+
+def test_a_warning_that_repeats_the_gate_is_left_out():
+    reason = "the picture is in colour, and a radiograph has none; save a tinted film in grey"
+    row = {
+        "file": "a.png", "error": None, "probability": 0.9, "probability_interval": None,
+        "gate": {"reasons": [reason]}, "decision": "POSITIVE", "etiology": None,
+        "operating_point": "balanced", "threshold": 0.7, "reasons": [], "forced": True,
+        "warnings": ["the picture is in colour; a radiograph has none", "8 bits are in use"],
+    }  # fmt: skip
+    assert predict_output._line(row).endswith(
+        f"FORCED although refused; warning: {reason}; 8 bits are in use"
+    )

@@ -771,7 +771,7 @@ def test_metrics(tmp_path) -> None:
         clinic.client.post("/v1/examine?wait=false", files={"film": ("x", png_film())})
         with clinic.store.write() as session:
             for job in session.scalars(select(Job).where(Job.state == "waiting")):
-                job.created_at -= timedelta(minutes=10)
+                job.due_at -= timedelta(minutes=10)
         answer = clinic.client.get("/metrics")
         seconds = sum(
             clinic.client.get(f"/v1/films/{row}").json()["result"]["seconds"] for row in _done(clinic)

@@ -246,7 +246,7 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
 
     assert folder.stat().st_mode & 0o777 == 0o700
     for file in folder.rglob("*"):
-        if file.is_file() and file.name != "backup.json":
+        if file.is_file() and file.suffix != ".json":
             assert file.stat().st_mode & 0o777 == 0o600, file.name
 
 

@@ -194,6 +194,35 @@ def test_no_page_is_wider_than_its_window(chromium, address, study, screenshots,
     opened.close()
 
 
+def test_a_narrow_page_begins_at_the_newest_day_and_the_active_tab(chromium, address, study, screenshots):
+    opened = Reader(chromium, address, viewport={"width": 375, "height": 700}, device_scale_factor=2)
+    page = opened.page
+    page.goto("/dashboard")
+    in_view = """([inner, outer]) => {
+      const last = (name) => [...document.querySelectorAll(name)].at(-1).getBoundingClientRect();
+      const [a, b] = [last(inner), last(outer)];
+      return a.width > 0 && a.left >= b.left - 1 && a.right <= b.right + 1;
+    }"""
+    assert page.evaluate("() => document.querySelector('.chart > .scroll').scrollLeft") > 20
+    assert page.evaluate(in_view, ["#content .chart rect[class^=s][x]", ".chart > .scroll"])
+    page.screenshot(path=screenshots / "narrow-dashboard.png")
+    for path in ("/dashboard", "/audit", "/"):
+        page.goto(path)
+        assert page.evaluate(in_view, [".top nav a[aria-current]", ".top nav ul"]), path
+        assert page.evaluate("() => scrollY") == 0
+    assert opened.errors == []
+    opened.close()
+
+
+def test_the_audit_log_is_read_without_scrolling(reader, study, screenshots):
+    page = reader.page
+    page.goto("/audit")
+    page.screenshot(path=screenshots / "audit.png")
+    lines = "element => element.getClientRects().length"
+    assert {time.evaluate(lines) for time in page.locator(".log time").all()} == {1}
+    assert page.locator(".panel .scroll").evaluate("box => box.scrollWidth - box.clientWidth") <= 0
+
+
 def test_a_film_from_the_form_to_the_diagnosis(reader, film_file):
     page = reader.page
     reader.send(film_file, age_years="4", reference="Case 7")

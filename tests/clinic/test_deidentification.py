@@ -185,13 +185,16 @@ def test_indices_beyond_the_palette_stay_black(tmp_path):
 
 
 def test_transparent_indices_beyond_the_palette(tmp_path):
-    picture = GREY.convert("P")
-    picture.info["transparency"] = bytes(range(256))
+    picture = Image.fromarray(pixels() // 64, "P")
+    picture.putpalette([0, 0, 0] * 256)
+    picture.info["transparency"] = bytes((0, 128))
     content = saved(picture, "PNG")
     start = content.index(b"PLTE") - 4
-    short = struct.pack(">I", 3) + b"PLTE\0\0\0" + struct.pack(">I", zlib.crc32(b"PLTE\0\0\0"))
     end = start + 12 + struct.unpack(">I", content[start : start + 4])[0]
-    before, stored_pixels, stored = after(tmp_path, content[:start] + short + short + content[end:])
+    white = b"PLTE" + b"\xff" * 6  # two colours
+    palette = struct.pack(">I", 6) + white + struct.pack(">I", zlib.crc32(white))
+    before, stored_pixels, stored = after(tmp_path, content[:start] + palette + palette + content[end:])
+    assert len(np.unique(before)) > 1
     np.testing.assert_array_equal(before, stored_pixels)
     assert stored.count(b"PLTE") == 0
 

@@ -257,8 +257,9 @@ class TestStowClient:
             assert "CANARY" not in str(caught.value)
 
     def test_an_address_that_is_none(self):
+        destination = Destination(name="web", kind="stow", url="http://127.0.0.1")
         with pytest.raises(ConfigError, match="not the address"):
-            StowClient(Destination(name="web", kind="stow", url="nowhere"))
+            StowClient(destination.model_copy(update={"url": "nowhere"}))
 
 
 class TestFhirClient:

@@ -7,9 +7,10 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
+from sqlalchemy.exc import OperationalError
 
 from pneumoscope.clinic.dicom import commitment
-from pneumoscope.clinic.dicom.commitment import Request, report, stored_instances
+from pneumoscope.clinic.dicom.commitment import Commitments, Request, report, stored_instances
 from pneumoscope.clinic.dicom.entity import STORAGE_COMMITMENT
 from pneumoscope.clinic.examining.intake import Sender, receive
 from pneumoscope.clinic.store.tables import Film, Job
@@ -114,6 +115,92 @@ def test_requests_that_make_no_sense_are_refused(tmp_path, monkeypatch):
         assert sender.send_n_action(None, 1, STORAGE_COMMITMENT, INSTANCE)[0].Status == 0x0115
         monkeypatch.setattr(commitment, "_MOST_BYTES", 1000)
         assert ask(sender, [(CR, f"{ROOT}.{number}") for number in range(20)]) == 0x0213
+
+
+PAUSES_S = (0.05, 0.05, 0.05, 0.05)
+
+
+def away(number=1):
+    """A peer at whose port nobody listens, as the configuration has it."""
+    return {"ae_title": f"CR{number}", "address": "127.0.0.1", "port": free_port()}
+
+
+def test_reports_that_do_not_get_through_need_one_thread_and_no_more_room(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(commitment, "_MOST_REPORTS", 20)
+    with (
+        running_node(tmp_path, dicom__peers=[away()]) as (_, port),
+        association(port, STORAGE_COMMITMENT, title="CR1") as sender,
+    ):
+        before = threading.active_count()
+        asked = [ask(sender, [(CR, f"{ROOT}.{number}")]) for number in range(30)]
+        assert threading.active_count() <= before + 1  # that of the attempt which is under way
+    assert asked == [0x0000] * 20 + [0x0213] * 10
+    assert "a storage commitment request was refused: 20 reports wait" in caplog.text
+
+
+def test_a_report_that_nobody_takes_is_given_up_and_the_others_follow(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(commitment, "_PAUSES_S", PAUSES_S)
+    attempts = count_calls(monkeypatch, "_connect_and_send")
+    reports, other = Reports(), {"ae_title": "CR2", "address": "127.0.0.1"}
+    with running_node(tmp_path, dicom__peers=[away(), other]) as (_, port):
+        with association(port, STORAGE_COMMITMENT, title="CR1") as sender:
+            for number in range(10):
+                assert ask(sender, [(CR, f"{ROOT}.{number}")]) == 0x0000
+        with association(
+            port, STORAGE_COMMITMENT, title="CR2", evt_handlers=[(evt.EVT_N_EVENT_REPORT, reports)]
+        ) as sender:
+            assert ask(sender, [(CR, f"{ROOT}.77")]) == 0x0000
+            assert reports.came.wait(60)
+            time.sleep(0.2)
+        await_(lambda: caplog.text.count("the report could not be sent") == 10)
+    assert len(attempts) < 50  # reports that are due together share an attempt
+    assert reports.found[0][1].FailedSOPSequence[0].ReferencedSOPInstanceUID == f"{ROOT}.77"
+    assert ROOT not in caplog.text
+
+
+def test_a_database_that_is_away_delays_a_report_and_loses_none(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(commitment, "_PAUSES_S", PAUSES_S)
+    known, calls = commitment.stored_instances, []
+
+    def sometimes(store, uids):
+        calls.append(uids)
+        if len(calls) < 3:
+            raise OperationalError("SELECT", {}, Exception("CANARY"))
+        return known(store, uids)
+
+    monkeypatch.setattr(commitment, "stored_instances", sometimes)
+    reports = Reports()
+    with (
+        running_node(tmp_path) as (_, port),
+        association(
+            port, STORAGE_COMMITMENT, evt_handlers=[(evt.EVT_N_EVENT_REPORT, reports)]
+        ) as sender,
+    ):  # fmt: skip
+        assert ask(sender, [(CR, f"{ROOT}.1")]) == 0x0000
+        assert reports.came.wait(60)
+        time.sleep(0.2)
+    assert len(calls) == 3
+    assert caplog.text.count("a storage commitment report failed: OperationalError") == 2
+    assert "CANARY" not in caplog.text
+
+
+def count_calls(monkeypatch, name):
+    """What a method of Commitments is called with from now on."""
+    real, calls = getattr(Commitments, name), []
+
+    def counted(self, *arguments):
+        calls.append(arguments)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Commitments, name, counted)
+    return calls
+
+
+def await_(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_films_that_are_not_kept_are_not_committed(tmp_path):

@@ -350,15 +350,17 @@ class TestTls:
             assert sender.is_established
 
     def test_files_that_are_no_certificates_are_named(self, files, tmp_path):
-        bad = tmp_path / "bad.pem"
+        bad, lost = tmp_path / "bad.pem", tmp_path / "lost.pem"
         bad.write_text("nothing")
         for settings in (
             {"dicom__tls_certificate": str(bad)},
-            {"dicom__tls_certificate": str(tmp_path / "missing.pem")},
+            {"dicom__tls_certificate": str(lost)},
             {**self.settings(files), "dicom__tls_ca": str(bad)},
             {"dicom__tls_key": str(files["node.key"])},
         ):
+            lost.touch()
             store = make_store(tmp_path, dicom__port=0, **settings)
+            lost.unlink()
             with pytest.raises(ConfigError, match="tls_"):
                 Node(store)
             store.close()

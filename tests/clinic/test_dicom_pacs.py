@@ -321,3 +321,24 @@ def test_the_documented_configuration_is_one_and_every_key_is_documented():
         assert [key for key in kind.model_fields if not re.search(rf"`([a-z]+\.)?{key}`", section)] == [], (
             kind
         )
+
+
+@pytest.mark.parametrize("name", ["Modaltiy", "modality", "0008006", "study date", "0008,0060"])
+def test_a_query_by_what_dicom_does_not_know_is_refused(tmp_path, name):
+    make_store(tmp_path).close()
+    flags = ["--data-dir", str(tmp_path / "data"), "--url", "http://127.0.0.1:9/"]
+    result = CliRunner().invoke(app, ["pacs", "pull", "--query", f"{name}=CR", *flags])
+    assert isinstance(result.exception, InputError)
+    assert result.exception.problem == f"--query: DICOM has no attribute '{name}'"
+    assert result.exception.expected is not None
+    assert result.exception.remedy == (
+        "perhaps Modality is meant" if "odal" in name else result.exception.remedy
+    )
+
+
+@pytest.mark.parametrize("name", ["ModalitiesInStudy", "00080061", "0020000D"])
+def test_a_query_by_what_dicom_knows_reaches_the_server(tmp_path, name):
+    make_store(tmp_path).close()
+    flags = ["--data-dir", str(tmp_path / "data"), "--url", "http://127.0.0.1:9/"]
+    result = CliRunner().invoke(app, ["pacs", "pull", "--query", f"{name}=CR", *flags])
+    assert isinstance(result.exception, DeliveryError)

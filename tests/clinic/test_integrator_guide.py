@@ -81,7 +81,8 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
 
     (example,) = re.findall(r"^```toml\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
     file = tmp_path / "clinic.toml"
-    file.write_text(example)
+    file.write_text(example.replace("/etc/pneumoscope", str(tmp_path)))
+    (tmp_path / "fhir.token").write_text("secret")
     settings = load_settings(file, None, {})
 
     assert [one.name for one in settings.destinations] == ["pacs", "records"]

@@ -10,13 +10,13 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from pneumoscope.clinic.monitoring.agreement import (
-    BLOCK,
     Reviewed,
     advance_agreement,
     agreement,
     by_week,
     reviewed_films,
 )
+from pneumoscope.clinic.monitoring.under_way import BLOCK
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import now
 from tests.clinic.stores import BUNDLE, add_feedback, add_film, make_store

@@ -155,10 +155,12 @@ def test_a_webhook_that_is_not_there_loses_no_alarm(tmp_path: Path) -> None:
 
 
 def test_a_token_that_cannot_be_read_is_said(tmp_path: Path) -> None:
-    missing = tmp_path / "missing"
+    token = tmp_path / "token"
+    token.write_text("secret")
     store = make_store(
-        tmp_path, monitoring__webhook_url="http://127.0.0.1:9/", monitoring__webhook_token_file=str(missing)
+        tmp_path, monitoring__webhook_url="http://127.0.0.1:9/", monitoring__webhook_token_file=str(token)
     )
+    token.unlink()
     open_alarm(store, FINDING)
     with pytest.raises(ConfigError, match="token cannot be read"):
         notify(store)

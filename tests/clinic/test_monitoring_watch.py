@@ -17,6 +17,7 @@ from pneumoscope.clinic.monitoring.watch import Watcher, check
 from pneumoscope.clinic.monitoring.windows import restart_baseline
 from pneumoscope.clinic.store.database import Store, open_store
 from pneumoscope.clinic.store.duties import take_duty
+from pneumoscope.clinic.store.queue import Queue
 from pneumoscope.clinic.store.tables import Duty, Job, now
 from tests.clinic.stores import BUNDLE, add_bundle, add_feedback, add_film, make_store, put_film
 from tests.tiny_bundle import write_tiny_bundle
@@ -110,6 +111,18 @@ def test_a_film_that_waits_too_long_opens_an_alarm_until_it_is_done(store: Store
     assert check(store).resolved == ("queue",)
 
 
+def test_a_film_in_the_hands_of_a_dead_worker_waits_too(store: Store) -> None:
+    add_film(store, examined=False, at=now() - timedelta(minutes=20))
+    assert Queue(store).claim(["examine"]) is not None
+    with store.write() as session:
+        session.query(Job).one().lease_until = now() - timedelta(minutes=10)
+    assert check(store).opened == ("queue",)
+    with store.write() as session:  # it has failed, and is put off until later
+        job = session.query(Job).one()
+        job.state, job.due_at = "waiting", now() + timedelta(minutes=5)
+    assert check(store).resolved == ("queue",)
+
+
 def test_work_that_was_given_up_opens_an_alarm_unless_the_film_was_at_fault(store: Store) -> None:
     with store.write() as session:
         for fault, kind in (("input", "examine"), ("ours", "deliver")):
@@ -141,6 +154,17 @@ def test_a_duty_is_taken_once_in_its_period(store: Store) -> None:
         thread.join()
     other.close()
     assert sorted(taken) == [False, False, False, True]
+
+
+def test_a_duty_that_a_wrong_clock_put_off_for_years_is_due(store: Store) -> None:
+    period = timedelta(hours=1)
+    with store.write() as session:
+        session.add(Duty(name="test", due_at=now() + timedelta(days=1500)))
+        ahead = now() + timedelta(seconds=5)  # by another machine's clock
+        session.add(Duty(name="other", due_at=ahead + period))
+    assert take_duty(store, "test", period)
+    assert not take_duty(store, "test", period)
+    assert not take_duty(store, "other", period)
 
 
 def test_of_two_watchers_one_checks_and_applies_the_retention_policy(

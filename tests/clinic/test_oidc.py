@@ -281,19 +281,45 @@ def test_the_role_follows_the_claim(store, provider):
     assert users(store)["grace"] == "admin"
     log_in(store, provider, pneumoscope_role="reader")
     assert users(store)["grace"] == "reader"
+    log_in(store, provider, pneumoscope_role="admin")
+    assert log_in(store, provider, pneumoscope_role=None)[1].status_code == 403  # no longer admin there
+    assert log_in(store, provider, pneumoscope_role="reader")[1].status_code == 303
     change_user(store, "grace", "test", disabled=True)
     assert log_in(store, provider, pneumoscope_role="admin")[1].status_code == 403
+
+
+def change_settings(store, **values):
+    settings = store.settings.security.oidc.model_copy(update=values)
+    security = store.settings.security.model_copy(update={"oidc": settings})
+    store.settings = store.settings.model_copy(update={"security": security})
+
+
+def test_who_loses_the_claim_has_the_default_role(store, provider):
+    change_settings(store, default_role="reader")
+    log_in(store, provider, pneumoscope_role="admin")
+    assert users(store)["grace"] == "admin"
+    assert log_in(store, provider, pneumoscope_role=None)[1].status_code == 303
+    assert users(store)["grace"] == "reader"
+
+
+def test_without_a_claim_for_roles_users_keep_those_of_here(store, provider):
+    change_settings(store, role_claim="", default_role="reader")
+    log_in(store, provider, pneumoscope_role="admin")  # a claim that nobody asked for
+    assert users(store)["grace"] == "reader"
+    change_user(store, "grace", "test", role="reviewer")
+    log_in(store, provider)
+    assert users(store)["grace"] == "reviewer"
 
 
 def test_nobody_takes_an_account_over_by_its_name(store, provider):
     assert log_in(store, provider, preferred_username="root", pneumoscope_role="admin")[1].status_code == 403
     create_user(store, "henry", None, "reader", "test")  # made for whoever is henry at the provider
     assert (
-        log_in(store, provider, preferred_username="henry", sub="7", pneumoscope_role=None)[1].status_code
+        log_in(store, provider, preferred_username="henry", sub="7", pneumoscope_role="reader")[1].status_code
         == 303
     )
     assert (
-        log_in(store, provider, preferred_username="henry", sub="8", pneumoscope_role=None)[1].status_code
+        log_in(store, provider, preferred_username="henry", sub="8", pneumoscope_role="reader")[1].status_code
         == 403
     )
     assert log_in(store, provider, preferred_username="a\nb")[1].status_code == 403
@@ -321,9 +347,7 @@ def test_a_provider_that_is_not_what_it_should_be_is_refused(store, provider, de
 
 
 def test_a_provider_that_is_away_is_no_error_of_ours(store, provider, caplog):
-    settings = store.settings.security.oidc.model_copy(update={"issuer": "http://127.0.0.1:9"})
-    security = store.settings.security.model_copy(update={"oidc": settings})
-    store.settings = store.settings.model_copy(update={"security": security})
+    change_settings(store, issuer="http://127.0.0.1:9")
     assert Browser(store).get("/login/oidc").status_code == 403
     assert "the OpenID provider does not answer" in caplog.text
 

@@ -6,6 +6,7 @@ import ast
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pneumoscope.clinic.results.wording import (
@@ -14,8 +15,12 @@ from pneumoscope.clinic.results.wording import (
     answer_sentence,
     evidence_sentence,
     translated,
+    unsaid_warnings,
 )
-from pneumoscope.core.records import AnswerSet, Decision, OperatingPoint, Prediction
+from pneumoscope.core.records import AnswerSet, Decision, OperatingPoint, Prediction, Radiograph
+from pneumoscope.imaging.color import COLOR_WARNING
+from pneumoscope.imaging.dicom_facts import header_warnings
+from pneumoscope.imaging.radiograph import _INVERTED
 from pneumoscope.inference import appearance, gate, source_rules
 from pneumoscope.inference.selection import explain_decision, explain_etiology
 from pneumoscope.inference.zones import HEIGHTS, SIDES, ZoneShares, describe
@@ -62,10 +67,11 @@ def test_every_sentence_about_places_has_a_message() -> None:
     for zones, outside, target, mirrored in itertools.product(
         shares, (None, 0.1, 0.3, 0.7), ("bacterial", "viral", "pneumonia"), (True, None)
     ):
-        prediction = Prediction((), {}, 0.9, OperatingPoint("p", 0.5), Decision.POSITIVE, None, (), "b")
-        sentence = describe(ZoneShares(zones, outside), target, prediction, mirrored)
-        again = evidence_sentence(record(explanation={"sentence": sentence}), _known)
-        assert again == sentence
+        for decision in Decision:
+            prediction = Prediction((), {}, 0.9, OperatingPoint("p", 0.5), decision, None, (), "b")
+            sentence = describe(ZoneShares(zones, outside), target, prediction, mirrored)
+            again = evidence_sentence(record(explanation={"sentence": sentence}), _known)
+            assert again == sentence
 
 
 def _known(message: str) -> str:
@@ -129,3 +135,24 @@ LEARNT = "the network learnt from patients of 1 to 5 years"
 
 def test_an_unknown_sentence_and_braces_stay() -> None:
     assert translated("something new, 3 of {it}", str) == "something new, 3 of (it)"
+
+
+@pytest.mark.parametrize(
+    ("word", "source", "inverted", "warning"),
+    [
+        ("colour", {}, False, COLOR_WARNING),
+        ("modality", {"format": "DICOM", "modality": "CT"}, False, header_warnings({"modality": "CT"})[0]),
+        ("negative", {}, True, f"{_INVERTED}, although it is tagged MONOCHROME2"),
+    ],
+)
+def test_what_a_reason_says_is_not_said_again_by_a_warning(
+    monkeypatch: pytest.MonkeyPatch, word: str, source: dict[str, str], inverted: bool, warning: str
+) -> None:
+    monkeypatch.setattr(source_rules, "looks_inverted", lambda pixels: inverted)
+    pixels = np.linspace(0, 1, 128 * 128, dtype=np.float32).reshape(128, 128)
+    radiograph = Radiograph(pixels, (128, 128), None, source, (warning,))
+    (reason,) = [text for _, text in source_rules.inspect_source(radiograph, 64) if word in text]
+    gate_said = {"verdict": "WARN", "reasons": [reason], "scores": {}}
+    warnings = [warning, "something else", "something else"]
+    assert unsaid_warnings(record(gate=gate_said, warnings=warnings)) == ["something else"]
+    assert unsaid_warnings(record(warnings=warnings)) == [warning, "something else"]

@@ -15,7 +15,7 @@ from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.blobs import KINDS
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.retention import Deleted, apply_retention, delete_study, sweep
-from pneumoscope.clinic.store.tables import AuditEntry, Feedback, Film, Job, Result, Study, new_id, now
+from pneumoscope.clinic.store.tables import AuditEntry, Batch, Feedback, Film, Job, Result, Study, new_id, now
 from pneumoscope.core.errors import InputError
 from tests.clinic.stores import add_feedback, add_film, make_store
 
@@ -184,6 +184,22 @@ def test_one_study_on_request(tmp_path: Path) -> None:
     assert (entry.actor, entry.action, entry.object) == ("anna", "study.deleted", study)
     with pytest.raises(InputError, match="no such study"):
         delete_study(store, study, "anna")
+    store.close()
+
+
+def test_batches_go_with_their_last_film(tmp_path: Path) -> None:
+    store = make_store(tmp_path, privacy__retain_days=30)
+    week = now() - timedelta(days=7)
+    with store.write() as session:
+        session.add_all([batch := Batch(created_at=now() - timedelta(days=31)), young := Batch()])
+        session.add_all([full := Batch(created_at=week), Batch(created_at=week)])
+    for of, days in ((batch, 31), (full, 7)):
+        old_film(store, days, batch_id=of.id)
+    apply_retention(store, dry_run=True)
+    assert count(store, Batch) == 4
+    apply_retention(store)
+    with store.read() as session:
+        assert set(session.scalars(select(Batch.id))) == {young.id, full.id}
     store.close()
 
 

@@ -5,6 +5,7 @@ import logging
 import re
 import threading
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from PIL import Image
@@ -21,6 +22,7 @@ from pneumoscope.clinic.web.limits import shown_path
 from pneumoscope.core.errors import ForbiddenError, TooManyAttemptsError
 from pneumoscope.imaging.library_warnings import collected_warnings
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
+from tests.clinic.postgres import new_database
 from tests.clinic.stores import make_store
 from tests.clinic.test_security_access import account, bearer, filled, routes
 from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic, work
@@ -494,6 +496,18 @@ def test_logins_are_limited_by_address(tmp_path):
         authenticate(store, "ada", PASSWORD, "10.0.0.1")
     assert authenticate(store, "ada", PASSWORD, "10.0.0.2").name == "ada"
     store.close()
+
+
+@pytest.mark.parametrize("name", ["a\0da", "ada\x1b", "\r\nada\u2028x"])
+def test_a_name_with_control_characters_is_a_failed_log_in(tmp_path, postgres, name):
+    """PostgreSQL takes no NUL: what no user may be called does not reach the database, and is counted."""
+    url = new_database(postgres, uuid4().hex)
+    with web_clinic(tmp_path, database__url=url, security__login_attempts=2) as (store, _):
+        browser = Browser(store)
+        codes = [
+            browser.post("/login", data={"name": name, "password": PASSWORD}).status_code for _ in range(3)
+        ]
+    assert codes == [403, 403, 429]
 
 
 def test_guesses_at_the_same_moment_count_each(tmp_path):

@@ -127,6 +127,10 @@ def test_tokens_end_when_they_are_revoked_over_or_their_user_is_shut_out(store, 
     accounts.change_user(store, "reader", "test", disabled=True)
     assert viewers.token_viewer(store, token) is None
     accounts.change_user(store, "reader", "test", disabled=False)
+    assert viewers.token_viewer(store, token) is None  # letting in again revives nothing
+    token = viewers.create_token(store, reader, "ward", ["read"], days=1)
+    accounts.change_user(store, "reader", "test", role="reviewer")
+    assert viewers.token_viewer(store, token) is not None
     age(store, Token, expires_at=now() - timedelta(seconds=1))
     assert viewers.token_viewer(store, token) is None
     age(store, Token, expires_at=None)

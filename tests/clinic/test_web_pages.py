@@ -1,6 +1,8 @@
 """Every page without scripts: what it shows and to whom, and what it refuses."""
 
 import re
+import time
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -9,12 +11,15 @@ from PIL import Image
 from pneumoscope.clinic.store.studies import FeedbackEntry, add_feedback, film_of
 from pneumoscope.clinic.store.tables import Alarm, Film, Job, Study
 from pneumoscope.clinic.store.viewers import create_token
+from pneumoscope.clinic.web.pages_worklist import _KEYS, _filter
 from pneumoscope.clinic.web.rendering import ASSETS
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic, work, working
 
 READER_PAGES = ("/", "/upload", "/dashboard", "/bundle", "/settings")
 ADMIN_PAGES = ("/users", "/configuration", "/audit")
+CHANGES = ("2026-03-29", "2026-10-25")
+"""Days of 23 and 25 hours in central Europe."""
 MEAN = "<img src=x onerror=alert(1)>\"'{{7*7}}<script>alert(2)</script>"
 
 
@@ -279,6 +284,8 @@ def test_broken_films(clinic, ada):
         assert "Pneumonia likely" not in page
     shown = ada.get(ada.get(text.headers["location"]).headers["location"]).text
     assert "expected: DICOM, JPEG, PNG, TIFF or BMP content" in shown
+    assert "There is no picture: the film could not be read. Why stands with its answer." in shown
+    assert "is shown once it is examined" not in shown
 
 
 @pytest.mark.parametrize("age", ["-1", "131", "nan", "inf", "four", "1e400"])
@@ -371,6 +378,20 @@ def test_filters(ada, study):
     assert study in rows(since="2001-01-01", sort="oldest")
     assert ada.get("/?since=yesterday&decision=x%27%20OR%201=1&text=!!").status_code == 200
     assert ada.get("/?after=nonsense").status_code == 422
+    for day in ("9999-12-31", "0001-01-01"):
+        assert ada.get(f"/?since={day}&until={day}").status_code == 200
+    assert study in ada.get("/?until=9999-12-31").text
+
+
+def test_a_day_of_the_filter_ends_with_the_day_also_when_clocks_change(monkeypatch):
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        filters = [_filter(dict.fromkeys(_KEYS, "") | {"until": day}).until for day in CHANGES]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert filters == [datetime(2026, 3, 29, 22, tzinfo=UTC), datetime(2026, 10, 25, 23, tzinfo=UTC)]
 
 
 def test_pages_of_the_worklist(tmp_path):

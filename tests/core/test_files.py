@@ -1,8 +1,10 @@
 """Files hold the whole content or did not change."""
 
+import errno
 import math
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +82,25 @@ def test_json_refuses_what_is_not_a_number_and_keeps_the_old_file(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"auc": math.nan})
     assert read_json(tmp_path / "x.json") == {"auc": 0.9}
+
+
+def test_errors_name_the_file_that_was_to_be_written(tmp_path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("the system has no /dev/full")
+
+    def write_and_fill(path):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"x")
+            full.write_bytes(b"more than there is room for")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_and_fill(tmp_path / "a.txt")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.txt"))
+    with pytest.raises(OSError, match=r"'/proc/a\.txt'") as caught:
+        write_text(Path("/proc/a.txt"), "x")
+    assert caught.value.filename == "/proc/a.txt"
+    with pytest.raises(ConnectionResetError) as caught, atomic_path(tmp_path / "a.txt"):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+    assert caught.value.filename is None
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from pydantic_core import PydanticCustomError
 
 from pneumoscope.clinic.setting_values import (
     AeTitle,
-    ExistingFile,
     Language,
     Network,
     WebAddress,
@@ -45,6 +44,8 @@ __all__ = [
 ]
 
 _PREFIX = "PNEUMOSCOPE_CLINIC__"
+_MADE = ("data_dir", "privacy.key_file")
+"""Paths that the first start makes."""
 
 
 class DatabaseSettings(Config):
@@ -107,8 +108,8 @@ class Destination(Config):
     tls: bool = False
     url: WebAddress | None = None
     user: str | None = None
-    password_file: ExistingFile | None = None
-    token_file: ExistingFile | None = None
+    password_file: Path | None = None
+    token_file: Path | None = None
     objects: tuple[Literal["sr", "sc", "gsps", "pdf"], ...] = ("sr", "sc")
     """Kinds of DICOM objects that are sent (dimse, stow)."""
 
@@ -138,9 +139,9 @@ class DicomSettings(Config):
     """Longest silence of a peer, within a message and between two, and longest time to connect."""
     receive_seconds: float = Field(300, gt=0)
     """Longest time for one object to arrive."""
-    tls_certificate: ExistingFile | None = None
-    tls_key: ExistingFile | None = None
-    tls_ca: ExistingFile | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
     """Certificates of those who may connect; None asks the peer for none."""
 
 
@@ -149,7 +150,7 @@ class DicomwebSettings(Config):
 
     url: WebAddress | None = None
     user: str | None = None
-    password_file: ExistingFile | None = None
+    password_file: Path | None = None
 
 
 class FhirSettings(Config):
@@ -177,7 +178,7 @@ class OidcSettings(Config):
 
     issuer: WebAddress | None = None
     client_id: str | None = None
-    client_secret_file: ExistingFile | None = None
+    client_secret_file: Path | None = None
     role_claim: str = "pneumoscope_role"
     default_role: Literal["reader", "reviewer", "none"] = "none"
     """Role of a user whose claim names none; ``none`` refuses them."""
@@ -212,7 +213,7 @@ class MonitoringSettings(Config):
     check_minutes: float = Field(15, gt=0)
     webhook_url: SecretStr | None = None
     """Where alarms are sent; such addresses hold a secret often enough to be treated as one."""
-    webhook_token_file: ExistingFile | None = None
+    webhook_token_file: Path | None = None
 
 
 class ClinicSettings(Config):
@@ -247,7 +248,7 @@ class ClinicSettings(Config):
         for name in names:
             if names.count(name) > 1:
                 raise PydanticCustomError(
-                    "twice", "two destinations are called {name}; expected a name of its own for each",
+                    "twice", "two destinations are called '{name}'; expected a name of its own for each",
                     {"name": name},
                 )  # fmt: skip
         return value
@@ -297,6 +298,18 @@ def load_settings(
     }
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     settings = load_config(ClinicSettings, file, {**values, **given})
+    _require_webhook(settings, file)
+    for key, path in _named_files(settings, ""):
+        if key not in _MADE and not os.path.isfile(path.expanduser()):
+            raise ConfigError(
+                f"'{key}': there is no such file (got '{path}')",
+                where=file,
+                expected="a file that exists, readable by this user",
+            )
+    return settings
+
+
+def _require_webhook(settings: ClinicSettings, file: Path | None) -> None:
     webhook = settings.monitoring.webhook_url
     if webhook is not None and not is_web_address(webhook.get_secret_value()):
         raise ConfigError(
@@ -304,7 +317,18 @@ def load_settings(
             where=file,
             expected="http:// or https:// and a host",
         )
-    return settings
+
+
+def _named_files(value: Any, key: str) -> Iterator[tuple[str, Path]]:
+    """Every path in the settings, with its dotted key."""
+    if isinstance(value, Path):
+        yield key, value
+    elif isinstance(value, Config):
+        for name in type(value).model_fields:
+            yield from _named_files(getattr(value, name), f"{key}.{name}".lstrip("."))
+    elif isinstance(value, tuple):
+        for number, item in enumerate(value):
+            yield from _named_files(item, f"{key}.{number}")
 
 
 def _parsed(value: str) -> Any:

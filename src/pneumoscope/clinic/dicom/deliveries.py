@@ -36,7 +36,7 @@ from pneumoscope.clinic.store.bundles import active_bundle
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import Claim, LeaseLostError, Queue, fail, finish
 from pneumoscope.clinic.store.tables import Film, Job, now
-from pneumoscope.core.errors import ConfigError, DeliveryError, PneumoscopeError
+from pneumoscope.core.errors import ConfigError, DeliveryError, InputError, PneumoscopeError
 
 __all__ = ["Client", "Deliverer", "client_of", "retry_now"]
 
@@ -123,7 +123,7 @@ class Deliverer:
             film = session.get_one(Film, claim.film_id)
             study_id, identified = film.study_id, film.identity is not None
         if destination.kind != "fhir" and not identified:
-            raise _HopelessError(
+            raise _IdentityErasedError(
                 "patient and study of the film are not kept any more", remedy="send the film again"
             )
         result = load_film_result(self._store, claim.film_id, self._ready())
@@ -156,7 +156,7 @@ class Deliverer:
         if isinstance(error, DeliveryError) and error.destination_down:
             pause = self._states[claim.target].failed(claim.job_id, said, pause)
         text = f"{said['problem']} ({said['error']})" if known is None else said["problem"]
-        if isinstance(error, _HopelessError) or self._too_old(claim):
+        if isinstance(error, _IdentityErasedError) or self._too_old(claim):
             with self._store.write() as session:
                 fail(session, claim, said)
                 audit_log.append(
@@ -189,8 +189,8 @@ class Deliverer:
         return self._sandbox
 
 
-class _HopelessError(PneumoscopeError):
-    """No other attempt can do better."""
+class _IdentityErasedError(InputError):
+    """Nothing leads back to the study of a film: no later attempt can do better."""
 
 
 def retry_now(store: Store, actor: str, target: str | None = None) -> int:

@@ -18,18 +18,14 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.monitoring.records import Agreement
+from pneumoscope.clinic.monitoring.under_way import BLOCK, FEEDBACK, feedback_under_way, forget_part
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import Feedback, Result, WatchWindow
 from pneumoscope.core.records import Decision, Label
 from pneumoscope.evaluation.intervals import proportion_estimate
 
-__all__ = ["BLOCK", "Block", "Reviewed", "advance_agreement", "agreement", "by_week", "reviewed_films"]
+__all__ = ["Block", "Reviewed", "advance_agreement", "agreement", "by_week", "reviewed_films"]
 
-BLOCK = 50
-"""Films with feedback in one test: an agreement of 0.65 where 0.85 is wanted is found within one block with a
-probability of 0.81 at the level 0.01 (exact binomial)."""
-
-FEEDBACK = "feedback"
 _PNEUMONIA = frozenset({Label.BACTERIAL, Label.VIRAL, Label.PNEUMONIA})
 
 
@@ -110,12 +106,13 @@ def advance_agreement(store: Store, bundle_id: str) -> list[Block]:
 def _close_block(store: Store, bundle_id: str) -> Block | None:
     settings = store.settings.monitoring
     with store.write() as session:
-        rows = _next_feedback(session, bundle_id)
-        if len(rows) < BLOCK:
+        reviewed = feedback_under_way(session, bundle_id)
+        if reviewed.n < BLOCK:
             return None
-        agreed = sum(agrees for _, agrees in rows)
+        agreed = reviewed.agreed
         p = float(binom.cdf(agreed, BLOCK, settings.min_agreement))
-        block = Block(rows[-1][0], BLOCK, agreed, p, p <= settings.false_alarm_rate)
+        block = Block(reviewed.until, BLOCK, agreed, p, p <= settings.false_alarm_rate)
+        forget_part(session, FEEDBACK, bundle_id)
         session.add(
             WatchWindow(
                 kind=FEEDBACK,
@@ -128,22 +125,3 @@ def _close_block(store: Store, bundle_id: str) -> Block | None:
             )
         )
         return block
-
-
-def _next_feedback(session: Session, bundle_id: str) -> list[tuple[datetime, bool]]:
-    """Time and agreement of the next films with feedback; a film counts with the first word about it."""
-    own = (WatchWindow.kind == FEEDBACK, WatchWindow.bundle_id == bundle_id)
-    after = session.scalar(select(func.max(WatchWindow.until)).where(*own))
-    first = select(func.min(Feedback.id)).group_by(Feedback.film_id)
-    statement = (
-        select(Feedback.created_at, Feedback.agrees)
-        .join(Result, Result.film_id == Feedback.film_id)
-        .where(
-            Result.bundle_id == bundle_id, Result.decision != Decision.ABSTAIN.value, Feedback.id.in_(first)
-        )
-        .order_by(Feedback.created_at, Feedback.id)
-        .limit(BLOCK)
-    )
-    if after is not None:
-        statement = statement.where(Feedback.created_at > after)
-    return [(at, agrees) for at, agrees in session.execute(statement)]

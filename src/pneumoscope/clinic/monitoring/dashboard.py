@@ -42,6 +42,7 @@ __all__ = [
     "QueueDepth",
     "Validation",
     "dashboard",
+    "waiting_minutes",
 ]
 
 _SELECTIVE = (
@@ -69,7 +70,7 @@ def dashboard(store: Store, days: int = 30) -> Dashboard:
     with store.read() as session:
         rows = _days(session, since, made_at.date())
         films = reviewed_films(session, since)
-        alarms, queue = alarm_rows(session), queue_depths(session)
+        alarms, queue = alarm_rows(session), _queue(session)
     count, refused = sum(row.films for row in rows), sum(row.refused for row in rows)
     answered = sum(row.positive + row.negative for row in rows)
     positive = proportion_estimate(sum(row.positive for row in rows), answered)
@@ -160,28 +161,28 @@ def _day(day: date, counts: Counter[str], seconds: Sequence[float]) -> Day:
     )
 
 
-def queue_depths(session: Session) -> tuple[QueueDepth, ...]:
-    """Jobs that are not done, by kind; what is due and in the hands of a worker, dead or alive, waits too."""
+def waiting_minutes(session: Session) -> dict[str, float]:
+    """By kind of job, for how long the one that is due for longest has waited.
+
+    One in the hands of a worker waits, too: the worker may have died.
+    """
     present = now()
+    oldest = session.execute(
+        select(Job.kind, func.min(Job.due_at))
+        .where(Job.state.in_(("waiting", "running")), Job.due_at <= present)
+        .group_by(Job.kind)
+    )
+    return {kind: (present - due_at).total_seconds() / 60 for kind, due_at in oldest}
+
+
+def _queue(session: Session) -> tuple[QueueDepth, ...]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for kind, state, count in session.execute(
         select(Job.kind, Job.state, func.count()).where(Job.state != "done").group_by(Job.kind, Job.state)
     ):
         counts[kind][state] = count
-    oldest = dict(
-        session.execute(
-            select(Job.kind, func.min(Job.due_at))
-            .where(Job.state.in_(("waiting", "running")), Job.due_at <= present)
-            .group_by(Job.kind)
-        ).all()
-    )
+    oldest = waiting_minutes(session)
     return tuple(
-        QueueDepth(
-            kind,
-            found["waiting"],
-            found["running"],
-            found["failed"],
-            (present - oldest[kind]).total_seconds() / 60 if kind in oldest else None,
-        )
+        QueueDepth(kind, found["waiting"], found["running"], found["failed"], oldest.get(kind))
         for kind, found in sorted(counts.items())
     )

@@ -22,7 +22,7 @@ from pneumoscope.clinic.monitoring.alarms import (
     open_alarm,
     resolve_alarm,
 )
-from pneumoscope.clinic.monitoring.dashboard import oldest_minutes
+from pneumoscope.clinic.monitoring.dashboard import waiting_minutes
 from pneumoscope.clinic.monitoring.quantities import SHARE
 from pneumoscope.clinic.monitoring.records import AlarmRow, DriftRow
 from pneumoscope.clinic.monitoring.reference import bundle_document, bundle_reference
@@ -183,7 +183,7 @@ def _agreement_finding(block: Block, limit: float) -> Finding | None:
 def _queue_finding(store: Store) -> Finding | None:
     """Films that are due and not done: no worker runs, or too few, or one died with a film in its hands."""
     with store.read() as session:
-        minutes = oldest_minutes(session)
+        minutes = waiting_minutes(session).get("examine", 0.0)
     if minutes < QUEUE_MINUTES:
         return None
     message = f"The oldest film has waited for {minutes:.0f} minutes; are the workers running?"

@@ -13,7 +13,7 @@ In: the store. Out: rows of ``watch_windows``, one a complete window, and :class
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -21,16 +21,16 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.monitoring.drift import MIN_FILMS, compare
-from pneumoscope.clinic.monitoring.quantities import FilmRow, Numbers, numbers_of, pooled
+from pneumoscope.clinic.monitoring.quantities import Numbers, pooled
 from pneumoscope.clinic.monitoring.records import DriftRow
 from pneumoscope.clinic.monitoring.reference import BundleReference
+from pneumoscope.clinic.monitoring.under_way import FILMS, FilmsUnderWay, films_under_way, forget_part
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.tables import Film, Result, Study, WatchWindow, now
+from pneumoscope.clinic.store.tables import WatchWindow, now
 
 __all__ = [
     "BASELINE_WINDOWS",
-    "FILMS",
     "Look",
     "Progress",
     "advance",
@@ -39,14 +39,11 @@ __all__ = [
     "restart_baseline",
 ]
 
-FILMS = "films"
-
 BASELINE_WINDOWS = 2
 """Twice as many films as in a window: a test of 200 against 400 finds what one of 133 against many would."""
 
 _QUARTERS = 4
 _SHARE_OF_LAST_LOOK = 0.5
-_BLOCK = 500  # rows read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,7 @@ def advance(store: Store, bundle_id: str, bundle: BundleReference) -> list[Look]
         looks.append(look)
     with store.read() as session:
         done = _rows(session, bundle_id)
-        films = _films_after(session, bundle_id, done, store.settings.monitoring.window)
+        films = films_under_way(session, bundle_id, store.settings.monitoring.window)
     if interim := _interim(store, done, films, bundle):
         looks.append(interim)
     return looks
@@ -98,10 +95,10 @@ def progress(store: Store, bundle_id: str) -> Progress:
     window = store.settings.monitoring.window
     with store.read() as session:
         done = _rows(session, bundle_id)
-        films = len(_films_after(session, bundle_id, done, window))
+        films = films_under_way(session, bundle_id, window).n
     missing = max(0, BASELINE_WINDOWS * window - sum(row.n for row in done if row.baseline))
     last = _look(done[-1]) if done and done[-1].n else None
-    return Progress(max(0, missing - films) if missing else 0, window - films, last)
+    return Progress(max(0, missing - films) if missing else 0, max(0, window - films), last)
 
 
 def baseline_restarted_at(store: Store, bundle_id: str) -> datetime | None:
@@ -117,6 +114,7 @@ def restart_baseline(store: Store, bundle_id: str, actor: str) -> None:
         row = WatchWindow(
             kind=FILMS, bundle_id=bundle_id, baseline=True, n=0, until=now(), numbers={}, tests={}
         )
+        forget_part(session, FILMS, bundle_id)
         session.add(row)
         audit_log.append(store, session, actor, "monitor.baseline_restarted", bundle_id)
 
@@ -126,10 +124,10 @@ def _close_window(store: Store, bundle_id: str, bundle: BundleReference) -> Look
     settings = store.settings.monitoring
     with store.write() as session:
         done = _rows(session, bundle_id)
-        films = _films_after(session, bundle_id, done, settings.window)
-        if len(films) < settings.window:
+        films = films_under_way(session, bundle_id, settings.window)
+        if films.n < settings.window:
             return None
-        numbers = numbers_of(films)
+        numbers = films.numbers(films.n)
         baseline = sum(row.baseline and row.n > 0 for row in done) < BASELINE_WINDOWS
         level = settings.false_alarm_rate * (1 if baseline else _SHARE_OF_LAST_LOOK)
         rows = compare(numbers, None if baseline else _baseline(done), bundle, level)
@@ -137,28 +135,32 @@ def _close_window(store: Store, bundle_id: str, bundle: BundleReference) -> Look
             kind=FILMS,
             bundle_id=bundle_id,
             baseline=baseline,
-            n=len(films),
-            until=films[-1].at,
+            n=films.n,
+            until=films.until(films.n),
             numbers=numbers,
             tests={"level": level, "rows": [asdict(row) for row in rows]},
         )
+        forget_part(session, FILMS, bundle_id)
         session.add(window)
         return Look(True, window.until, window.n, level, rows)
 
 
 def _interim(
-    store: Store, done: Sequence[WatchWindow], films: Sequence[FilmRow], bundle: BundleReference
+    store: Store, done: Sequence[WatchWindow], films: FilmsUnderWay, bundle: BundleReference
 ) -> Look | None:
-    """The look at the last complete quarter of the window under way; none while the baseline is built."""
+    """The look at the last complete quarter of the window under way; none while the baseline is built.
+
+    None either where films beyond that quarter are deleted: it was looked at while they were there.
+    """
     settings = store.settings.monitoring
     quarter = settings.window // _QUARTERS
-    count = len(films) // quarter * quarter
+    count = films.n // quarter * quarter
     baseline = _baseline(done)
-    if baseline is None or count < MIN_FILMS or count >= settings.window:
+    if baseline is None or not max(MIN_FILMS, films.taken) <= count < settings.window:
         return None
     level = settings.false_alarm_rate * (1 - _SHARE_OF_LAST_LOOK) / (_QUARTERS - 1)
-    rows = compare(numbers_of(films[:count]), baseline, bundle, level)
-    return Look(False, films[count - 1].at, count, level, rows)
+    rows = compare(films.numbers(count), baseline, bundle, level)
+    return Look(False, films.until(count), count, level, rows)
 
 
 def _baseline(done: Sequence[WatchWindow]) -> Numbers | None:
@@ -179,32 +181,3 @@ def _rows(session: Session, bundle_id: str) -> list[WatchWindow]:
     first = session.scalars(rows.where(WatchWindow.baseline).order_by(WatchWindow.id)).all()
     last = session.scalar(rows.order_by(WatchWindow.id.desc()).limit(1))
     return [*first, *([last] if last is not None and not last.baseline else [])]
-
-
-def _films_after(session: Session, bundle_id: str, done: Sequence[WatchWindow], count: int) -> list[FilmRow]:
-    """At most ``count`` films after the last window, one a patient, in the order of their results."""
-    found: dict[str, FilmRow] = {}
-    for film in _stream(session, bundle_id, done[-1].until if done else None):
-        if len(found) == count:
-            break
-        found.setdefault(film.patient, film)
-    return list(found.values())
-
-
-def _stream(session: Session, bundle_id: str, after: datetime | None) -> Iterator[FilmRow]:
-    columns = (
-        Result.created_at, Study.patient_key, Study.id, Result.verdict, Result.decision, Result.abstained_by,
-        Result.probability, Result.drift, Film.facts, Film.age_years,
-    )  # fmt: skip
-    statement = (
-        select(*columns)
-        .join(Film, Film.id == Result.film_id)
-        .join(Study, Study.id == Film.study_id)
-        .where(Result.bundle_id == bundle_id)
-        .order_by(Result.created_at, Result.film_id)
-        .execution_options(yield_per=_BLOCK)
-    )
-    if after is not None:
-        statement = statement.where(Result.created_at > after)
-    for at, patient, study, *rest in session.execute(statement):
-        yield FilmRow(at, patient or study, *rest)

@@ -18,11 +18,13 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
+from pneumoscope.clinic.monitoring.under_way import take
 from pneumoscope.clinic.store import audit_log
 from pneumoscope.clinic.store.blobs import KINDS
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import at_our_fault
-from pneumoscope.clinic.store.tables import Film, Idempotency, Job, Study, now
+from pneumoscope.clinic.store.tables import Batch, Film, Idempotency, Job, Study, now
+from pneumoscope.clinic.store.totals import keep_totals
 from pneumoscope.core.errors import InputError
 
 __all__ = ["Deleted", "apply_retention", "delete_study", "sweep"]
@@ -35,6 +37,9 @@ ORPHAN_AGE_S = 3600.0
 
 _REPEATED_WITHIN = timedelta(days=30)
 """How long a request with an Idempotency-Key may be repeated."""
+
+_FILLED_WITHIN = timedelta(days=1)
+"""A batch without films that is younger may get its first one yet."""
 
 GIVEN_UP_DAYS = 7.0
 
@@ -66,7 +71,7 @@ def apply_retention(store: Store, *, dry_run: bool = False) -> Deleted:
         orphans=sweep(store, dry_run=dry_run),
     )
     if not dry_run:
-        _forget_requests(store)
+        _forget_leftovers(store)
     if not dry_run and any(asdict(deleted).values()):
         with store.write() as session:
             audit_log.append(store, session, POLICY, "retention.applied", **asdict(deleted))
@@ -74,10 +79,12 @@ def apply_retention(store: Store, *, dry_run: bool = False) -> Deleted:
     return deleted
 
 
-def _forget_requests(store: Store) -> None:
-    """Forget Idempotency-Keys that nobody will repeat any more."""
+def _forget_leftovers(store: Store) -> None:
+    """Forget Idempotency-Keys that nobody will repeat any more, and batches without films."""
+    has_films = exists().where(Film.batch_id == Batch.id)
     with store.write() as session:
         session.execute(delete(Idempotency).where(Idempotency.created_at < now() - _REPEATED_WITHIN))
+        session.execute(delete(Batch).where(~has_films, Batch.created_at < now() - _FILLED_WITHIN))
 
 
 def delete_study(store: Store, study_id: str, actor: str) -> Deleted:
@@ -90,7 +97,7 @@ def delete_study(store: Store, study_id: str, actor: str) -> Deleted:
         study = session.get(Study, study_id)
         if study is None:
             raise InputError("there is no such study", where=study_id)
-        film_ids = _delete(store, session, study, actor)
+        film_ids = _delete(store, session, [study], actor)
     _discard(store, film_ids)
     _forget(store)
     return Deleted(studies=1, films=len(film_ids))
@@ -147,18 +154,22 @@ def _in_blocks(store: Store, over: ColumnElement[bool]) -> Iterator[tuple[int, i
     while True:
         with store.write() as session:
             block = session.scalars(select(Study).where(over).order_by(Study.id).limit(_BLOCK)).all()
-            gone = [film_id for study in block for film_id in _delete(store, session, study, POLICY)]
+            films = [film.id for study in block for film in study.films]
+            take(session, films, store.settings.monitoring.window)
+            gone = _delete(store, session, block, POLICY)
         if not block:
             return
         _discard(store, gone)
         yield len(block), len(gone)
 
 
-def _delete(store: Store, session: Session, study: Study, actor: str) -> list[str]:
-    """Delete the rows of a study within the caller's transaction; returns its films."""
-    film_ids = [film.id for film in study.films]
-    audit_log.append(store, session, actor, "study.deleted", study.id, films=len(film_ids))
-    session.delete(study)
+def _delete(store: Store, session: Session, studies: Sequence[Study], actor: str) -> list[str]:
+    """Delete the rows of studies within the caller's transaction; returns their films."""
+    film_ids = [film.id for study in studies for film in study.films]
+    keep_totals(session, film_ids)
+    for study in studies:
+        audit_log.append(store, session, actor, "study.deleted", study.id, films=len(study.films))
+        session.delete(study)
     return film_ids
 
 

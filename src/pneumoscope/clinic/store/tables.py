@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     DateTime,
     ForeignKey,
     Index,
@@ -40,6 +41,7 @@ __all__ = [
     "Result",
     "Study",
     "Token",
+    "Total",
     "User",
     "WatchWindow",
     "WebSession",
@@ -299,9 +301,10 @@ class Alarm(Base):
 class WatchWindow(Base):
     """A stretch of films or of feedback that monitoring has looked at, once.
 
-    ``kind`` is ``films`` or ``feedback``; ``until`` is the time of its last row. ``numbers`` holds each
-    quantity by itself, sorted, so that nothing in it is a film any more; ``tests`` what was found.
-    ``baseline``: the reference of later ones. A row of no films (``n`` 0) starts a new baseline.
+    ``kind`` is ``films`` or ``feedback``; ``films-part`` and ``feedback-part`` hold what retention deleted
+    of the one under way. ``until`` is the time of its last row. ``numbers`` holds each quantity by itself,
+    sorted, so that nothing in it is a film any more; ``tests`` what was found. ``baseline``: the reference of
+    later ones. A row of no films (``n`` 0) starts a new baseline.
     """
 
     __tablename__ = "watch_windows"
@@ -323,6 +326,15 @@ class Duty(Base):
     __tablename__ = "duties"
     name: Mapped[str] = mapped_column(String(32), primary_key=True)
     due_at: Mapped[datetime]
+
+
+class Total(Base):
+    """What is counted of deleted rows, so that totals never fall; ``name`` and ``label`` are of a metric."""
+
+    __tablename__ = "totals"
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    label: Mapped[str] = mapped_column(String(32), primary_key=True)
+    amount: Mapped[int] = mapped_column(BigInteger)
 
 
 class AuditEntry(Base):

@@ -1,6 +1,6 @@
 """Prometheus metrics, counted in the database, so that every process says the same and none forgets.
 
-In: the store. Out: the text format of Prometheus.
+In: the store. Out: the text format of Prometheus. Counters never fall, whatever is deleted.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
 from pneumoscope import __version__
+from pneumoscope.clinic.monitoring.dashboard import waiting_minutes
 from pneumoscope.clinic.store.bundles import active_bundle
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import Queue
-from pneumoscope.clinic.store.tables import Alarm, Feedback, Film, Job, Result, now
+from pneumoscope.clinic.store.tables import Alarm
+from pneumoscope.clinic.store.totals import EXAMINING, FEEDBACK, FILMS, RESULTS, Counted, totals
 
 __all__ = ["metrics_text"]
+
+_NS = 1_000_000_000
 
 
 def metrics_text(store: Store) -> bytes:
@@ -35,39 +39,34 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, by name."""
-        yield self._counts("films_received", "Films received", Film.source, "source")
-        yield self._counts("results", "Films examined", Result.decision, "decision")
-        yield self._counts("feedback", "Final diagnoses given by readers", Feedback.diagnosis, "diagnosis")
+        yield self._counts("films_received", "Films received", FILMS, "source")
+        yield self._counts("results", "Films examined", RESULTS, "decision")
+        yield self._counts("feedback", "Final diagnoses given by readers", FEEDBACK, "diagnosis")
         jobs = GaugeMetricFamily("pneumoscope_jobs", "Jobs in the queue", labels=("kind", "state"))
         for (kind, state), count in sorted(Queue(self._store).depth().items()):
             jobs.add_metric((kind, state), count)
         yield jobs
         yield from self._single()
 
-    def _counts(self, name: str, text: str, column: object, label: str) -> Metric:
+    def _counts(self, name: str, text: str, counted: Counted, label: str) -> Metric:
         family = CounterMetricFamily(f"pneumoscope_{name}", text, labels=(label,))
         with self._store.read() as session:
-            rows = session.execute(select(column, func.count()).group_by(column))  # type: ignore[call-overload]
-            for value, count in sorted(rows.all()):
+            for value, count in totals(session, counted).items():
                 family.add_metric((value,), count)
         return family
 
     def _single(self) -> Iterator[Metric]:
         with self._store.read() as session:
-            waiting = select(func.min(Job.created_at)).where(Job.kind == "examine", Job.state == "waiting")
-            oldest = session.scalar(waiting)
+            age = 60 * waiting_minutes(session).get("examine", 0.0)
             alarms = session.scalar(
                 select(func.count()).select_from(Alarm).where(Alarm.resolved_at.is_(None))
             )
-            seconds = session.scalar(select(func.sum(Result.seconds)))
-        age = 0.0 if oldest is None else (now() - oldest).total_seconds()
+            seconds = sum(totals(session, EXAMINING).values()) / _NS
         yield GaugeMetricFamily(
-            "pneumoscope_oldest_waiting_seconds", "Age of the film that waits longest", age
+            "pneumoscope_oldest_waiting_seconds", "How long the film that is due for longest has waited", age
         )
         yield GaugeMetricFamily("pneumoscope_open_alarms", "Alarms that are open", float(alarms or 0))
-        yield CounterMetricFamily(
-            "pneumoscope_examining_seconds", "Time spent on examinations", seconds or 0.0
-        )
+        yield CounterMetricFamily("pneumoscope_examining_seconds", "Time spent on examinations", seconds)
         about = GaugeMetricFamily("pneumoscope_info", "Version and bundle", labels=("version", "bundle"))
         about.add_metric((__version__, active_bundle(self._store).bundle_id), 1)
         yield about

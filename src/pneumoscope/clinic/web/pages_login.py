@@ -65,8 +65,7 @@ def login(
     """Open a session."""
     store, of = store_of(request), reader_words(request)
     try:
-        named = name.strip() if name.isprintable() else ""  # nobody's, and PostgreSQL takes no NUL
-        user = authenticate(store, named, password, client_address(request))
+        user = authenticate(store, _typed(name), password, client_address(request))
     except TooManyAttemptsError:
         pause = of.number(store.settings.security.login_pause_minutes)
         problem = of("Too many failed attempts. Wait {n} minutes and try again.").format(n=pause)
@@ -111,6 +110,11 @@ def choose(
         with store_of(request).write() as session:
             session.get_one(User, viewer.user_id).language = language
     return response
+
+
+def _typed(name: str) -> str:
+    """A name that a user may have; any other is the empty one, nobody's (PostgreSQL takes no NUL)."""
+    return name.strip() if name.strip().isprintable() else ""
 
 
 def _form(request: Request, to: str, name: str = "", problem: str = "", status: int = 200) -> Response:
