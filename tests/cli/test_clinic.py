@@ -230,7 +230,7 @@ def test_backup_and_restore(clinic: Terminal, tmp_path: Path, monkeypatch: pytes
     (folder / "blobs" / "films" / films[1][:2] / films[1]).unlink()
     monkeypatch.setenv("PNEUMOSCOPE_CLINIC__DATA_DIR", str(tmp_path / "damaged"))
     assert clinic("restore", str(folder)) == 1
-    assert f"missing: {films[1]}\n" in clinic.out
+    assert f"missing or damaged: {films[1]}\n" in clinic.out
     monkeypatch.setenv("PNEUMOSCOPE_CLINIC__DATA_DIR", str(tmp_path / "data"))
     assert clinic("backup", str(folder), "--without-key") == 0
     assert "The key is not in it." in clinic.out

@@ -12,6 +12,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from pneumoscope.clinic.examining.deidentification import (
+    _drop_unknown,
     deidentified,
     identifying_texts,
     identity_header,
@@ -227,6 +228,22 @@ def test_elements_that_are_not_what_they_say_go(tmp_path, change):
     np.testing.assert_array_equal(before, stored_pixels)
     assert b"anary" not in stored
     assert b"ANARY" not in stored
+
+
+def test_a_number_does_not_become_a_word(tmp_path):
+    """A file of implicit representations with one that is explicit: read as a number, written as a word."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom_film()))
+    dataset.PresentationLUTShape = "INVERSE"
+    out = io.BytesIO()
+    dataset.save_as(out)
+    content = out.getvalue().replace(b"\x50\x20\x20\x00CS", b"\x50\x20\x20\x00FD")
+    content = content.replace(b"INVERSE ", struct.pack("<d", 1.5))
+    number = pydicom.dcmread(io.BytesIO(content))
+    assert number.PresentationLUTShape == 1.5
+    _drop_unknown(number)
+    assert "PresentationLUTShape" not in number
+    before, stored_pixels, _ = after(tmp_path, content)
+    np.testing.assert_array_equal(before, stored_pixels)
 
 
 @pytest.mark.films

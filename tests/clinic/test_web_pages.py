@@ -284,7 +284,7 @@ def test_broken_films(clinic, ada):
         assert "Pneumonia likely" not in page
     shown = ada.get(ada.get(text.headers["location"]).headers["location"]).text
     assert "expected: DICOM, JPEG, PNG, TIFF or BMP content" in shown
-    assert "There is no picture: the film could not be read. Why stands with its answer." in shown
+    assert "There is no picture: the film could not be read, for the reason on this page." in shown
     assert "is shown once it is examined" not in shown
 
 

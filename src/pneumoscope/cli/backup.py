@@ -58,6 +58,6 @@ def restore(folder: Folder, config: ConfigFile = None, data_dir: DataDir = None)
     print(f"{settings.directory}: {found.films - len(found.missing)} of {found.films} films readable.")
     print(f"Audit log: {found.audit_rows} rows, {whole}.")
     for film in found.missing[:_SHOWN]:
-        print(f"missing: {film}")
+        print(f"missing or damaged: {film}")
     if not found.good:
         raise typer.Exit(1)

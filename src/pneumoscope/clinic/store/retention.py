@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from pneumoscope.clinic.monitoring.under_way import take
 from pneumoscope.clinic.store import audit_log
+from pneumoscope.clinic.store.backup_folders import remove_leftovers
 from pneumoscope.clinic.store.blobs import KINDS
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.queue import at_our_fault
@@ -72,6 +73,7 @@ def apply_retention(store: Store, *, dry_run: bool = False) -> Deleted:
     )
     if not dry_run:
         _forget_leftovers(store)
+        remove_leftovers(store)
     if not dry_run and any(asdict(deleted).values()):
         with store.write() as session:
             audit_log.append(store, session, POLICY, "retention.applied", **asdict(deleted))

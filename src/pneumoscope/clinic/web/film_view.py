@@ -229,7 +229,7 @@ def _no_picture(film: Film, key: str, of: Words) -> str:
     if film.pixels_gone:
         return of("The film's pixels were deleted when their time was over; the answer stays.")
     if key == "failed":
-        return of("There is no picture: the film could not be read. Why stands with its answer.")
+        return of("There is no picture: the film could not be read, for the reason on this page.")
     return of("The film is shown once it is examined.")
 
 
