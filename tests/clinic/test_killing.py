@@ -154,6 +154,10 @@ def test_no_film_is_lost_or_doubled(tmp_path, request, kind, kills):
         examined = session.scalars(
             select(AuditEntry.object).where(AuditEntry.action == "film.examined")
         ).all()
+    with store.read() as session:
+        jobs = {job.film_id: (job.state, job.attempts, job.problem) for job in session.scalars(select(Job))}
+    left = {film_id: jobs[film_id] for film_id in films - set(results)}
+    assert not left, left
     assert len(keys) > kills / 2
     assert len(set(keys.values())) == len(keys)
     assert films == set(keys.values()), "a film was lost, or one was made twice"

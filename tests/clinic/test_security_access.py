@@ -281,7 +281,8 @@ def test_a_disabled_user_is_out_at_once(store):
         assert Browser(store).get("/v1/studies", headers=headers).status_code == 401
     finally:
         change_user(store, "ben", "test", disabled=False)
-    assert Browser(store).get("/v1/studies", headers=headers).status_code == 200
+    assert Browser(store).get("/v1/studies", headers=headers).status_code == 401
+    assert Browser(store).get("/v1/studies", headers=bearer(store, "ben")).status_code == 200
 
 
 def test_a_form_of_another_site_does_nothing(store, theirs):

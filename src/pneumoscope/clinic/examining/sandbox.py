@@ -166,7 +166,7 @@ class Sandbox:
         answer, _ = self._exchange(first, {}, _START_SECONDS)
         if not answer.get("confined"):
             _log.warning("this kernel has no Landlock: the examining process could read the user's files")
-        self._bundle_id = str(answer["bundle_id"])
+        self._bundle_id = str(answer.get("bundle_id"))
         return self._bundle_id
 
     @contextlib.contextmanager
