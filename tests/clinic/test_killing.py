@@ -43,7 +43,8 @@ class Installation:
         self.port = free_port()
         self.folder = folder
         config = [f'data_dir = "{folder / "data"}"', f'bundle = "{bundle.directory}"', "workers = 2"]
-        config += ["[server]", f"port = {self.port}", "[limits]", "lease_seconds = 1.5"]
+        # However often a film's process is killed here, it is not the film that ends it.
+        config += ["[server]", f"port = {self.port}", "[limits]", "lease_seconds = 1.5", "attempts = 1000"]
         if database:
             config += ["[database]", f'url = "{database}"']
         self.file = folder / "clinic.toml"

@@ -40,7 +40,7 @@ def shares(samples: tuple[Sample, ...], split: Split) -> dict[tuple[str, str], f
 
 @settings(max_examples=40, deadline=None)
 @given(
-    count=st.integers(15, 80),
+    count=st.integers(20, 80),
     seed=st.integers(0, 1000),
     method=st.sampled_from(["fractions", "k-fold"]),
     links=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=5),
@@ -59,6 +59,13 @@ def test_no_group_is_parted_and_every_film_has_one_part(
         by_group.setdefault(s.group_id, set()).add(split.parts[s.path])
     assert all(len(parts) == 1 for parts in by_group.values())
     assert all(len({split.parts[path] for path in group.paths}) == 1 for group in duplicates)
+
+
+def test_a_part_that_would_get_no_patient_is_an_error() -> None:
+    samples = patients(15, 66, most=3)
+    linked = [DuplicateGroup("exact", ("0-0.png", "14-0.png"))]
+    with pytest.raises(DatasetError, match="no patient is left for test"):
+        split_dataset(dataset_of(samples), SplitConfig(method="fractions"), linked)
 
 
 def test_class_shares_are_near_the_wanted_ones() -> None:

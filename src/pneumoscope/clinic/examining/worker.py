@@ -141,7 +141,7 @@ class FilmHandlers:
         content = self._content(claim, "received")
         if content is None:
             return
-        sandbox, shared = self._ready(), self._queue.has_others(claim)
+        sandbox, shared = self._ready(claim), self._queue.has_others(claim)
         examined = self._asked(claim, lambda: sandbox.examine(content, options, shared=shared))
         if examined is not None:
             self._keep(claim, examined, time.perf_counter() - started)
@@ -151,7 +151,7 @@ class FilmHandlers:
         content = self._content(claim, "films")
         if content is None:
             return
-        sandbox = self._ready()
+        sandbox = self._ready(claim)
         pixels = self._asked(claim, lambda: sandbox.picture(content))
         if pixels is not None:
             self._store.blobs.put("pictures", claim.film_id, encode_picture(pixels))
@@ -165,12 +165,13 @@ class FilmHandlers:
             self._queue.fail(claim, problem(gone))
         return content
 
-    def _ready(self) -> Sandbox:
-        """The sandbox of the bundle that is active now.
+    def _ready(self, claim: Claim | None = None) -> Sandbox:
+        """The sandbox of the bundle that is active now; while it starts the lease of ``claim`` is renewed.
 
         Raises:
             BundleError: it cannot be opened, or is another one than was activated.
         """
+        self._claim, self._renewed = claim, time.monotonic()
         active = active_bundle(self._store)
         if self._sandbox is None or self._opened is None or self._opened.id != active.id:
             self.close()
