@@ -14,15 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.evaluation.calibration import fit_line
-from pneumoscope.evaluation.intervals import LEVEL, RESAMPLES, bootstrap
+from pneumoscope.evaluation.intervals import LEVEL, RESAMPLES, SHARE_DEFINED, bootstrap
 from pneumoscope.inference.prediction import log_odds
 
 __all__ = ["calibration_interval"]
 
 _GRID = np.linspace(-14.0, 14.0, 29)
 """Log-odds; :func:`log_odds` does not go beyond."""
-
-_SHARE_DEFINED = 0.5
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -63,7 +61,7 @@ def calibration_interval(
     rng = np.random.default_rng(seed)
     draws = bootstrap({"line": lines}, patients, resamples=resamples, rng=rng)["line"]
     defined = draws[np.isfinite(draws[:, 0])]
-    if len(defined) < _SHARE_DEFINED * resamples:
+    if len(defined) < SHARE_DEFINED * resamples:
         return None
     slope, offset = _line(x, positive, np.ones(len(x)))
     curves = _GRID + (defined[:, :1] - slope) * _GRID + (defined[:, 1:] - offset)

@@ -32,7 +32,7 @@ RESAMPLES = 1000
 """Enough for percentiles of a 95 % interval: Efron & Tibshirani, An Introduction to the Bootstrap, 13.3."""
 
 _CHUNK = 50  # resamples at a time: (50, 5000) float64 weights are 2 MB, which stay in the processor's cache
-_SHARE_DEFINED = 0.5  # fewer resamples than this in which the figure exists: the sample is too small to say
+SHARE_DEFINED = 0.5  # fewer resamples than this in which the figure exists: the sample is too small to say
 
 Floats = npt.NDArray[np.float64]
 
@@ -156,7 +156,7 @@ def bootstrap_estimate(
             deviations (calibration error), which grows with every layer of sampling noise.
     """
     defined = draws[np.isfinite(draws)]
-    if len(defined) < max(1, _SHARE_DEFINED * len(draws)):
+    if len(defined) < max(1, SHARE_DEFINED * len(draws)):
         return None
     if value in (0.0, 1.0) and np.ptp(defined) == 0 and smaller_class > 0:
         low, high = wilson(round(value * smaller_class), smaller_class)

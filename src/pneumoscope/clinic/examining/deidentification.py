@@ -151,9 +151,7 @@ def _is_known(dataset: Dataset, tag: BaseTag) -> bool:
     expected = dictionary_VR(tag).split(" or ")
     if tag.group in _PICTURE_GROUPS:
         values = element.value if element.VM > 1 else [element.value]
-        if expected == [
-            "CS"
-        ]:  # another representation may become a word when it is written as what it should be
+        if expected == ["CS"]:  # a number may become a word when it is written as one
             return all(isinstance(value, str) for value in values)
         return element.VR in _NO_TEXT_VRS or all(map(_is_number, values))
     return element.VR in expected

@@ -56,8 +56,7 @@ def _dump_sqlite(store: Store, file: Path, at_that_moment: Callable[[], None]) -
 
 def _dump_postgresql(store: Store, file: Path, at_that_moment: Callable[[], None]) -> None:
     with store.engine.connect().execution_options(isolation_level="REPEATABLE READ") as reading:
-        with store.write() as session:
-            session.execute(text("LOCK TABLE jobs IN SHARE MODE"))
+        with store.write():  # nobody else writes meanwhile
             snapshot = reading.scalar(text("SELECT pg_export_snapshot()"))
             at_that_moment()
         _run(

@@ -6,11 +6,7 @@ machines on it; a process that dies in the middle is followed by another one per
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any, cast
-
-from sqlalchemy import CursorResult, update
-from sqlalchemy.exc import IntegrityError
+from datetime import datetime, timedelta
 
 from pneumoscope.clinic.store.database import Store
 from pneumoscope.clinic.store.tables import Duty, now
@@ -25,17 +21,15 @@ def take_duty(store: Store, name: str, period: timedelta) -> bool:
     """
     present = now()
     with store.read() as session:  # what is not due costs no write lock
-        row = session.get(Duty, name)
-    if row is None:
-        try:
-            with store.write() as session:
-                session.add(Duty(name=name, due_at=present + period))
-        except IntegrityError:  # another process was faster
+        if not _is_due(session.get(Duty, name), present, period):
             return False
-        return True
-    if present < row.due_at <= present + 2 * period:  # two, since clocks of machines differ a little
-        return False
     with store.write() as session:
-        statement = update(Duty).where(Duty.name == name, Duty.due_at == row.due_at)
-        changed = cast("CursorResult[Any]", session.execute(statement.values(due_at=present + period)))
-        return changed.rowcount == 1
+        if not _is_due(session.get(Duty, name), present, period):  # another process was faster
+            return False
+        session.merge(Duty(name=name, due_at=present + period))
+    return True
+
+
+def _is_due(row: Duty | None, present: datetime, period: timedelta) -> bool:
+    # Two periods, since clocks of machines differ a little.
+    return row is None or not present < row.due_at <= present + 2 * period
