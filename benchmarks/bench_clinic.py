@@ -231,9 +231,9 @@ def _metrics(client: httpx.Client, headers: dict[str, str]) -> dict[str, float]:
 def _await_results(home: Path, count: int) -> None:
     from sqlalchemy import func, select
 
-    from pneumoscope.clinic.settings import load_settings
-    from pneumoscope.clinic.store.database import open_store
-    from pneumoscope.clinic.store.tables import Result
+    from pneumoscope_clinic.settings import load_settings
+    from pneumoscope_clinic.store.database import open_store
+    from pneumoscope_clinic.store.tables import Result
 
     store = open_store(load_settings(None, {"data_dir": str(home / "data")}, {}))
     end = time.monotonic() + _END_S

@@ -64,8 +64,8 @@ class Target:
 @contextmanager
 def _film() -> Iterator[Callable[[bytes], bool]]:
     """Read a film; what was read must be a radiograph, and must be the same after de-identification."""
-    from pneumoscope.clinic.examining.deidentification import deidentified
     from pneumoscope.imaging.radiograph import film_format, read_radiograph
+    from pneumoscope_clinic.examining.deidentification import deidentified
 
     def attack(content: bytes) -> bool:
         with _file(content) as path:
@@ -105,12 +105,12 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
     from pydicom.dataset import Dataset
     from tests.clinic.film_results import record
 
-    from pneumoscope.clinic.examining.deidentification import identifying_texts, identity_header, scrubbed
-    from pneumoscope.clinic.results.dicom_objects import dicom_objects
-    from pneumoscope.clinic.results.fhir import StudyResults, fhir_bundle
-    from pneumoscope.clinic.results.film_result import FilmResult
     from pneumoscope.imaging.dicom_decoding import open_dataset
     from pneumoscope.imaging.library_warnings import collected_warnings
+    from pneumoscope_clinic.examining.deidentification import identifying_texts, identity_header, scrubbed
+    from pneumoscope_clinic.results.dicom_objects import dicom_objects
+    from pneumoscope_clinic.results.fhir import StudyResults, fhir_bundle
+    from pneumoscope_clinic.results.film_result import FilmResult
 
     def attack(content: bytes) -> bool:
         with _file(content) as path, collected_warnings():
@@ -142,7 +142,7 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
 @contextmanager
 def _frames() -> Iterator[Callable[[bytes], bool]]:
     """Messages of an examining process that a film has taken over."""
-    from pneumoscope.clinic.examining.frames import read_frame
+    from pneumoscope_clinic.examining.frames import read_frame
 
     def attack(content: bytes) -> bool:
         try:
@@ -159,7 +159,7 @@ def _frames() -> Iterator[Callable[[bytes], bool]]:
 @contextmanager
 def _settings() -> Iterator[Callable[[bytes], bool]]:
     """A file of settings, and the same text as an environment variable."""
-    from pneumoscope.clinic.settings import load_settings
+    from pneumoscope_clinic.settings import load_settings
 
     def attack(content: bytes) -> bool:
         with tempfile.NamedTemporaryFile(dir=_memory()) as file:
@@ -185,8 +185,8 @@ def _rest() -> Iterator[Callable[[bytes], bool]]:
     """Requests to /v1: the first byte chooses the route, up to the first newline is the content type."""
     from fastapi.testclient import TestClient
 
-    from pneumoscope.clinic.store.accounts import first_admin
-    from pneumoscope.clinic.web.app import create_app
+    from pneumoscope_clinic.store.accounts import first_admin
+    from pneumoscope_clinic.web.app import create_app
 
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         store = _store(Path(folder))
@@ -220,8 +220,8 @@ def _rest() -> Iterator[Callable[[bytes], bool]]:
 
 
 def _store(folder: Path) -> Any:
-    from pneumoscope.clinic.settings import load_settings
-    from pneumoscope.clinic.store.database import open_store
+    from pneumoscope_clinic.settings import load_settings
+    from pneumoscope_clinic.store.database import open_store
 
     return open_store(
         load_settings(None, {"data_dir": str(folder), "dicom.port": 0, "dicom.timeout_seconds": 1}, {})
@@ -232,7 +232,7 @@ def _forget_films(store: Any) -> None:
     """Delete all films, so that a long run does not fill the memory."""
     from sqlalchemy import delete
 
-    from pneumoscope.clinic.store.tables import AuditEntry, Batch, Idempotency, Study
+    from pneumoscope_clinic.store.tables import AuditEntry, Batch, Idempotency, Study
 
     with store.write() as session:
         for table in (Study, Batch, Idempotency, AuditEntry):
@@ -244,7 +244,7 @@ def _forget_films(store: Any) -> None:
 @contextmanager
 def _node() -> Iterator[Callable[[bytes], bool]]:
     """Bytes of a connection to the DICOM node, which must answer the next C-ECHO."""
-    from pneumoscope.clinic.dicom.node import Node
+    from pneumoscope_clinic.dicom.node import Node
 
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         store = _store(Path(folder))
@@ -413,7 +413,7 @@ def _dicom_seeds() -> list[bytes]:
 
 
 def _frame_seeds() -> list[bytes]:
-    from pneumoscope.clinic.examining.frames import write_frame
+    from pneumoscope_clinic.examining.frames import write_frame
 
     seeds = []
     for values, blobs in (({}, {}), ({"map_shape": [2, 3]}, {"film": b"abc", "map:x": b"123456"})):
@@ -472,7 +472,7 @@ def _recorded(act: Callable[[Any], Any], sop_class: str) -> bytes:
     entity = ApplicationEntity("MODALITY")
     entity.add_requested_context(sop_class)
     with tempfile.TemporaryDirectory() as folder:
-        from pneumoscope.clinic.dicom.node import Node
+        from pneumoscope_clinic.dicom.node import Node
 
         store = _store(Path(folder))
         with Node(store) as node:

@@ -16,7 +16,7 @@ _PUBLIC = {
     "examine": "pneumoscope.inference.pipeline",
     "examine_many": "pneumoscope.inference.pipeline",
     "load_bundle": "pneumoscope.inference.bundle",
-    "overlay": "pneumoscope.inference.explanation",
+    "overlay": "pneumoscope.inference.overlay",
     "read_radiograph": "pneumoscope.imaging.radiograph",
 }
 

@@ -18,9 +18,9 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from pneumoscope.clinic.store.blobs import KINDS
-from pneumoscope.clinic.store.database import Store
 from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope_clinic.store.blobs import KINDS
+from pneumoscope_clinic.store.database import Store
 from tests.clinic.films import pixels
 from tests.imaging.dicom_builder import radiograph
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from pneumoscope.clinic.store.database import Store
+from pneumoscope_clinic.store.database import Store
 from tests.clinic.postgres import new_database, postgres_server
 from tests.clinic.stores import make_store
 

@@ -15,9 +15,9 @@ from pydicom.filereader import dcmread
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 
-from pneumoscope.clinic.dicom.entity import ending
-from pneumoscope.clinic.dicom.node import Node
-from pneumoscope.clinic.store.database import Store
+from pneumoscope_clinic.dicom.entity import ending
+from pneumoscope_clinic.dicom.node import Node
+from pneumoscope_clinic.store.database import Store
 from tests.clinic.stores import make_store
 from tests.imaging.dicom_builder import radiograph, ramp, write
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from pneumoscope.clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.film_result import FilmResult
 from tests.imaging.dicom_builder import radiograph, ramp
 
 FILM_ID = "0123456789abcdef0123456789abcdef"

@@ -10,12 +10,12 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
-from pneumoscope.clinic.store.accounts import create_user
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.viewers import SCOPES, Viewer, create_token
-from pneumoscope.clinic.web.app import create_app
 from pneumoscope.inference.bundle import Bundle
+from pneumoscope_clinic.examining.worker import FilmHandlers, run_worker
+from pneumoscope_clinic.store.accounts import create_user
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.viewers import SCOPES, Viewer, create_token
+from pneumoscope_clinic.web.app import create_app
 from tests.clinic.stores import make_store
 from tests.tiny_bundle import write_tiny_bundle
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from pneumoscope.clinic.settings import load_settings
-from pneumoscope.clinic.store.database import Store, open_store
-from pneumoscope.clinic.store.tables import Activation, Feedback, Film, Job, Result, Study, User, new_id, now
+from pneumoscope_clinic.settings import load_settings
+from pneumoscope_clinic.store.database import Store, open_store
+from pneumoscope_clinic.store.tables import Activation, Feedback, Film, Job, Result, Study, User, new_id, now
 
 BUNDLE = "tiny@000000000000"
 

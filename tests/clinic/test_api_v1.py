@@ -20,12 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, func, select
 
 import pneumoscope
-from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.retention import apply_retention, delete_study
-from pneumoscope.clinic.store.tables import AuditEntry, Batch, Feedback, Film, Idempotency, Job, Study
-from pneumoscope.clinic.web.app import create_app
 from pneumoscope.inference.answer import record
 from pneumoscope.inference.pipeline import examine
+from pneumoscope_clinic.store import audit_log
+from pneumoscope_clinic.store.retention import apply_retention, delete_study
+from pneumoscope_clinic.store.tables import AuditEntry, Batch, Feedback, Film, Idempotency, Job, Study
+from pneumoscope_clinic.web.app import create_app
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
 from tests.clinic.running import RunningClinic, running_clinic
 from tests.clinic.stores import make_store, put_film
@@ -321,7 +321,7 @@ def test_a_batch_is_repeated_as_a_whole(clinic: RunningClinic) -> None:
 
 
 def test_a_batch_that_broke_off_is_completed(clinic: RunningClinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pneumoscope.clinic.web import api_films
+    from pneumoscope_clinic.web import api_films
 
     key = {"Idempotency-Key": "batch-2"}
     films = [("films", ("a", png_film(0.33))), ("films", ("b", png_film(0.34)))]
@@ -606,7 +606,7 @@ def test_feedback_is_given_once(clinic: RunningClinic) -> None:
 def test_feedback_and_its_key_are_one_transaction(
     clinic: RunningClinic, film: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pneumoscope.clinic.web import idempotency
+    from pneumoscope_clinic.web import idempotency
 
     def crash(*_: Any) -> None:
         raise OSError("power cut")

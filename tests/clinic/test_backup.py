@@ -18,18 +18,18 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, select
 
-from pneumoscope.clinic.examining.intake import Sender, receive
-from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
-from pneumoscope.clinic.settings import ClinicSettings
-from pneumoscope.clinic.store import audit_log, backup
-from pneumoscope.clinic.store.backup import back_up, check, restore
-from pneumoscope.clinic.store.backup_folders import held_folder, remove_leftovers
-from pneumoscope.clinic.store.database import Store, open_store
-from pneumoscope.clinic.store.dumps import dump
-from pneumoscope.clinic.store.queue import Queue
-from pneumoscope.clinic.store.retention import delete_study
-from pneumoscope.clinic.store.tables import AuditEntry, Film, Job
 from pneumoscope.core.errors import InputError
+from pneumoscope_clinic.examining.intake import Sender, receive
+from pneumoscope_clinic.examining.worker import FilmHandlers, run_worker
+from pneumoscope_clinic.settings import ClinicSettings
+from pneumoscope_clinic.store import audit_log, backup
+from pneumoscope_clinic.store.backup import back_up, check, restore
+from pneumoscope_clinic.store.backup_folders import held_folder, remove_leftovers
+from pneumoscope_clinic.store.database import Store, open_store
+from pneumoscope_clinic.store.dumps import dump
+from pneumoscope_clinic.store.queue import Queue
+from pneumoscope_clinic.store.retention import delete_study
+from pneumoscope_clinic.store.tables import AuditEntry, Film, Job
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.postgres import new_database
 from tests.clinic.stores import add_film, make_store
@@ -227,7 +227,7 @@ def test_a_backup_that_breaks_off_leaves_the_earlier_one(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("pneumoscope.clinic.store.backup._copy", full)
+        broken.setattr("pneumoscope_clinic.store.backup._copy", full)
         with pytest.raises(OSError, match="no space"):
             back_up(store, folder, "test")
     settings = store.settings

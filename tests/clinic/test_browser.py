@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import uvicorn
 
-from pneumoscope.clinic.web.app import create_app
+from pneumoscope_clinic.web.app import create_app
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.web_clinic import PASSWORD, web_clinic, working
 

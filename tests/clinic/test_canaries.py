@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from sqlalchemy import inspect, select
 
-from pneumoscope.clinic.dicom.node import Node
-from pneumoscope.clinic.logs import QUOTING, log_to_stderr, silence
-from pneumoscope.clinic.store.accounts import authenticate
-from pneumoscope.clinic.store.tables import Base, Film
-from pneumoscope.clinic.store.viewers import create_token
 from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope_clinic.dicom.node import Node
+from pneumoscope_clinic.logs import QUOTING, log_to_stderr, silence
+from pneumoscope_clinic.store.accounts import authenticate
+from pneumoscope_clinic.store.tables import Base, Film
+from pneumoscope_clinic.store.viewers import create_token
 from tests.clinic.canaries import (
     DATES,
     SAID,

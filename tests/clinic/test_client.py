@@ -15,10 +15,6 @@ import httpx
 import pytest
 from PIL import Image
 
-from pneumoscope.clinic import client as client_module
-from pneumoscope.clinic import client_answers
-from pneumoscope.clinic.client import Client
-from pneumoscope.clinic.web import schemas
 from pneumoscope.core.errors import (
     ConflictError,
     ForbiddenError,
@@ -28,6 +24,10 @@ from pneumoscope.core.errors import (
     TooManyAttemptsError,
     UnreadableFileError,
 )
+from pneumoscope_clinic import client as client_module
+from pneumoscope_clinic import client_answers
+from pneumoscope_clinic.client import Client
+from pneumoscope_clinic.web import schemas
 from tests.clinic.films import png_film
 from tests.clinic.serving import Serving, serving
 from tests.tiny_bundle import write_tiny_bundle
@@ -264,7 +264,7 @@ def test_a_film_that_fails_by_our_fault_is_no_input_error(pauses: list[float]) -
 def test_it_needs_httpx_alone() -> None:
     code = (
         "import sys\n"
-        "from pneumoscope.clinic.client import Client\n"
+        "from pneumoscope_clinic.client import Client\n"
         "Client('http://x', 't').close()\n"
         "wrong = {'sqlalchemy', 'fastapi', 'numpy', 'pydicom', 'onnxruntime'} & set(sys.modules)\n"
         "assert not wrong, wrong\n"

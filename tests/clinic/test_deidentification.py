@@ -11,14 +11,14 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
-from pneumoscope.clinic.examining.deidentification import (
+from pneumoscope.imaging.radiograph import film_format, read_radiograph
+from pneumoscope_clinic.examining.deidentification import (
     _drop_unknown,
     deidentified,
     identifying_texts,
     identity_header,
     scrubbed,
 )
-from pneumoscope.imaging.radiograph import film_format, read_radiograph
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
 
 

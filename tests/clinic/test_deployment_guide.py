@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumoscope.clinic.settings import load_settings
+from pneumoscope_clinic.settings import load_settings
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
 PROGRAM = "/opt/pneumoscope/bin/pneumoscope"

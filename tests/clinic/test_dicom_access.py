@@ -2,9 +2,9 @@
 
 import pytest
 
-from pneumoscope.clinic.dicom.access import AllowList
-from pneumoscope.clinic.settings import Peer
 from pneumoscope.core.errors import ConfigError
+from pneumoscope_clinic.dicom.access import AllowList
+from pneumoscope_clinic.settings import Peer
 
 
 @pytest.mark.parametrize(

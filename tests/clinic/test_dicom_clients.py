@@ -12,16 +12,16 @@ from pydicom import uid
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 
-from pneumoscope.clinic.dicom.dicomweb import FilmReference, StowClient, WebSource, single_part
-from pneumoscope.clinic.dicom.entity import VERIFICATION
-from pneumoscope.clinic.dicom.fhir_client import FhirClient
-from pneumoscope.clinic.dicom.pull import pull, study_query
-from pneumoscope.clinic.dicom.storage_client import StorageClient
-from pneumoscope.clinic.results.dicom_objects import dicom_objects
-from pneumoscope.clinic.results.fhir import StudyResults
-from pneumoscope.clinic.settings import Destination, DicomSettings, DicomwebSettings
-from pneumoscope.clinic.store.tables import Film
 from pneumoscope.core.errors import ConfigError, DeliveryError
+from pneumoscope_clinic.dicom.dicomweb import FilmReference, StowClient, WebSource, single_part
+from pneumoscope_clinic.dicom.entity import VERIFICATION
+from pneumoscope_clinic.dicom.fhir_client import FhirClient
+from pneumoscope_clinic.dicom.pull import pull, study_query
+from pneumoscope_clinic.dicom.storage_client import StorageClient
+from pneumoscope_clinic.results.dicom_objects import dicom_objects
+from pneumoscope_clinic.results.fhir import StudyResults
+from pneumoscope_clinic.settings import Destination, DicomSettings, DicomwebSettings
+from pneumoscope_clinic.store.tables import Film
 from tests.clinic.dicom_peers import CR, DX, film_file, parsed
 from tests.clinic.film_results import film_result, header
 from tests.clinic.orthanc import Orthanc, free_port, needs_orthanc

@@ -9,11 +9,11 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from sqlalchemy.exc import OperationalError
 
-from pneumoscope.clinic.dicom import commitment
-from pneumoscope.clinic.dicom.commitment import Commitments, Request, report, stored_instances
-from pneumoscope.clinic.dicom.entity import STORAGE_COMMITMENT
-from pneumoscope.clinic.examining.intake import Sender, receive
-from pneumoscope.clinic.store.tables import Film, Job
+from pneumoscope_clinic.dicom import commitment
+from pneumoscope_clinic.dicom.commitment import Commitments, Request, report, stored_instances
+from pneumoscope_clinic.dicom.entity import STORAGE_COMMITMENT
+from pneumoscope_clinic.examining.intake import Sender, receive
+from pneumoscope_clinic.store.tables import Film, Job
 from tests.clinic.dicom_peers import CR, DX, association, film, running_node
 from tests.clinic.orthanc import free_port
 from tests.clinic.stores import make_store

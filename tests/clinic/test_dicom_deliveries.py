@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from pneumoscope.clinic.dicom import deliveries, destination_state
-from pneumoscope.clinic.dicom.deliveries import Deliverer, client_of, retry_now
-from pneumoscope.clinic.dicom.destination_state import LONGEST_PAUSE_S, pause_after
-from pneumoscope.clinic.dicom.dicomweb import StowClient
-from pneumoscope.clinic.dicom.fhir_client import FhirClient
-from pneumoscope.clinic.dicom.storage_client import StorageClient
-from pneumoscope.clinic.store.queue import LeaseLostError, Queue, add_job
-from pneumoscope.clinic.store.retention import delete_study
-from pneumoscope.clinic.store.tables import AuditEntry, Film, Job, now
 from pneumoscope.core.errors import DeliveryError, InputError
+from pneumoscope_clinic.dicom import deliveries, destination_state
+from pneumoscope_clinic.dicom.deliveries import Deliverer, client_of, retry_now
+from pneumoscope_clinic.dicom.destination_state import LONGEST_PAUSE_S, pause_after
+from pneumoscope_clinic.dicom.dicomweb import StowClient
+from pneumoscope_clinic.dicom.fhir_client import FhirClient
+from pneumoscope_clinic.dicom.storage_client import StorageClient
+from pneumoscope_clinic.store.queue import LeaseLostError, Queue, add_job
+from pneumoscope_clinic.store.retention import delete_study
+from pneumoscope_clinic.store.tables import AuditEntry, Film, Job, now
 from tests.clinic.film_results import film_result, header
 from tests.clinic.postgres import new_database
 from tests.clinic.stores import add_film, make_store

@@ -20,7 +20,8 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from pneumoscope.cli.main import app
-from pneumoscope.clinic.settings import (
+from pneumoscope.core.errors import DeliveryError, InputError
+from pneumoscope_clinic.settings import (
     ClinicSettings,
     Destination,
     DicomSettings,
@@ -28,9 +29,8 @@ from pneumoscope.clinic.settings import (
     Peer,
     load_settings,
 )
-from pneumoscope.clinic.store.database import open_store
-from pneumoscope.clinic.store.tables import Film, Job, Result, now
-from pneumoscope.core.errors import DeliveryError, InputError
+from pneumoscope_clinic.store.database import open_store
+from pneumoscope_clinic.store.tables import Film, Job, Result, now
 from tests.clinic.dicom_peers import CANARIES, CR, association, film, film_file, parsed
 from tests.clinic.orthanc import Orthanc, dcmtk, needs_dcmtk, needs_orthanc
 from tests.clinic.stores import add_film, make_store

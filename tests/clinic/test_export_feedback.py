@@ -13,14 +13,14 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from sqlalchemy import select
 
-from pneumoscope.clinic.examining.film_work import draw_picture
-from pneumoscope.clinic.export_feedback import Wishes, export_feedback
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.tables import AuditEntry, Film, now
 from pneumoscope.core.errors import DatasetError, InputError
 from pneumoscope.core.records import Label
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import SplitConfig, split_dataset
+from pneumoscope_clinic.examining.film_work import draw_picture
+from pneumoscope_clinic.export_feedback import Wishes, export_feedback
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.tables import AuditEntry, Film, now
 from tests.clinic.stores import add_feedback, add_film, add_user, make_store
 from tests.films import write_film
 

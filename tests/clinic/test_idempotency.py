@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.tables import Batch, Idempotency
-from pneumoscope.clinic.web.idempotency import Repeatable, once
 from pneumoscope.core.errors import ConflictError
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.tables import Batch, Idempotency
+from pneumoscope_clinic.web.idempotency import Repeatable, once
 from tests.clinic.stores import add_user
 
 

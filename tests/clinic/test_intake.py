@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import func, select
 
-from pneumoscope.clinic.examining.intake import Sender, receive
-from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.retention import sweep
-from pneumoscope.clinic.store.studies import reference_of
-from pneumoscope.clinic.store.tables import Film, Job, Study
 from pneumoscope.core.errors import ConflictError, UnreadableFileError
+from pneumoscope_clinic.examining.intake import Sender, receive
+from pneumoscope_clinic.store import audit_log
+from pneumoscope_clinic.store.retention import sweep
+from pneumoscope_clinic.store.studies import reference_of
+from pneumoscope_clinic.store.tables import Film, Job, Study
 from tests.clinic.stores import add_user
 
 PACS = Sender("dimse:PACS", None, "dimse")
@@ -152,11 +152,11 @@ def test_a_database_that_fails_keeps_no_film(store, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("away")
 
-    monkeypatch.setattr("pneumoscope.clinic.examining.intake.add_job", fail)
+    monkeypatch.setattr("pneumoscope_clinic.examining.intake.add_job", fail)
     with pytest.raises(RuntimeError):
         receive(store, b"bytes", PACS)
     assert count(store, Film) == 0
-    monkeypatch.setattr("pneumoscope.clinic.store.retention.ORPHAN_AGE_S", -1)
+    monkeypatch.setattr("pneumoscope_clinic.store.retention.ORPHAN_AGE_S", -1)
     assert sweep(store) == 1
     assert list(store.blobs.names("received")) == []
 

@@ -77,7 +77,7 @@ def test_the_python_example(
 
 
 def test_the_configuration_is_valid(tmp_path: Path) -> None:
-    from pneumoscope.clinic.settings import load_settings
+    from pneumoscope_clinic.settings import load_settings
 
     (example,) = re.findall(r"^```toml\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
     file = tmp_path / "clinic.toml"

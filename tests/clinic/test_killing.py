@@ -22,12 +22,12 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from pneumoscope.clinic.settings import load_settings
-from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.accounts import create_user
-from pneumoscope.clinic.store.database import open_store
-from pneumoscope.clinic.store.tables import AuditEntry, Film, Job, Result
-from pneumoscope.clinic.store.viewers import Viewer, create_token
+from pneumoscope_clinic.settings import load_settings
+from pneumoscope_clinic.store import audit_log
+from pneumoscope_clinic.store.accounts import create_user
+from pneumoscope_clinic.store.database import open_store
+from pneumoscope_clinic.store.tables import AuditEntry, Film, Job, Result
+from pneumoscope_clinic.store.viewers import Viewer, create_token
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.postgres import free_port, new_database
 from tests.tiny_bundle import write_tiny_bundle

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from scipy.stats import binom, binomtest
 
-from pneumoscope.clinic.monitoring.agreement import (
+from pneumoscope_clinic.monitoring.agreement import (
     Reviewed,
     advance_agreement,
     agreement,
     by_week,
     reviewed_films,
 )
-from pneumoscope.clinic.monitoring.under_way import BLOCK
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.tables import now
+from pneumoscope_clinic.monitoring.under_way import BLOCK
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.tables import now
 from tests.clinic.stores import BUNDLE, add_feedback, add_film, make_store
 
 AT = datetime(2026, 3, 4, 12, tzinfo=UTC)  # a Wednesday

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from pneumoscope.clinic.monitoring.alarms import (
+from pneumoscope.core.errors import ConfigError, InputError
+from pneumoscope_clinic.monitoring.alarms import (
     TRIES,
     Finding,
     acknowledge,
@@ -23,9 +24,8 @@ from pneumoscope.clinic.monitoring.alarms import (
     open_alarm,
     resolve_alarm,
 )
-from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.core.errors import ConfigError, InputError
+from pneumoscope_clinic.store import audit_log
+from pneumoscope_clinic.store.database import Store
 from tests.clinic.stores import make_store
 
 FINDING = Finding("drift:contrast", "Contrast: 0.3 here, 0.2 in the baseline", 0.001, 0.005)

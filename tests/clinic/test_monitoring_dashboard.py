@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pneumoscope.clinic.monitoring.alarms import Finding, open_alarm
-from pneumoscope.clinic.monitoring.dashboard import dashboard
-from pneumoscope.clinic.monitoring.report import document, report_page, write_report
-from pneumoscope.clinic.monitoring.watch import check
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.tables import Job, now
+from pneumoscope_clinic.monitoring.alarms import Finding, open_alarm
+from pneumoscope_clinic.monitoring.dashboard import dashboard
+from pneumoscope_clinic.monitoring.report import document, report_page, write_report
+from pneumoscope_clinic.monitoring.watch import check
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.tables import Job, now
 from tests.clinic.stores import BUNDLE, add_bundle, add_feedback, add_film, make_store, put_film
 
 

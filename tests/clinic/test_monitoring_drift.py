@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact, ks_2samp
 
-from pneumoscope.clinic.monitoring.drift import compare, population_stability
-from pneumoscope.clinic.monitoring.quantities import QUANTITIES, FilmRow, numbers_of, pooled
-from pneumoscope.clinic.monitoring.reference import (
+from pneumoscope_clinic.monitoring.drift import compare, population_stability
+from pneumoscope_clinic.monitoring.quantities import QUANTITIES, FilmRow, numbers_of, pooled
+from pneumoscope_clinic.monitoring.reference import (
     Bound,
     BundleReference,
     bundle_document,

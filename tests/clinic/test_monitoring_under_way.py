@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from pneumoscope.clinic.monitoring.agreement import Block, advance_agreement
-from pneumoscope.clinic.monitoring.reference import BundleReference
-from pneumoscope.clinic.monitoring.under_way import BLOCK
-from pneumoscope.clinic.monitoring.windows import Look, advance, progress, restart_baseline
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.retention import apply_retention, delete_study
-from pneumoscope.clinic.store.tables import Film, WatchWindow, now
+from pneumoscope_clinic.monitoring.agreement import Block, advance_agreement
+from pneumoscope_clinic.monitoring.reference import BundleReference
+from pneumoscope_clinic.monitoring.under_way import BLOCK
+from pneumoscope_clinic.monitoring.windows import Look, advance, progress, restart_baseline
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.retention import apply_retention, delete_study
+from pneumoscope_clinic.store.tables import Film, WatchWindow, now
 from tests.clinic.postgres import new_database
 from tests.clinic.stores import BUNDLE, add_feedback, add_film, make_store, put_film
 

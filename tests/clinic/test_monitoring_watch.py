@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumoscope.clinic.monitoring import watch
-from pneumoscope.clinic.monitoring.alarms import alarm_rows
-from pneumoscope.clinic.monitoring.watch import Watcher, check
-from pneumoscope.clinic.monitoring.windows import restart_baseline
-from pneumoscope.clinic.store.database import Store, open_store
-from pneumoscope.clinic.store.duties import take_duty
-from pneumoscope.clinic.store.queue import Queue
-from pneumoscope.clinic.store.tables import Duty, Job, now
+from pneumoscope_clinic.monitoring import watch
+from pneumoscope_clinic.monitoring.alarms import alarm_rows
+from pneumoscope_clinic.monitoring.watch import Watcher, check
+from pneumoscope_clinic.monitoring.windows import restart_baseline
+from pneumoscope_clinic.store.database import Store, open_store
+from pneumoscope_clinic.store.duties import take_duty
+from pneumoscope_clinic.store.queue import Queue
+from pneumoscope_clinic.store.tables import Duty, Job, now
 from tests.clinic.stores import BUNDLE, add_bundle, add_feedback, add_film, make_store, put_film
 from tests.tiny_bundle import write_tiny_bundle
 

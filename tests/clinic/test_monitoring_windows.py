@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, func, select
 
-from pneumoscope.clinic.monitoring.reference import Bound, BundleReference
-from pneumoscope.clinic.monitoring.windows import (
+from pneumoscope_clinic.monitoring.reference import Bound, BundleReference
+from pneumoscope_clinic.monitoring.windows import (
     advance,
     baseline_restarted_at,
     progress,
     restart_baseline,
 )
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.tables import Study, WatchWindow, now
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.tables import Study, WatchWindow, now
 from tests.clinic.stores import BUNDLE, make_store, put_film
 
 WINDOW = 80

@@ -12,9 +12,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from pneumoscope.clinic.store.accounts import change_user, create_user, list_users
-from pneumoscope.clinic.store.tables import AuditEntry
-from pneumoscope.clinic.web import oidc
+from pneumoscope_clinic.store.accounts import change_user, create_user, list_users
+from pneumoscope_clinic.store.tables import AuditEntry
+from pneumoscope_clinic.web import oidc
 from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic
 
 CLIENT, SECRET = "pneumoscope-test", "the client's secret"

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import CHECKS
 
-from pneumoscope.clinic.web.app import create_app
+from pneumoscope_clinic.web.app import create_app
 from tests.clinic.films import png_film
 from tests.clinic.running import RunningClinic, running_clinic
 from tests.clinic.stores import make_store

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from pneumoscope.clinic.store.queue import OURS, THE_FILMS, Queue
-from pneumoscope.clinic.store.tables import Job, now
-from pneumoscope.clinic.web.pictures import _ask
+from pneumoscope_clinic.store.queue import OURS, THE_FILMS, Queue
+from pneumoscope_clinic.store.tables import Job, now
+from pneumoscope_clinic.web.pictures import _ask
 from tests.clinic.stores import add_film
 
 

@@ -7,8 +7,8 @@ import re
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from pneumoscope.clinic.results import codes as ours
 from pneumoscope.core.records import Decision, Etiology, Verdict
+from pneumoscope_clinic.results import codes as ours
 
 
 def _all() -> list[Code]:

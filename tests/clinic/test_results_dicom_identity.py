@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation
 
-from pneumoscope.clinic.results.dicom_identity import (
+from pneumoscope.core.errors import InputError
+from pneumoscope_clinic.results.dicom_identity import (
     Kind,
     created_at,
     image_reference,
@@ -23,7 +24,6 @@ from pneumoscope.clinic.results.dicom_identity import (
     seal,
     source_reference,
 )
-from pneumoscope.core.errors import InputError
 from tests.clinic.film_results import FILM_ID, film_result, header
 
 KIND = Kind("sr", 9901, "Report")

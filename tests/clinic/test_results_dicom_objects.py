@@ -18,9 +18,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from pneumoscope.clinic.results.dicom_objects import KINDS, dicom_objects
-from pneumoscope.clinic.results.film_result import FilmResult
 from pneumoscope.core.errors import InputError, UnreadableFileError
+from pneumoscope_clinic.results.dicom_objects import KINDS, dicom_objects
+from pneumoscope_clinic.results.film_result import FilmResult
 from tests.clinic.film_results import EXAMINED, FILM_ID, film_result, header, refused, violations
 
 FAST = ("sr", "sc", "gsps")  # setting a PDF takes seconds when the library is first used

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumoscope.clinic.results.examination import examination_of, on_grid, radiograph_of
-from pneumoscope.clinic.results.film_result import FilmResult
 from pneumoscope.inference.answer import record
 from pneumoscope.inference.pipeline import examine
+from pneumoscope_clinic.results.examination import examination_of, on_grid, radiograph_of
+from pneumoscope_clinic.results.film_result import FilmResult
 from tests.clinic.film_results import EXAMINED, FILM_ID, film_result, refused
 from tests.films import write_film
 from tests.tiny_bundle import write_tiny_bundle

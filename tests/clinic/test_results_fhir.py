@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pneumoscope.clinic.results.fhir import StudyResults, fhir_bundle
-from pneumoscope.clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.fhir import StudyResults, fhir_bundle
+from pneumoscope_clinic.results.film_result import FilmResult
 from tests.clinic.film_results import ABSTAINED, NEGATIVE, REFUSED, film_result, header
 
 STUDY = "f" * 32

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumoscope.clinic.results.film_report import Feedback, Page, film_report_html, film_report_pdf
+from pneumoscope_clinic.results.film_report import Feedback, Page, film_report_html, film_report_pdf
 from tests.clinic.film_results import (
     ABSTAINED,
     FILM_ID,

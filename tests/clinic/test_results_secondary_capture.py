@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from pneumoscope.clinic.results.dicom_identity import source_reference
-from pneumoscope.clinic.results.examination import examination_of, radiograph_of
-from pneumoscope.clinic.results.secondary_capture import secondary_capture
 from pneumoscope.inference.heat_map_picture import draw_heat_map
 from pneumoscope.inference.overlay import overlay
+from pneumoscope_clinic.results.dicom_identity import source_reference
+from pneumoscope_clinic.results.examination import examination_of, radiograph_of
+from pneumoscope_clinic.results.secondary_capture import secondary_capture
 from tests.clinic.film_results import COLUMNS, ROWS, film_result, header, refused, violations
 
 

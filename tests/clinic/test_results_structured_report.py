@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage
 
-from pneumoscope.clinic.results.codes import (
+from pneumoscope_clinic.results.codes import (
     BACTERIAL_PNEUMONIA,
     ETIOLOGY,
     GATE,
@@ -22,9 +22,9 @@ from pneumoscope.clinic.results.codes import (
     THRESHOLD,
     VERDICTS,
 )
-from pneumoscope.clinic.results.dicom_identity import own_uid, source_reference
-from pneumoscope.clinic.results.film_result import FilmResult
-from pneumoscope.clinic.results.structured_report import structured_report
+from pneumoscope_clinic.results.dicom_identity import own_uid, source_reference
+from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.structured_report import structured_report
 from tests.clinic.film_results import ABSTAINED, FILM_ID, NEGATIVE, REFUSED, film_result, header, violations
 
 

@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumoscope.clinic.results.wording import (
-    NAMES,
-    SENTENCES,
-    answer_sentence,
-    evidence_sentence,
-    translated,
-    unsaid_warnings,
-)
 from pneumoscope.core.records import AnswerSet, Decision, OperatingPoint, Prediction, Radiograph
 from pneumoscope.imaging.color import COLOR_WARNING
 from pneumoscope.imaging.dicom_facts import header_warnings
 from pneumoscope.imaging.radiograph import _INVERTED
 from pneumoscope.inference import appearance, gate, source_rules
+from pneumoscope.inference.answer import unsaid_warnings
 from pneumoscope.inference.selection import explain_decision, explain_etiology
 from pneumoscope.inference.zones import HEIGHTS, SIDES, ZoneShares, describe
+from pneumoscope_clinic.results.wording import (
+    NAMES,
+    SENTENCES,
+    answer_sentence,
+    evidence_sentence,
+    translated,
+)
 from tests.clinic.film_results import ABSTAINED, NEGATIVE, REFUSED, record
 
 

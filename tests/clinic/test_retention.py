@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.blobs import KINDS
-from pneumoscope.clinic.store.database import Store
-from pneumoscope.clinic.store.retention import Deleted, apply_retention, delete_study, sweep
-from pneumoscope.clinic.store.tables import AuditEntry, Batch, Feedback, Film, Job, Result, Study, new_id, now
 from pneumoscope.core.errors import InputError
+from pneumoscope_clinic.store import audit_log
+from pneumoscope_clinic.store.blobs import KINDS
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.retention import Deleted, apply_retention, delete_study, sweep
+from pneumoscope_clinic.store.tables import AuditEntry, Batch, Feedback, Film, Job, Result, Study, new_id, now
 from tests.clinic.stores import add_feedback, add_film, make_store
 
 

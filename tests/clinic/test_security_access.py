@@ -11,19 +11,19 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import func, select, update
 
-from pneumoscope.clinic.examining.film_work import encode_picture
-from pneumoscope.clinic.store.accounts import change_user, set_password, user_named
-from pneumoscope.clinic.store.tables import Alarm, Feedback, Film, Study, Token, User, WebSession, now
-from pneumoscope.clinic.store.viewers import Viewer as Account
-from pneumoscope.clinic.store.viewers import (
+from pneumoscope.core.errors import ForbiddenError, NotFoundError
+from pneumoscope_clinic.examining.film_work import encode_picture
+from pneumoscope_clinic.store.accounts import change_user, set_password, user_named
+from pneumoscope_clinic.store.tables import Alarm, Feedback, Film, Study, Token, User, WebSession, now
+from pneumoscope_clinic.store.viewers import Viewer as Account
+from pneumoscope_clinic.store.viewers import (
     create_token,
     list_tokens,
     revoke_token,
     session_viewer,
     token_viewer,
 )
-from pneumoscope.clinic.web.app import create_app
-from pneumoscope.core.errors import ForbiddenError, NotFoundError
+from pneumoscope_clinic.web.app import create_app
 from tests.clinic.films import pixels, png_film
 from tests.clinic.web_clinic import PASSWORD, USERS, Browser, web_clinic, work
 
@@ -376,7 +376,7 @@ def test_a_new_password_ends_sessions_and_the_first_token(store):
     other, ada = Browser(store, "ada"), Browser(store, "ada")
     first = "pns_first"
     with store.write() as session:
-        from pneumoscope.clinic.store.viewers import _digest
+        from pneumoscope_clinic.store.viewers import _digest
 
         user = user_named(session, "ada")
         session.add(Token(name="first", hash=_digest(first), scopes=["read"], user_id=user.id))

@@ -9,9 +9,9 @@ import time
 import pytest
 import uvicorn
 
-from pneumoscope.clinic.store.viewers import create_token
-from pneumoscope.clinic.web.app import create_app
-from pneumoscope.clinic.web.limits import Guard, timed_protocol
+from pneumoscope_clinic.store.viewers import create_token
+from pneumoscope_clinic.web.app import create_app
+from pneumoscope_clinic.web.limits import Guard, timed_protocol
 from tests.clinic.test_security_access import account
 from tests.clinic.web_clinic import web_clinic
 

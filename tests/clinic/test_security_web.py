@@ -12,15 +12,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import func, select
 
-from pneumoscope.clinic.examining.film_work import encode_picture
-from pneumoscope.clinic.store import accounts
-from pneumoscope.clinic.store.accounts import authenticate, create_user, user_named
-from pneumoscope.clinic.store.database import open_store
-from pneumoscope.clinic.store.tables import Alarm, Attempt, AuditEntry, Study, Token, User
-from pneumoscope.clinic.store.viewers import create_token
-from pneumoscope.clinic.web.limits import shown_path
 from pneumoscope.core.errors import ForbiddenError, TooManyAttemptsError
 from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope_clinic.examining.film_work import encode_picture
+from pneumoscope_clinic.store import accounts
+from pneumoscope_clinic.store.accounts import authenticate, create_user, user_named
+from pneumoscope_clinic.store.database import open_store
+from pneumoscope_clinic.store.tables import Alarm, Attempt, AuditEntry, Study, Token, User
+from pneumoscope_clinic.store.viewers import create_token
+from pneumoscope_clinic.web.limits import shown_path
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
 from tests.clinic.postgres import new_database
 from tests.clinic.stores import make_store
@@ -198,8 +198,8 @@ def test_an_error_of_ours_says_nothing_and_logs_no_text(store, ada, monkeypatch,
     def broken(*_, **__):
         raise RuntimeError("Canary^Coalmine at /secret/place")
 
-    monkeypatch.setattr("pneumoscope.clinic.web.pages_worklist.list_studies", broken)
-    monkeypatch.setattr("pneumoscope.clinic.web.api_v1.list_studies", broken, raising=False)
+    monkeypatch.setattr("pneumoscope_clinic.web.pages_worklist.list_studies", broken)
+    monkeypatch.setattr("pneumoscope_clinic.web.api_v1.list_studies", broken, raising=False)
     with caplog.at_level(logging.DEBUG):
         answer = ada.get("/")
     assert answer.status_code == 500

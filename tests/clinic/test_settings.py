@@ -2,8 +2,8 @@
 
 import pytest
 
-from pneumoscope.clinic.settings import load_settings
 from pneumoscope.core.errors import ConfigError
+from pneumoscope_clinic.settings import load_settings
 
 FHIR = '[[destinations]]\nname = "f"\nkind = "fhir"\nurl = "http://x/"\n'
 

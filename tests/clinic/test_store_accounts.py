@@ -5,9 +5,6 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from pneumoscope.clinic.store import accounts, viewers
-from pneumoscope.clinic.store.tables import Token, User, WebSession, now
-from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.core.errors import (
     ConfigError,
     ConflictError,
@@ -15,6 +12,9 @@ from pneumoscope.core.errors import (
     NotFoundError,
     TooManyAttemptsError,
 )
+from pneumoscope_clinic.store import accounts, viewers
+from pneumoscope_clinic.store.tables import Token, User, WebSession, now
+from pneumoscope_clinic.store.viewers import Viewer
 from tests.clinic.stores import make_store
 
 PASSWORD = "a long enough one"

@@ -5,9 +5,9 @@ import threading
 import pytest
 from sqlalchemy import delete, select, update
 
-from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.tables import AuditEntry
 from pneumoscope.core.errors import ConfigError
+from pneumoscope_clinic.store import audit_log
+from pneumoscope_clinic.store.tables import AuditEntry
 
 
 def fill(store, rows=5):

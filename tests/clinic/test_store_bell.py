@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pneumoscope.clinic.store.bell import Bell, ring
+from pneumoscope_clinic.store.bell import Bell, ring
 
 
 def test_a_ring_wakes_everyone_who_waits(tmp_path):

@@ -4,9 +4,9 @@ import stat
 
 import pytest
 
-from pneumoscope.clinic.store.blobs import Blobs
-from pneumoscope.clinic.store.sealing import Sealer
 from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope_clinic.store.blobs import Blobs
+from pneumoscope_clinic.store.sealing import Sealer
 
 ONE, TWO = "1" * 32, "2" * 32
 
@@ -45,7 +45,7 @@ def test_a_write_that_fails_leaves_the_earlier_blob(blobs, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pneumoscope.clinic.store.blobs.os.fsync", full)
+    monkeypatch.setattr("pneumoscope_clinic.store.blobs.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         blobs.put("films", ONE, b"second")
     monkeypatch.undo()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pneumoscope.clinic.store import audit_log
-from pneumoscope.clinic.store.bundles import activate, activations, active_bundle, rollback
 from pneumoscope.core.errors import BundleError
+from pneumoscope_clinic.store import audit_log
+from pneumoscope_clinic.store.bundles import activate, activations, active_bundle, rollback
 from tests.clinic.stores import make_store
 from tests.tiny_bundle import write_tiny_bundle
 

@@ -9,10 +9,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import func, inspect, select, text
 
-from pneumoscope.clinic.settings import load_settings
-from pneumoscope.clinic.store.database import open_store, upgrade
-from pneumoscope.clinic.store.tables import Base, Film, Study, User
 from pneumoscope.core.errors import ConfigError
+from pneumoscope_clinic.settings import load_settings
+from pneumoscope_clinic.store.database import open_store, upgrade
+from pneumoscope_clinic.store.tables import Base, Film, Study, User
 from tests.clinic.stores import make_store
 
 
@@ -31,7 +31,7 @@ def test_migrations_go_back_to_an_empty_database(any_store):
     from alembic import command
     from alembic.config import Config
 
-    import pneumoscope.clinic.store.migrations as package
+    import pneumoscope_clinic.store.migrations as package
 
     config = Config()
     config.set_main_option("script_location", package.__path__[0])

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from pneumoscope.clinic.store.queue import Claim, LeaseLostError, Queue, add_job, fail, finish
-from pneumoscope.clinic.store.tables import Film, Job, Study, new_id
+from pneumoscope_clinic.store.queue import Claim, LeaseLostError, Queue, add_job, fail, finish
+from pneumoscope_clinic.store.tables import Film, Job, Study, new_id
 from tests.clinic.stores import make_store
 
 

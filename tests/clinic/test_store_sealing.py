@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from pneumoscope.clinic.store.sealing import Sealer, open_sealer
 from pneumoscope.core.errors import ConfigError, PneumoscopeError
+from pneumoscope_clinic.store.sealing import Sealer, open_sealer
 
 KEY = bytes(range(32))
 

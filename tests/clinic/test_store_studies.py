@@ -4,12 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pneumoscope.clinic.examining.intake import Sender, receive
-from pneumoscope.clinic.store import studies
-from pneumoscope.clinic.store.studies import FeedbackEntry, StudyFilter
-from pneumoscope.clinic.store.tables import Film, Job, Study
-from pneumoscope.clinic.store.viewers import Viewer
 from pneumoscope.core.errors import ConfigError, NotFoundError
+from pneumoscope_clinic.examining.intake import Sender, receive
+from pneumoscope_clinic.store import studies
+from pneumoscope_clinic.store.studies import FeedbackEntry, StudyFilter
+from pneumoscope_clinic.store.tables import Film, Job, Study
+from pneumoscope_clinic.store.viewers import Viewer
 from tests.clinic.stores import add_film, add_user
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

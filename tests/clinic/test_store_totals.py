@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pneumoscope.clinic.store.retention import apply_retention, delete_study
-from pneumoscope.clinic.store.tables import Film, Result, now
-from pneumoscope.clinic.web.metrics import metrics_text
+from pneumoscope_clinic.store.retention import apply_retention, delete_study
+from pneumoscope_clinic.store.tables import Film, Result, now
+from pneumoscope_clinic.web.metrics import metrics_text
 from tests.clinic.stores import add_bundle, add_feedback, add_film
 
 

@@ -9,11 +9,11 @@ import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
-from pneumoscope.clinic.results import wording
-from pneumoscope.clinic.results.wording import SENTENCES, answer_sentence, evidence_sentence, translated
-from pneumoscope.clinic.web import translation, vocabulary
-from pneumoscope.clinic.web.translation import CATALOGUES, choose_language, languages, words
 from pneumoscope.core.records import Decision, Etiology, Verdict
+from pneumoscope_clinic.results import wording
+from pneumoscope_clinic.results.wording import SENTENCES, answer_sentence, evidence_sentence, translated
+from pneumoscope_clinic.web import translation, vocabulary
+from pneumoscope_clinic.web.translation import CATALOGUES, choose_language, languages, words
 
 CLINIC = CATALOGUES.parent.parent
 MARKS = {"_": None, "N_": None, "of": None, "ngettext": (1, 2)}
@@ -69,8 +69,8 @@ def test_names_of_records_have_translations():
 
 
 def test_drift_and_points_have_translations():
-    from pneumoscope.clinic.monitoring.quantities import QUANTITIES
     from pneumoscope.reporting.bundle_card import _POINTS
+    from pneumoscope_clinic.monitoring.quantities import QUANTITIES
 
     assert {quantity.title for quantity in QUANTITIES} <= set(vocabulary.WORDS)
     assert set(_POINTS) <= set(vocabulary.WORDS)
@@ -105,7 +105,7 @@ def test_sentences_of_other_layers_are_found_in_the_catalogue(language, sentence
 
 
 def test_what_monitoring_notes_is_found():
-    from pneumoscope.clinic.monitoring import dashboard
+    from pneumoscope_clinic.monitoring import dashboard
 
     for note in (dashboard._SELECTIVE, dashboard._BASELINE, dashboard._NO_BUNDLE):
         text = note.format(reviewed=7, films=120, missing=387)

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from pneumoscope.clinic.store.bell import ring
-from pneumoscope.clinic.store.queue import Queue, finish
-from pneumoscope.clinic.web import waiting
-from pneumoscope.clinic.web.waiting import Waiting
+from pneumoscope_clinic.store.bell import ring
+from pneumoscope_clinic.store.queue import Queue, finish
+from pneumoscope_clinic.web import waiting
+from pneumoscope_clinic.web.waiting import Waiting
 from tests.clinic.stores import add_film, make_store
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumoscope.clinic.store.studies import FeedbackEntry, add_feedback, film_of
-from pneumoscope.clinic.store.tables import Alarm, Film, Job, Study
-from pneumoscope.clinic.store.viewers import create_token
-from pneumoscope.clinic.web.pages_worklist import _KEYS, _filter
-from pneumoscope.clinic.web.rendering import ASSETS
+from pneumoscope_clinic.store.studies import FeedbackEntry, add_feedback, film_of
+from pneumoscope_clinic.store.tables import Alarm, Film, Job, Study
+from pneumoscope_clinic.store.viewers import create_token
+from pneumoscope_clinic.web.pages_worklist import _KEYS, _filter
+from pneumoscope_clinic.web.rendering import ASSETS
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic, work, working
 
@@ -355,7 +355,7 @@ def test_a_script_sends_films_one_by_one(ada, store):
 
 
 def test_films_of_the_pacs_are_everyones(clinic, store):
-    from pneumoscope.clinic.examining.intake import Sender, receive
+    from pneumoscope_clinic.examining.intake import Sender, receive
 
     received = receive(store, dicom_film(0.6), Sender("dimse:PACS", None, "dimse"))
     work(*clinic)
@@ -460,7 +460,7 @@ def test_an_answer_in_other_languages(ada, study, language, texts):
 
 
 def test_settings(store):
-    from pneumoscope.clinic.store.accounts import create_user
+    from pneumoscope_clinic.store.accounts import create_user
 
     create_user(store, "eve", PASSWORD, "reader", "test")
     eve, elsewhere = Browser(store, "eve"), Browser(store, "eve")
@@ -560,7 +560,7 @@ def test_the_bundle_and_its_card(ada):
 
 
 def test_markdown_of_a_bundle_is_never_markup():
-    from pneumoscope.clinic.web.pages_dashboard import _html
+    from pneumoscope_clinic.web.pages_dashboard import _html
 
     html = _html(
         "# a\n\n<script>alert(1)</script>\n\n[x](javascript:alert(1))\n\n| a |\n| --- |\n| <b>c</b> |\n"
@@ -603,8 +603,8 @@ def _file(answer):
 def _viewer(store):
     from sqlalchemy import select
 
-    from pneumoscope.clinic.store.tables import User
-    from pneumoscope.clinic.store.viewers import Viewer
+    from pneumoscope_clinic.store.tables import User
+    from pneumoscope_clinic.store.viewers import Viewer
 
     with store.read() as session:
         user = session.scalars(select(User).where(User.name == "ada")).one()

@@ -8,16 +8,16 @@ import time
 import numpy as np
 import pytest
 
-from pneumoscope.clinic.examining.film_results import heat_maps, load_film_result
-from pneumoscope.clinic.examining.intake import Sender, receive
-from pneumoscope.clinic.examining.sandbox import Sandbox
-from pneumoscope.clinic.examining.worker import FilmHandlers, run_worker
-from pneumoscope.clinic.settings import LimitSettings
-from pneumoscope.clinic.store.bundles import activate, open_active
-from pneumoscope.clinic.store.queue import Queue
-from pneumoscope.clinic.store.retention import sweep
-from pneumoscope.clinic.store.tables import Film, Job, now
 from pneumoscope.core.errors import BundleError, ConfigError
+from pneumoscope_clinic.examining.film_results import heat_maps, load_film_result
+from pneumoscope_clinic.examining.intake import Sender, receive
+from pneumoscope_clinic.examining.sandbox import Sandbox
+from pneumoscope_clinic.examining.worker import FilmHandlers, run_worker
+from pneumoscope_clinic.settings import LimitSettings
+from pneumoscope_clinic.store.bundles import activate, open_active
+from pneumoscope_clinic.store.queue import Queue
+from pneumoscope_clinic.store.retention import sweep
+from pneumoscope_clinic.store.tables import Film, Job, now
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
 from tests.clinic.stores import add_user, make_store
 from tests.tiny_bundle import write_tiny_bundle
@@ -217,7 +217,7 @@ def test_pictures_are_drawn_on_the_original_grid(clinic):
 
     from PIL import Image
 
-    from pneumoscope.clinic.store.queue import add_job
+    from pneumoscope_clinic.store.queue import add_job
 
     store, films = clinic
     film_id = receive(store, dicom_film(0.6), PACS).film_id
@@ -279,7 +279,7 @@ def test_an_operating_point_that_the_bundle_lacks_loses_no_film(clinic):
     assert (job.state, job.attempts, job.problem["fault"]) == ("failed", 12, "ours")
     assert job.problem["problem"].startswith("no operating point")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pneumoscope.clinic.store.retention.ORPHAN_AGE_S", -1)
+        patch.setattr("pneumoscope_clinic.store.retention.ORPHAN_AGE_S", -1)
         assert sweep(store) == 0
     with store.write() as session:
         session.get_one(Film, film_id).options = {}

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from pneumoscope.core.errors import ConfigError
-from pneumoscope.learning.networks import NETWORKS, PooledHead, create_network
+from pneumoscope.learning.network import PooledHead
+from pneumoscope.learning.networks import NETWORKS, create_network
 from pneumoscope.learning.networks import NetworkConfig as Config
 
 OWN = ("mlp", "cnn-small", "cnn-9", "cnn-14")

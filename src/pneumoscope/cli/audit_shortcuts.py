@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pneumoscope.evaluation.shortcut_maps import Opener
     from pneumoscope.evaluation.stress_films import StressPlan
 
-__all__ = ["register"]
-
 COMMAND = "audit-shortcuts"
 
 

@@ -13,8 +13,6 @@ import typer
 
 from pneumoscope.cli.terminal import notes
 
-__all__ = ["register"]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""

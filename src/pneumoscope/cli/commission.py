@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pneumoscope.evaluation.commissioning import LocalFilms
     from pneumoscope.inference.bundle import Bundle
 
-__all__ = ["register"]
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""

@@ -25,14 +25,10 @@ from pneumoscope.cli.data_summaries import (
     print_split,
     split_summary,
 )
-from pneumoscope.cli.export_feedback import export_feedback
 from pneumoscope.cli.terminal import console, progress_bar
-
-__all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
 app.command("review")(review)
-app.command("export-feedback")(export_feedback)
 
 
 class Layout(StrEnum):

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pneumoscope.data.duplicates import DuplicateGroup
     from pneumoscope.data.splits import Split, SplitConfig
 
-__all__ = ["clusters_of", "duplicates_of", "open_dataset", "split_of"]
-
 
 def open_dataset(path: Path) -> Dataset:
     """The data set at ``path``; a folder of films is imported into ``datasets/`` first."""

@@ -16,8 +16,6 @@ from pneumoscope.cli.data_opening import open_dataset
 from pneumoscope.cli.terminal import console, notes, progress_bar
 from pneumoscope.core.errors import ConfigError, InputError
 
-__all__ = ["review"]
-
 _PREDICTIONS = ("cross-validation.csv", "test.csv")
 
 

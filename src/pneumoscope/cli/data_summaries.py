@@ -18,18 +18,6 @@ if TYPE_CHECKING:
     from pneumoscope.data.duplicates import DuplicateGroup
     from pneumoscope.data.splits import Split
 
-__all__ = [
-    "dataset_summary",
-    "duplicates_summary",
-    "print_audit",
-    "print_clusters",
-    "print_dataset",
-    "print_json",
-    "print_next",
-    "print_split",
-    "split_summary",
-]
-
 _SHOWN_REASONS = 5
 _SEVERITY_STYLES = {"danger": "bold red", "warning": "yellow"}
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pneumoscope.evaluation.scoring import Films
     from pneumoscope.inference.bundle import Bundle
 
-__all__ = ["register"]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
@@ -124,8 +122,9 @@ def _score(job: _Job, directory: Path) -> dict[str, Any]:
     """Predict, count the scoring, evaluate, write everything; return ``evaluation.json``'s content."""
     from pneumoscope.core.run_manifest import RunManifest
     from pneumoscope.data.cache import build_cache
-    from pneumoscope.evaluation.evaluate import Scoring, evaluation_to_json
+    from pneumoscope.evaluation.evaluate import Scoring
     from pneumoscope.evaluation.evaluate import evaluate as evaluate_table
+    from pneumoscope.evaluation.evaluation_json import evaluation_to_json
     from pneumoscope.evaluation.predictions import write_predictions
     from pneumoscope.evaluation.scoring import count_scoring, predict_films
     from pneumoscope.reporting.evaluation_page import write_evaluation_page

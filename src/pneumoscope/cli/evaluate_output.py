@@ -14,8 +14,6 @@ from pneumoscope.cli.terminal import console
 from pneumoscope.evaluation.metrics import TITLES
 from pneumoscope.reporting.results import selection_rows, selection_sentence
 
-__all__ = ["print_evaluation", "print_selection"]
-
 
 def print_evaluation(document: Mapping[str, Any], dataset_name: str) -> None:
     """Print the content of an ``evaluation.json`` as tables: figures, decisions, subgroups."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pneumoscope.core.records import NearestCase, Radiograph
     from pneumoscope.inference.bundle import Bundle
 
-__all__ = ["Explainer"]
-
 THUMBNAIL = 256
 """Least side in pixels of a training film's picture before it is made small."""
 

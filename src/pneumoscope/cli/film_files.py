@@ -11,8 +11,6 @@ from pathlib import Path
 
 from pneumoscope.core.errors import UnreadableFileError
 
-__all__ = ["FilmFiles"]
-
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
 
 

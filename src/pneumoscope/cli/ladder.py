@@ -20,8 +20,6 @@ from pneumoscope.core.errors import InputError
 if TYPE_CHECKING:
     from pneumoscope.learning.ladder import Climb
 
-__all__ = ["register"]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""

@@ -6,35 +6,29 @@ In: the command line. Out: an exit code: 0 done, 1 our fault, 2 the input's or t
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 from typing import Annotated, NoReturn
 
 import typer
 
 from pneumoscope import __version__
 from pneumoscope.cli import (
-    audit,
     audit_shortcuts,
     card,
-    clinic,
     commission,
     data,
     evaluate,
     ladder,
-    monitor,
-    pacs,
     point,
     predict,
     quantise,
     report,
-    serve,
     stress,
     train,
     tune,
 )
 from pneumoscope.cli.terminal import print_error
 from pneumoscope.core.errors import InputError, PneumoscopeError
-
-__all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Reads chest radiographs for pneumonia. Research and decision support, not a medical device.",
@@ -45,10 +39,6 @@ app = typer.Typer(
 app.add_typer(
     data.app, name="data", help="Import, audit, split, export and download data sets; draw phantoms."
 )
-app.add_typer(pacs.app, name="pacs", help="A DICOM node that examines films; pull, echo, deliveries.")
-app.add_typer(monitor.app, name="monitor", help="Drift, agreement with readers, alarms: report and check.")
-app.add_typer(audit.app, name="audit", help="The audit log of an installation: verify it, show it.")
-app.add_typer(clinic.app, name="clinic", help="Users, tokens, bundles, retention of an installation.")
 for module in (
     train,
     tune,
@@ -62,9 +52,10 @@ for module in (
     quantise,
     commission,
     card,
-    serve,
 ):
     module.register(app)
+for command in entry_points(group="pneumoscope.commands"):  # of packages beside this one
+    command.load()(app)
 
 
 def _print_version(wanted: bool) -> None:

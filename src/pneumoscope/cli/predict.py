@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pneumoscope.cli.film_files import FilmFiles
     from pneumoscope.core.records import Examination
 
-__all__ = ["HeatMapClass", "HeatMapStyle", "register"]
-
 NO_FILM_REMEDY = "films are told by their extension or as DICOM by content; --recursive enters subfolders"
 
 

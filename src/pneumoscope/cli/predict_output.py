@@ -11,10 +11,8 @@ import json
 import sys
 from typing import Any
 
-from pneumoscope.clinic.results.wording import unsaid_warnings
+from pneumoscope.inference.answer import unsaid_warnings
 from pneumoscope.inference.prediction import percent
-
-__all__ = ["Writer"]
 
 
 class Writer:

@@ -16,8 +16,6 @@ import typer
 from pneumoscope.cli.terminal import console, progress_bar
 from pneumoscope.core.errors import InputError, MissingExtraError
 
-__all__ = ["register"]
-
 SHOWN = ("roc_auc", "accuracy", "sensitivity", "specificity", "ece", "three_class_accuracy")
 
 

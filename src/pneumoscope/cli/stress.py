@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pneumoscope.evaluation.stress_films import StressPlan, StressTable
     from pneumoscope.evaluation.stress_scores import StressConfig
 
-__all__ = ["register"]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""

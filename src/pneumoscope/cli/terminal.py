@@ -18,8 +18,6 @@ from pneumoscope.core.records import Progress
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "notes", "print_error", "progress_bar"]
-
 
 @cache
 def console() -> Console:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pneumoscope.learning.config import TrainConfig
     from pneumoscope.learning.fitting import EpochReport
 
-__all__ = ["TrainingDisplay", "parse_options", "register", "require_training"]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pneumoscope.learning.search import SearchRun
     from pneumoscope.learning.search_space import Parameters, SearchConfig
 
-__all__ = ["register"]
-
 TRIALS = 50
 """Trials of a search without a limit of its own: some random ones, and a few for each of ten parameters."""
 

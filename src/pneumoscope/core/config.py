@@ -15,8 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pneumoscope.core.errors import ConfigError
 
-__all__ = ["Config", "load_config"]
-
 
 class Config(BaseModel):
     """Base of every configuration: frozen, and a key that it does not know is an error."""

@@ -17,17 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "atomic_path",
-    "read_json",
-    "sha256_bytes",
-    "sha256_file",
-    "write_bytes",
-    "write_json",
-    "write_table",
-    "write_text",
-]
-
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What writing itself can meet; the system names no file then."""
 

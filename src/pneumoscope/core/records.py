@@ -15,31 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "AnswerSet",
-    "Decision",
-    "Estimate",
-    "Etiology",
-    "Evaluation",
-    "Examination",
-    "Explanation",
-    "FloatArray",
-    "GateVerdict",
-    "Geometry",
-    "Label",
-    "ModelInput",
-    "NearestCase",
-    "OperatingPoint",
-    "Prediction",
-    "Preprocessing",
-    "Progress",
-    "Radiograph",
-    "Sample",
-    "Task",
-    "Verdict",
-    "freeze",
-]
-
 FloatArray = npt.NDArray[np.float32]
 
 Progress = Callable[[int, int], None]

@@ -21,8 +21,6 @@ from pneumoscope.core.config import Config
 from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.files import read_json, write_json
 
-__all__ = ["RunManifest", "earlier_run", "library_versions"]
-
 _LIBRARIES = (
     "pneumoscope", "numpy", "scipy", "scikit-learn", "pillow", "pydicom", "onnxruntime", "torch", "lightning",
     "transformers",

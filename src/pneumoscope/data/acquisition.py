@@ -33,8 +33,6 @@ from pneumoscope.data.audit_shortcuts import METHOD, ask, score_jointly, score_p
 from pneumoscope.data.cache import PixelCache, build_cache
 from pneumoscope.data.dataset import Dataset
 
-__all__ = ["SOURCES", "Clusters", "cluster_dataset", "describe_clusters", "find_clusters"]
-
 SCHEMA_VERSION = 1
 GROUPS = ("exposure", "frame", "texture")
 SOURCES = {

@@ -18,8 +18,6 @@ from pneumoscope.core.records import Preprocessing, Progress, Sample
 from pneumoscope.data.audit_properties import CENTRE, grey_histograms, grey_percentile
 from pneumoscope.data.cache import PixelCache
 
-__all__ = ["ACQUISITION", "FEATURES", "AcquisitionFeatures", "Feature", "measure_acquisition"]
-
 ACQUISITION = Preprocessing(size=224, fit="squash", exposure="none")
 """What the features are measured on: the grey levels of the file, all films at one size."""
 

@@ -16,8 +16,6 @@ from pathlib import Path, PurePosixPath
 from pneumoscope.core.errors import DownloadError
 from pneumoscope.core.records import Progress
 
-__all__ = ["content_root", "unpack_zip"]
-
 _MOST_BYTES = 20 * 2**30
 _MOST_FILES = 200_000
 # DEFLATE cannot exceed about 1032:1 (zlib's technical notes); films, being JPEG, hardly shrink at all.

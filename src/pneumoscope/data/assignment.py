@@ -19,8 +19,6 @@ from scipy.sparse.csgraph import connected_components
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.records import Label, Sample
 
-__all__ = ["ASIDE", "assign_parts", "assign_to_clusters", "film_blocks"]
-
 ASIDE = "aside"
 """The part of films that a split neither trains on nor tests."""
 

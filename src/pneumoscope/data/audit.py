@@ -25,8 +25,6 @@ from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import DuplicateGroup, find_duplicates
 from pneumoscope.data.splits import Split
 
-__all__ = ["audit_dataset", "run_audit"]
-
 SCHEMA_VERSION = 1
 _PERCENTILES = (5, 25, 50, 75, 95)
 _HISTOGRAM_BINS = 40

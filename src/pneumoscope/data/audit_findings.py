@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["SHORTCUT_AUC", "is_shortcut", "list_findings"]
-
 SHORTCUT_AUC = 0.65
 """A property warns from this AUC on, when the interval also lies above chance. Chosen: well above what noise
 gives at some hundreds of films, far below what a network reaches."""

@@ -13,8 +13,6 @@ from typing import Any
 from pneumoscope.core.records import Sample
 from pneumoscope.data.duplicates import DuplicateGroup
 
-__all__ = ["describe_duplicates", "describe_patients"]
-
 
 def describe_patients(samples: Sequence[Sample], parts: Mapping[str, str]) -> dict[str, Any]:
     """How many patients, how many films each, and who is in more than one part or class.

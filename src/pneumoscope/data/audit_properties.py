@@ -16,16 +16,6 @@ import numpy.typing as npt
 from pneumoscope.core.records import Progress, Sample
 from pneumoscope.data.cache import PixelCache
 
-__all__ = [
-    "CENTRE",
-    "Property",
-    "file_properties",
-    "grey_histograms",
-    "grey_percentile",
-    "measure_properties",
-    "picture_properties",
-]
-
 Values = npt.NDArray[np.float64]
 
 _BLOCK = 256

@@ -15,8 +15,6 @@ import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
-__all__ = ["METHOD", "Question", "ShortcutScore", "ask", "predict_jointly", "score_jointly", "score_property"]
-
 METHOD = "5-fold cross-validation by patient; 95 % interval from 500 bootstrap samples of patients"
 _FOLDS = 5
 _RESAMPLES = 500

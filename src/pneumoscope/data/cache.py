@@ -27,8 +27,6 @@ from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.decoding import DecodedFilm, FilmFacts, decode_films
 from pneumoscope.imaging.preprocessing import fingerprint
 
-__all__ = ["CacheWriter", "PixelCache", "build_cache", "cache_directory"]
-
 _ROWS_A_FLUSH = 64
 
 

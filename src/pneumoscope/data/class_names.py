@@ -14,8 +14,6 @@ from typing import Final
 from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.records import Label
 
-__all__ = ["ClassMap", "Skip", "parse_class_map", "require_known", "to_label"]
-
 
 class Skip(Enum):
     """Marks a class whose films the user leaves out."""

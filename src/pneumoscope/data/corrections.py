@@ -21,8 +21,6 @@ from pneumoscope.core.files import sha256_file, write_json
 from pneumoscope.core.records import Label, Sample
 from pneumoscope.data.dataset import Dataset
 
-__all__ = ["EXCLUDE", "UNSURE", "Correction", "apply_corrections", "read_corrections"]
-
 UNSURE, EXCLUDE = "unsure", "exclude"
 """What a reader may write instead of a label: nothing changes, or the film is left out."""
 

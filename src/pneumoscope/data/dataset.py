@@ -23,8 +23,6 @@ from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.files import read_json, write_json, write_text
 from pneumoscope.core.records import Label, Sample
 
-__all__ = ["Dataset", "Header", "Problem", "locate", "read_header", "write_header"]
-
 SCHEMA_VERSION = 1
 _COLUMNS = tuple(column.name for column in fields(Sample))
 _NUMBERS = {"age_years": float, "width": int, "height": int, "file_bytes": int}

@@ -26,8 +26,6 @@ from pneumoscope.core.records import Preprocessing
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 
-__all__ = ["DecodedFilm", "FilmFacts", "decode_films"]
-
 _CHUNK = 16  # films a task: long enough to hide the cost of passing it, short enough for a smooth bar
 _FILMS_WORTH_A_WORKER = 48  # starting a process costs about as much as decoding this many films
 

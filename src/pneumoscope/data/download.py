@@ -21,8 +21,6 @@ from pneumoscope.core.records import Progress
 from pneumoscope.data.archives import content_root, unpack_zip
 from pneumoscope.data.transfer import RetryPolicy, fetch
 
-__all__ = ["CATALOGUE", "Downloaded", "Source", "download"]
-
 
 @dataclass(frozen=True)
 class Source:

@@ -25,8 +25,6 @@ from pneumoscope.core.records import Preprocessing, Progress
 from pneumoscope.data.cache import PixelCache, build_cache
 from pneumoscope.data.dataset import Dataset
 
-__all__ = ["DuplicateGroup", "find_duplicates", "load_duplicates"]
-
 SCHEMA_VERSION = 1
 
 # Measured on the 5,216 training films of the Guangzhou set: a copy that was re-encoded (JPEG quality 20),

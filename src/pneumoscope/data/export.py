@@ -21,8 +21,6 @@ from pneumoscope.data.cache import PixelCache, build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import TEST, TRAIN, VALIDATION, Split
 
-__all__ = ["LABEL_CODES", "export_folders", "export_npz"]
-
 LABEL_CODES: Mapping[Label, int] = {
     Label.NORMAL: 0,
     Label.BACTERIAL: 1,

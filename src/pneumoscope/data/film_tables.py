@@ -18,17 +18,6 @@ from pathlib import Path
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.data.listing import FILM_SUFFIXES, visible_files
 
-__all__ = [
-    "COLUMNS",
-    "FilmFinder",
-    "FilmTable",
-    "find_table",
-    "load_table",
-    "normalise",
-    "read_text",
-    "table_layout",
-]
-
 # In order of preference; compared in lower case with every run of other characters as one underscore.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "file": (

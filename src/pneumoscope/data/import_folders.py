@@ -24,14 +24,6 @@ from pneumoscope.data.listing import (
 )
 from pneumoscope.data.patients import guangzhou_etiology
 
-__all__ = [
-    "SPLIT_NAMES",
-    "find_split_folder",
-    "has_known_class_folder",
-    "read_class_folders",
-    "read_split_folders",
-]
-
 SPLIT_NAMES = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",

@@ -21,8 +21,6 @@ from pneumoscope.data.class_names import require_known, to_label
 from pneumoscope.data.dataset import Header, Problem, write_header
 from pneumoscope.data.listing import Candidate, ImportOptions, Listing
 
-__all__ = ["find_archive", "read_medmnist"]
-
 _PARTS = ("train", "val", "test")
 
 

@@ -22,8 +22,6 @@ from pneumoscope.data.import_folders import SPLIT_NAMES
 from pneumoscope.data.listing import Candidate, ImportOptions, Listing
 from pneumoscope.data.patients import guangzhou_etiology
 
-__all__ = ["read_rsna", "read_table", "to_age", "to_sex", "to_view"]
-
 
 def read_table(source: Path, destination: Path, options: ImportOptions) -> Listing:
     """A CSV with a column of paths and one of labels; others are taken where their name is known.

@@ -26,8 +26,6 @@ from pneumoscope.data.decoding import DecodedFilm, FilmFacts, decode_films
 from pneumoscope.data.listing import Candidate, ImportOptions, Listing
 from pneumoscope.data.patients import guangzhou_patient
 
-__all__ = ["LAYOUTS", "ImportOptions", "detect_layout", "import_dataset", "open_or_import"]
-
 Reader = Callable[[Path, Path, ImportOptions], Listing]
 
 LAYOUTS: Mapping[str, Reader] = MappingProxyType(

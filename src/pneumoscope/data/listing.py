@@ -14,8 +14,6 @@ from pneumoscope.core.records import Label
 from pneumoscope.data.class_names import ClassMap
 from pneumoscope.data.dataset import Problem
 
-__all__ = ["FILM_SUFFIXES", "Candidate", "ImportOptions", "Listing", "is_hidden", "visible_files"]
-
 FILM_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".dic", ".ima", "")
 )

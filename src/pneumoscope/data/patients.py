@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 from pneumoscope.core.records import Label
 
-__all__ = ["Patient", "guangzhou_etiology", "guangzhou_patient"]
-
 _NORMAL = re.compile(r"^(?P<key>(?:NORMAL\d*-)?IM-\d+)-\d+(?:-\d+)*$", re.IGNORECASE)
 _PERSON = re.compile(r"^(?P<person>person\d+)_(?P<etiology>bacteria|virus)_\d+(?:_\d+)*$", re.IGNORECASE)
 _NUMBERED = re.compile(r"^(?P<etiology>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d+(?:-\d+)*$", re.IGNORECASE)

@@ -19,13 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-__all__ = [
-    "Anatomy",
-    "Chest",
-    "project_chest",
-    "sample_anatomy",
-]
-
 Field = npt.NDArray[np.floating]
 
 

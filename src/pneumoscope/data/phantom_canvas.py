@@ -10,8 +10,6 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-__all__ = ["CANVAS", "CANVAS_EXTENT", "canvas_grid", "sample_canvas", "vessel_canvas"]
-
 Field = npt.NDArray[np.floating]
 
 CANVAS = 288

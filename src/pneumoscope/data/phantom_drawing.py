@@ -23,8 +23,6 @@ from pneumoscope.data.phantom_anatomy import Anatomy, Chest, project_chest, samp
 from pneumoscope.data.phantom_canvas import sample_canvas, vessel_canvas
 from pneumoscope.data.phantom_lesions import Lesion, draw_lesion
 
-__all__ = ["Phantom", "PhantomConfig", "draw_phantom"]
-
 VISIBLE_LUNG = 0.3
 """Thickness from which lung is seen as such; less is the recess behind the domes or what the heart hides."""
 

@@ -22,8 +22,6 @@ from pydicom.uid import (
 from pneumoscope.core.files import atomic_path
 from pneumoscope.core.records import FloatArray
 
-__all__ = ["WATERMARK", "FilmIdentity", "write_dicom", "write_jpeg", "write_mask", "write_png"]
-
 WATERMARK = "SYNTHETIC PHANTOM, drawn by pneumoscope; not a patient, no medical content"
 
 _FILM_HEIGHT_MM = 300.0

@@ -18,8 +18,6 @@ from scipy.special import expit
 from pneumoscope.core.records import Label
 from pneumoscope.data.phantom_canvas import CANVAS, CANVAS_EXTENT, canvas_grid
 
-__all__ = ["Lesion", "draw_lesion"]
-
 Field = npt.NDArray[np.floating]
 
 # Centre (x, y), half axes (x, y) of where consolidation sits: right upper, middle and lower lobe, left upper

@@ -34,8 +34,6 @@ from pneumoscope.data.phantom_files import (
     write_png,
 )
 
-__all__ = ["Phantom", "PhantomConfig", "WriteConfig", "draw_phantom", "write_phantoms"]
-
 
 class WriteConfig(Config):
     """What to write.

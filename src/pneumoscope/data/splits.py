@@ -25,8 +25,6 @@ from pneumoscope.data.assignment import ASIDE, assign_parts, assign_to_clusters
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import DuplicateGroup
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "SplitConfig", "hold_out", "split_dataset", "split_file"]
-
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _FOLDS = 5
 _PUBLISHER_PARTS = {"train": TRAIN, "val": VALIDATION, "test": TEST}

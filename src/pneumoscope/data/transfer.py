@@ -26,8 +26,6 @@ from pneumoscope.core.errors import DownloadError
 from pneumoscope.core.files import read_json, write_json
 from pneumoscope.core.records import Progress
 
-__all__ = ["RetryPolicy", "fetch"]
-
 _PIECE = 1 << 18
 _MOST_BYTES = 16 * 2**30
 # Request Timeout, Too Many Requests, and the server's own troubles (RFC 9110 section 15; RFC 6585).

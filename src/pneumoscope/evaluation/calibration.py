@@ -21,8 +21,6 @@ from pneumoscope.evaluation.intervals import wilson
 from pneumoscope.evaluation.metrics import ECE_BINS, equal_mass_bins
 from pneumoscope.inference.prediction import calibrated_log_odds, pneumonia_log_odds
 
-__all__ = ["FITS", "TEMPERATURE_BOUNDS", "ReliabilityBin", "fit_calibration", "fit_line", "reliability"]
-
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 """Outside of this a network is broken, not miscalibrated; Guo et al. (2017) report 0.95 to 4.2, table S.2."""
 

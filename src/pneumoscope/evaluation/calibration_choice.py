@@ -17,8 +17,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from pneumoscope.evaluation.calibration import FITS, fit_calibration
 from pneumoscope.inference.prediction import calibrated_probabilities
 
-__all__ = ["FALLBACK", "choose_calibration"]
-
 FALLBACK = "bias-corrected-temperature"
 """Without enough patients to compare: the simplest that undoes what class weights do to a network."""
 

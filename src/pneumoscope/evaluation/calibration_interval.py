@@ -17,8 +17,6 @@ from pneumoscope.evaluation.calibration import fit_line
 from pneumoscope.evaluation.intervals import LEVEL, RESAMPLES, SHARE_DEFINED, bootstrap
 from pneumoscope.inference.prediction import log_odds
 
-__all__ = ["calibration_interval"]
-
 _GRID = np.linspace(-14.0, 14.0, 29)
 """Log-odds; :func:`log_odds` does not go beyond."""
 

@@ -44,8 +44,6 @@ from pneumoscope.evaluation.metrics import expected_calibration_error, roc_auc
 from pneumoscope.evaluation.operating_points import choose_operating_points, describe_operating_points
 from pneumoscope.inference.prediction import log_odds
 
-__all__ = ["LocalFilms", "commission", "fit_local"]
-
 FOLDS = 5
 SLOPE_DEVIATION = 0.5
 """Standard deviation of the slope's prior round 1, a choice: a few films cannot turn the network round."""

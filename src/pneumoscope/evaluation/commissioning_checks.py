@@ -15,18 +15,6 @@ from scipy.stats import norm
 from pneumoscope.core.config import Config
 from pneumoscope.evaluation.intervals import RESAMPLES, wilson
 
-__all__ = [
-    "CAUTION",
-    "GO",
-    "NO_GO",
-    "CommissionConfig",
-    "compare",
-    "judge_site",
-    "missing",
-    "missing_films",
-    "worst_of",
-]
-
 GO, CAUTION, NO_GO = "GO", "CAUTION", "NO-GO"
 
 MOST_FILMS = 20_000

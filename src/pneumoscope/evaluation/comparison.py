@@ -19,19 +19,6 @@ from scipy.stats import binomtest, norm, rankdata
 from pneumoscope.core.errors import InputError
 from pneumoscope.evaluation.intervals import LEVEL
 
-__all__ = [
-    "SIGNIFICANCE",
-    "Contestant",
-    "Pair",
-    "PairedTest",
-    "auc_covariance",
-    "compare_pairs",
-    "delong_test",
-    "holm",
-    "mcnemar_test",
-    "ranking",
-]
-
 SIGNIFICANCE = 0.05
 """A corrected p value below this tells two classifiers apart; what a 95 % interval leaves out."""
 

@@ -25,8 +25,6 @@ from pydantic import Field
 
 from pneumoscope.core.config import Config
 
-__all__ = ["METHOD", "SelectionConfig", "fit_etiology", "fit_selection", "lowest_held"]
-
 METHOD = "label-conditional split conformal, one vote a patient"
 
 _DIGITS = 10**6  # bounds are rounded outwards to so many parts: sets become larger, never smaller

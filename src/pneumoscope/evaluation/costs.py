@@ -18,8 +18,6 @@ from pneumoscope.core.config import Config
 from pneumoscope.core.records import OperatingPoint
 from pneumoscope.evaluation.thresholds import ThresholdTable
 
-__all__ = ["CHILDREN", "CostConfig", "cheapest", "cost_report", "expected_cost"]
-
 CHILDREN = 1000
 COST_RATIOS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 PREVALENCES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)

@@ -21,7 +21,6 @@ from pneumoscope.core.records import Estimate, Evaluation, OperatingPoint, Sampl
 from pneumoscope.evaluation import metrics
 from pneumoscope.evaluation import weighted_metrics as weighted
 from pneumoscope.evaluation.costs import CostConfig
-from pneumoscope.evaluation.evaluation_json import evaluation_from_json, evaluation_to_json
 from pneumoscope.evaluation.intervals import (
     RESAMPLES,
     bootstrap,
@@ -30,17 +29,6 @@ from pneumoscope.evaluation.intervals import (
     proportion_estimate,
 )
 from pneumoscope.evaluation.predictions import PredictionTable
-
-__all__ = [
-    "AGE_BANDS",
-    "EvaluationConfig",
-    "Scoring",
-    "estimate_figures",
-    "evaluate",
-    "evaluation_from_json",
-    "evaluation_to_json",
-    "subgroups",
-]
 
 AGE_BANDS = ((2.0, "<2"), (12.0, "2-11"), (18.0, "12-17"), (65.0, "18-64"), (float("inf"), "65+"))
 """Upper limit in years and name: the age classes of ICH E11 (children) and ICH E7 (from 65)."""

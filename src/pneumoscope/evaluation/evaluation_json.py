@@ -27,8 +27,6 @@ from pneumoscope.evaluation.selective import selective_report
 from pneumoscope.evaluation.thresholds import threshold_table
 from pneumoscope.inference.prediction import pneumonia_log_odds
 
-__all__ = ["SCHEMA_VERSION", "evaluation_from_json", "evaluation_to_json"]
-
 SCHEMA_VERSION = 1
 _CURVE_POINTS = 400  # of a curve in the JSON; more than a figure has pixels for its steps
 

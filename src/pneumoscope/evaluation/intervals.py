@@ -18,15 +18,6 @@ from pneumoscope.core.records import Estimate
 from pneumoscope.evaluation.metrics import predictive_values
 from pneumoscope.evaluation.weighted_metrics import Statistic
 
-__all__ = [
-    "RESAMPLES",
-    "bootstrap",
-    "bootstrap_estimate",
-    "predictive_value_estimates",
-    "proportion_estimate",
-    "wilson",
-]
-
 LEVEL = 0.95
 RESAMPLES = 1000
 """Enough for percentiles of a 95 % interval: Efron & Tibshirani, An Introduction to the Bootstrap, 13.3."""

@@ -21,8 +21,6 @@ import numpy.typing as npt
 from pneumoscope.core.records import Label, Task
 from pneumoscope.evaluation.predictions import PredictionTable
 
-__all__ = ["ReviewFilm", "ReviewKind", "confident_classes", "normalised_margin", "review"]
-
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 

@@ -13,8 +13,6 @@ from pneumoscope.core.errors import BundleError, LeakageError
 from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.records import Sample
 
-__all__ = ["HASH_DIGITS", "check_leakage", "film_key", "leakage_error", "patient_key"]
-
 HASH_DIGITS = 16  # 64 bits: by chance two of a million films agree once in 10 million such sets
 
 _SHOWN = 10

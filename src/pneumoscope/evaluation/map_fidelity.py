@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from pneumoscope.core.records import FloatArray
 
-__all__ = ["STEPS", "area", "deletion", "insertion", "shuffled_map"]
-
 STEPS = 16
 """Steps of a curve; a class-activation map of 5 x 5 cells has no finer order than that."""
 

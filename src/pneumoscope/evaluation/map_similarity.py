@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["rank_correlation", "structural_similarity", "top_overlap"]
-
 TOP_SHARE = 0.2
 """Share of the cells that is compared as the strongest; chance alone gives maps so much in common."""
 

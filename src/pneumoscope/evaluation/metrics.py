@@ -13,28 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
 
-__all__ = [
-    "ECE_BINS",
-    "TITLES",
-    "Counts",
-    "average_precision",
-    "brier",
-    "class_confusion",
-    "class_proportions",
-    "decision_counts",
-    "equal_mass_bins",
-    "etiology_auc",
-    "etiology_score",
-    "expected_calibration_error",
-    "film_log_losses",
-    "log_loss",
-    "macro_auc",
-    "macro_f1",
-    "predictive_values",
-    "proportions",
-    "roc_auc",
-]
-
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -25,14 +25,6 @@ from pneumoscope.evaluation.costs import CostConfig, expected_cost
 from pneumoscope.evaluation.intervals import predictive_value_estimates, proportion_estimate
 from pneumoscope.evaluation.thresholds import ThresholdTable, threshold_table
 
-__all__ = [
-    "EXAMPLE_PREVALENCES",
-    "RULE_IN_SPECIFICITY",
-    "SCREENING_SENSITIVITY",
-    "choose_operating_points",
-    "describe_operating_points",
-]
-
 SCREENING_SENSITIVITY = 0.98
 RULE_IN_SPECIFICITY = 0.98
 """Our choice of two misses, or two false alarms, in a hundred: no standard fixes either."""

@@ -25,8 +25,6 @@ from pneumoscope.evaluation.intervals import proportion_estimate
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.pipeline import examine
 
-__all__ = ["TOLERANCE", "Pointing", "mask_file", "play", "point", "summarise"]
-
 TOLERANCE = 15 / 500
 """The original's 15 pixels as a share of a picture's longer side."""
 

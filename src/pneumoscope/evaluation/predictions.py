@@ -20,8 +20,6 @@ from pneumoscope.core.files import atomic_path
 from pneumoscope.core.records import Label, Sample, Task, freeze
 from pneumoscope.inference.selection import Bounds
 
-__all__ = ["PredictionTable", "concatenate", "read_predictions", "tabulate", "write_predictions"]
-
 _IDENTITY = ("path", "sha256", "patient_id", "label")
 _SUM_TOLERANCE = 1e-4  # of probabilities to 1: float32 softmax, and CSV files rounded to five digits
 

@@ -25,8 +25,6 @@ from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.prediction import BATCH, calibrated_probabilities, run_network
 from pneumoscope.inference.selection import bounds_of
 
-__all__ = ["ALL", "Films", "choose_films", "count_scoring", "predict_films"]
-
 ALL = "all"
 _PUBLISHED = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
 _METHODS = {

@@ -22,8 +22,6 @@ from pneumoscope.evaluation.predictions import PredictionTable
 from pneumoscope.evaluation.weighted_metrics import Statistic, aurc_statistic, share_statistic
 from pneumoscope.inference.selection import ABSTAINED, Bounds, decide_etiologies, decide_films
 
-__all__ = ["SELECTIVE_TITLES", "risk_coverage", "selective_report"]
-
 SELECTIVE_TITLES = {
     "answered": "Films answered",
     "answered_normal": "Answered, of the normal films",

@@ -25,8 +25,6 @@ from pneumoscope.evaluation.stress_scores import film_rows
 from pneumoscope.imaging.stress import FilmChange
 from pneumoscope.inference.lungs import segmenter_id
 
-__all__ = ["ShortcutAudit", "audit"]
-
 SCHEMA_VERSION = 1
 
 

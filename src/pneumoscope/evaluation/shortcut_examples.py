@@ -20,8 +20,6 @@ from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.imaging.stress import FilmChange
 from pneumoscope.inference.pipeline import examine
 
-__all__ = ["ExampleFilm", "choose_examples"]
-
 EACH = 3
 """Films of each class on the sheet."""
 

@@ -16,8 +16,6 @@ from pneumoscope.data.dataset import Dataset
 from pneumoscope.evaluation.shortcut_lungs import LungMasks, find_lungs
 from pneumoscope.evaluation.stress_films import StressPlan, choose_some
 
-__all__ = ["FilmsWithLungs", "find_films", "positive_films"]
-
 
 @dataclass(frozen=True, slots=True)
 class FilmsWithLungs:

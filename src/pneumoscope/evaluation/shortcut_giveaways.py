@@ -22,8 +22,6 @@ from pneumoscope.evaluation import weighted_metrics as weighted
 from pneumoscope.evaluation.intervals import bootstrap, bootstrap_estimate, proportion_estimate
 from pneumoscope.evaluation.shortcut_lungs import LungMasks, shape_properties
 
-__all__ = ["measure_giveaways"]
-
 _KINDS = {
     "file": ("The file alone", "size, width, height, aspect, age, sex, view, site"),
     "picture": ("The exposure alone", "brightness, contrast, black and white pixels, corners, sharpness"),

@@ -17,8 +17,6 @@ from pneumoscope.evaluation.shortcut_probes import LUNGS_BLACK
 from pneumoscope.evaluation.stress_scores import FAIL, PASS
 from pneumoscope.imaging.stress import StressKind
 
-__all__ = ["OPEN", "ShortcutConfig", "check_limits", "failed_checks", "release_verdict"]
-
 OPEN = "open"
 """Not measured, or, of the whole audit: its first check was not measured."""
 

@@ -18,16 +18,6 @@ from pneumoscope.data.audit_properties import Property
 from pneumoscope.data.cache import PixelCache
 from pneumoscope.inference.lungs import segment_lungs
 
-__all__ = [
-    "SMALLEST_LUNGS",
-    "LungMasks",
-    "chest_region",
-    "find_lungs",
-    "resize_mask",
-    "shape_properties",
-    "wide_region",
-]
-
 SMALLEST_LUNGS = 0.08
 """Least share of the film: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
 

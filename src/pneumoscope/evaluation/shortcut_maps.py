@@ -36,8 +36,6 @@ from pneumoscope.inference.explanation import (
 )
 from pneumoscope.inference.prediction import calibrated_probabilities, run_network
 
-__all__ = ["LEVELS", "MapFigures", "MapJob", "OpenNetwork", "Opener", "areas", "inspect_maps"]
-
 LEVELS: Mapping[str, float] = {"head": 0.0, "last third": 1 / 3, "last two thirds": 2 / 3, "all": 1.0}
 """What is made random, from the answer towards the film, and which share of the layers before the head."""
 

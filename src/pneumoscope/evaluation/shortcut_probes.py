@@ -18,8 +18,6 @@ from pneumoscope.evaluation.shortcut_lungs import LungMasks, chest_region, resiz
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.stress import STRESSES, FilmChange, Stress, StressKind, recompress
 
-__all__ = ["LUNGS_BLACK", "PROPORTIONS", "LungProbe", "shortcut_probes"]
-
 LUNGS_BLACK = "lungs-black"
 PROPORTIONS = "proportions"
 JPEG_QUALITY = 50

@@ -26,8 +26,6 @@ from pneumoscope.evaluation.stress_films import StressTable
 from pneumoscope.evaluation.stress_scores import StressConfig, score_stress
 from pneumoscope.imaging.stress import FilmChange
 
-__all__ = ["score_maps", "score_probes", "within_auc_statistic"]
-
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from pneumoscope.core.errors import InputError
 
-__all__ = ["KEPT", "commissioned_document", "rolled_back_document"]
-
 KEPT = ("calibration", "operating_points", "default_operating_point", "selection")
 """Keys of the bundle's document that a site changes, and that a rollback restores."""
 

@@ -27,11 +27,10 @@ from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.imaging.stress import STRESSES, FilmChange
 from pneumoscope.inference.bundle import Bundle, load_bundle
-from pneumoscope.inference.gate import Finding, inspect_source, judge
+from pneumoscope.inference.gate import judge
 from pneumoscope.inference.prediction import calibrated_probabilities, run_network
 from pneumoscope.inference.session import thread_count
-
-__all__ = ["UNCHANGED", "Examiner", "StressPlan", "StressTable", "choose_some", "plan_stress", "run_stress"]
+from pneumoscope.inference.source_rules import Finding, inspect_source
 
 UNCHANGED = "unchanged"
 _CHUNK = 8  # films prepared at a time: 8 x 19 inputs of 224 x 224 are 30 MB

@@ -29,8 +29,6 @@ from pneumoscope.evaluation.intervals import (
 from pneumoscope.evaluation.stress_films import UNCHANGED, StressTable
 from pneumoscope.imaging.stress import STRESSES, FilmChange, StressKind
 
-__all__ = ["FAIL", "PASS", "StressConfig", "failures", "film_rows", "score_stress", "stress_rows"]
-
 SCHEMA_VERSION = 1
 PASS, FAIL = "pass", "fail"
 _FIGURES = (

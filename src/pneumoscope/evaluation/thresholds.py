@@ -14,8 +14,6 @@ from scipy.special import expit, logit
 
 from pneumoscope.core.errors import InputError
 
-__all__ = ["ThresholdTable", "threshold_table"]
-
 _CLIP = 1e-12  # keeps the logits of probabilities 0 and 1 finite
 
 Floats = npt.NDArray[np.float64]

@@ -15,21 +15,6 @@ import numpy.typing as npt
 
 from pneumoscope.evaluation.metrics import ECE_BINS, equal_mass_bins, etiology_score
 
-__all__ = [
-    "Statistic",
-    "aurc_statistic",
-    "average_precision_statistic",
-    "balanced_accuracy_statistic",
-    "ece_statistic",
-    "etiology_auc_statistic",
-    "f1_statistic",
-    "macro_auc_statistic",
-    "macro_f1_statistic",
-    "mean_statistic",
-    "roc_auc_statistic",
-    "share_statistic",
-]
-
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -20,8 +20,6 @@ import numpy.typing as npt
 
 from pneumoscope.core.records import FloatArray
 
-__all__ = ["cover", "find_text", "mask_text"]
-
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 

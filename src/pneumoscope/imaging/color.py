@@ -9,8 +9,6 @@ import numpy as np
 
 from pneumoscope.core.records import FloatArray
 
-__all__ = ["COLOR_WARNING", "is_colored", "luminance"]
-
 COLOR_WARNING = "the picture is in colour; a radiograph has none"
 
 # ITU-R BT.601-7 section 2.5.1: luminance of R, G and B.

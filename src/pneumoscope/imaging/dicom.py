@@ -31,8 +31,6 @@ from pneumoscope.imaging.library_warnings import collected_warnings
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["is_dicom", "read_dicom"]
-
 
 def is_dicom(path: Path) -> bool:
     """True when the content of ``path`` is DICOM, with or without the preamble of PS3.10."""

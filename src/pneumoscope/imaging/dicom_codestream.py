@@ -13,8 +13,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-__all__ = ["FrameHeader", "read_j2k_header", "read_jpeg_header"]
-
 _END = b"\xff\xd9"  # EOI of T.81 table B.1, EOC of T.800 table A.2
 _SEQUENTIAL = (0xC0, 0xC1)  # SOF0 and SOF1, T.81 table B.1
 _NOT_A_FRAME = (0xC4, 0xC8, 0xCC)  # DHT, JPG, DAC lie among the SOF codes, T.81 table B.1

@@ -22,8 +22,6 @@ from pneumoscope.imaging.film_size import MAX_FILE_BYTES, check_file_bytes, chec
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["has_dicom_prefix", "looks_like_bare_dataset", "open_dataset", "stored_values"]
-
 _PREFIX_OFFSET = 128  # PS3.10 section 7.1: preamble of 128 bytes, then DICM
 _META_START = _PREFIX_OFFSET + 4
 _MAX_BITS = 16  # PS3.3 C.8.11.3.1: projection radiographs store 6 to 16 bits

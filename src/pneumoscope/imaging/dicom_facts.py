@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["header_warnings", "is_chest", "numbers", "pixel_spacing_mm", "source_facts"]
-
 _FACTS = {
     "modality": "Modality",
     "body_part": "BodyPartExamined",

@@ -26,8 +26,6 @@ from pneumoscope.imaging.dicom_facts import numbers
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["LookupTable", "palette_to_rgb", "to_display", "window"]
-
 Levels = npt.NDArray[np.float64]
 
 # Where a film has no window: the same percentiles as core.records.Preprocessing, so that the exposure

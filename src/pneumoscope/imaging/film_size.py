@@ -9,8 +9,6 @@ from pathlib import Path
 
 from pneumoscope.core.errors import UnreadableFileError
 
-__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "MAX_SIDE", "MIN_SIDE", "check_file_bytes", "check_film_size"]
-
 # The largest detector, 43 x 43 cm at 0.1 mm, has 18 million pixels (PS3.3 C.8.11.4 sets no limit); five
 # times that is no film but a decompression bomb.
 MAX_PIXELS = 100_000_000

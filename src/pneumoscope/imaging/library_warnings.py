@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["collected_warnings"]
-
 # warnings.catch_warnings swaps process-wide state; two threads inside it at once would leave it swapped.
 _lock = threading.RLock()
 

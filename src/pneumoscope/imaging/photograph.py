@@ -21,8 +21,6 @@ from pneumoscope.imaging.library_warnings import collected_warnings
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["WARNING", "film_area", "is_photograph", "photographed_film"]
-
 WARNING = "this is a photograph of a film: the camera changed exposure and outline, so trust the answer less"
 
 # EXIF 3.0, tables 4 to 6: written by cameras, not by scanners or viewers.

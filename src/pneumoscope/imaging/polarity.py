@@ -19,8 +19,6 @@ from PIL import Image
 
 from pneumoscope.core.records import FloatArray
 
-__all__ = ["looks_inverted", "polarity_contrast"]
-
 _SIDE = 32  # a film averaged to 32 x 32 keeps the large structures only
 _TRIM = (2, 98)  # percentiles that are stretched to 0 and 1: burned-in letters and collimator edges drop out
 # Rows and columns of the 32 x 32 film, from the mean film of the Guangzhou set.

@@ -18,8 +18,6 @@ from PIL import Image
 from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.records import FloatArray, Geometry, ModelInput, Preprocessing, Radiograph, freeze
 
-__all__ = ["fingerprint", "to_model_input", "to_original"]
-
 # Part of the fingerprint: raise it whenever the same settings give other pixels than before.
 _REVISION = 1
 # A film whose percentiles lie closer than one level of 8 bits is blank; stretching it would show noise only.

@@ -12,8 +12,6 @@ from pathlib import Path
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.records import Radiograph
 
-__all__ = ["film_format", "read_radiograph"]
-
 # First bytes: T.81 B.1.1.3 (SOI and the next marker), PNG 3rd ed. 5.2, TIFF 6.0 section 2 (and BigTIFF),
 # and the Windows bitmap file header.
 _MAGIC = (

@@ -26,8 +26,6 @@ from pneumoscope.imaging.color import COLOR_WARNING, is_colored, luminance
 from pneumoscope.imaging.film_size import check_file_bytes, check_film_size
 from pneumoscope.imaging.library_warnings import collected_warnings
 
-__all__ = ["read_raster"]
-
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 # What Pillow calls a JPEG file that carries further pictures (previews of phones and cameras).
 _MULTI_PICTURE_JPEG = "MPO"

@@ -20,8 +20,6 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.records import FloatArray
 
-__all__ = ["STRESSES", "Stress", "StressKind", "recompress"]
-
 _REFERENCE_SIDE = 224
 """Side in pixels that blur, sharpening and noise are stated for; larger films get as much more of them."""
 

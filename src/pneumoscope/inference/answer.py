@@ -6,6 +6,7 @@ gate refused has no probability in it; one that fits both answers or neither has
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ from typing import Any
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.records import AnswerSet, Decision, Examination, Explanation
 
-__all__ = ["record"]
+_SAID_TWICE = (
+    ("the picture is in colour;", "the picture is in colour, and"),
+    ("the modality is ", "the file says that its modality is "),
+    ("the picture looks like a negative", "the picture looks like a negative"),
+)
+"""How warnings (imaging) begin, and the reasons (inference.source_rules) that say the same."""
 
 
 def record(path: Path, outcome: Examination | PneumoscopeError) -> dict[str, Any]:
@@ -77,3 +83,14 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
         "mirrored": explanation.mirrored,
         "nearest": None if nearest is None else [asdict(case) for case in nearest],
     }
+
+
+def unsaid_warnings(record: Mapping[str, Any]) -> list[str]:
+    """Warnings of the decoder that none of the gate's reasons says already, in English, each once."""
+    reasons = record["gate"]["reasons"]
+    said = [
+        warning
+        for warning, reason in _SAID_TWICE
+        if any(text.startswith(reason) for text in reasons)
+    ]  # fmt: skip
+    return [text for text in dict.fromkeys(record["warnings"]) if not text.startswith(tuple(said))]

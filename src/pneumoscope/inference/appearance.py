@@ -27,8 +27,6 @@ from pneumoscope.inference.gaussian import (
 )
 from pneumoscope.inference.source_rules import Finding
 
-__all__ = ["ARRAYS", "Appearance", "fit_appearance", "inspect_appearance", "join", "measure"]
-
 ARRAYS = "appearance"
 """First part of the names of the bundle's arrays."""
 

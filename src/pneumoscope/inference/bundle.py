@@ -30,8 +30,6 @@ from pneumoscope.inference.session import open_session, run_session
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["Bundle", "load_bundle", "shipped_bundles", "write_bundle"]
-
 MODEL, DOCUMENT, ARRAYS, SUMS = "model.onnx", "bundle.json", "arrays.npz", "SHA256SUMS"
 _SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)")

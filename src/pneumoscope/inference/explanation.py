@@ -21,20 +21,8 @@ from pneumoscope.imaging.preprocessing import to_original
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.lungs import segment_lungs
 from pneumoscope.inference.neighbours import nearest_cases
-from pneumoscope.inference.overlay import overlay
 from pneumoscope.inference.prediction import run_network
 from pneumoscope.inference.zones import ZoneShares, describe, zone_shares
-
-__all__ = [
-    "class_activation",
-    "enlarge",
-    "explain",
-    "occluded_films",
-    "occlusion",
-    "occlusion_evidence",
-    "occlusion_maps",
-    "overlay",
-]
 
 OCCLUSION_CELLS = 12
 """Positions of the occluding patch along each axis; a patch is two cells wide, so neighbours overlap by half.

@@ -22,9 +22,7 @@ from pneumoscope.core.records import FloatArray, GateVerdict, Verdict
 from pneumoscope.inference.appearance import inspect_appearance
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.gaussian import distances, fit_gaussian, from_arrays, to_arrays, upper_bound
-from pneumoscope.inference.source_rules import Finding, Patient, inspect_source
-
-__all__ = ["Finding", "Patient", "fit_gate", "inspect_source", "judge", "unit_features"]
+from pneumoscope.inference.source_rules import Finding
 
 KEPT_VARIANCE = 0.99
 """Share of the features' variance in the components that keep their own variance. A well-trained network puts

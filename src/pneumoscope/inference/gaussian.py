@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Gaussian", "distances", "fit_gaussian", "from_arrays", "to_arrays", "upper_bound"]
-
 Floats = npt.NDArray[np.float64]
 
 

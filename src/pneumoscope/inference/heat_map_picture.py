@@ -23,8 +23,6 @@ from pneumoscope.inference.prediction import percent
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["NOTICE", "STYLES", "Look", "draw_heat_map", "write_heat_map"]
-
 NOTICE = "not for primary diagnosis"
 STYLES = ("overlay", "side-by-side", "contour")
 

@@ -25,8 +25,6 @@ from pneumoscope.inference.session import open_session, run_session
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["LUNG_SIZE", "segment_lungs", "segmenter_id"]
-
 LUNG_SIZE = 96
 """Side of the segmenter's input in pixels: a rib is three pixels wide, a lung border is good to one."""
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pneumoscope.data.dataset import Dataset
     from pneumoscope.inference.bundle import Bundle
 
-__all__ = ["CASES", "MOST_DIMENSIONS", "MOST_FILMS", "fit_neighbours", "locate_cases", "nearest_cases"]
-
 CASES = 5
 """Training films that are shown."""
 

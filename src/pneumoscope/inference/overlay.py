@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from pneumoscope.core.records import Explanation, FloatArray, Radiograph
 
-__all__ = ["LEVELS", "RGB", "colours", "contour", "grey", "overlay"]
-
 RGB = npt.NDArray[np.uint8]
 
 OPACITY = 0.6

@@ -24,12 +24,11 @@ from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.explanation import explain as explain_film
-from pneumoscope.inference.gate import Finding, Patient, inspect_source, judge
+from pneumoscope.inference.gate import judge
 from pneumoscope.inference.prediction import decide, run_network
 from pneumoscope.inference.session import thread_count
+from pneumoscope.inference.source_rules import Finding, Patient, inspect_source
 from pneumoscope.inference.zones import is_mirrored
-
-__all__ = ["examine", "examine_many"]
 
 BATCH = 8
 """Films in one pass of :func:`examine_many`; twice as many more are decoded ahead."""

@@ -14,8 +14,6 @@ from typing import Any, TypeGuard
 from pneumoscope.core.errors import BundleError
 from pneumoscope.core.records import Task
 
-__all__ = ["CALIBRATIONS", "SCHEMA_VERSION", "check_document"]
-
 SCHEMA_VERSION = 1
 """Version of the layout of ``bundle.json`` that this release reads and writes."""
 

@@ -16,17 +16,6 @@ import numpy.typing as npt
 
 from pneumoscope.core.records import AnswerSet, Decision, OperatingPoint
 
-__all__ = [
-    "ABSTAINED",
-    "Bounds",
-    "answer_set",
-    "bounds_of",
-    "decide_etiologies",
-    "decide_films",
-    "explain_decision",
-    "explain_etiology",
-]
-
 ABSTAINED = -1
 """Of :func:`decide_films`, beside 1 for positive and 0 for negative."""
 

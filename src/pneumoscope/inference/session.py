@@ -15,8 +15,6 @@ from pneumoscope.core.records import FloatArray
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["THREADS_VARIABLE", "open_session", "run_session", "thread_count"]
-
 THREADS_VARIABLE = "PNEUMOSCOPE_THREADS"
 """Environment variable that sets the threads of one network pass."""
 

@@ -15,8 +15,6 @@ from pneumoscope.core.records import FloatArray, Radiograph, Verdict
 from pneumoscope.imaging.color import COLOR_WARNING
 from pneumoscope.imaging.polarity import looks_inverted
 
-__all__ = ["Finding", "Patient", "inspect_source"]
-
 Finding = tuple[Verdict, str]
 
 # Modality, PS3.3 C.7.3.1.1.1. DR is not a defined term but common in the field.

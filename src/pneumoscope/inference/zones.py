@@ -19,8 +19,6 @@ import numpy.typing as npt
 
 from pneumoscope.core.records import Decision, Prediction
 
-__all__ = ["HEIGHTS", "LIT", "SIDES", "ZoneShares", "describe", "is_mirrored", "zone_shares"]
-
 SIDES = ("right", "left")
 HEIGHTS = ("upper", "middle", "lower")
 

@@ -20,8 +20,6 @@ from pneumoscope.learning.lung_exchange import exchange_bodies, hide_lungs
 from pneumoscope.learning.masking import blank_borders, erase, exchange_backgrounds
 from pneumoscope.learning.texture import add_noise, change_sharpness, soften
 
-__all__ = ["augment", "move", "to_unit"]
-
 
 def to_unit(films: Tensor) -> Tensor:
     """(B, S, S) uint8 to (B, 1, S, S) float32 in [0, 1]."""

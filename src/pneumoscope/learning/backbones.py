@@ -36,8 +36,6 @@ from pneumoscope.learning.network import (
     PooledHead,
 )
 
-__all__ = ["ARCHITECTURES", "Architecture", "Backbone", "create_backbone", "fetch_published", "stride_error"]
-
 # torch's own default; transformers carries TensorFlow's 0.997 and 0.99 over, which in torch's convention
 # makes the running statistics those of the last batch alone.
 BATCH_NORM_MOMENTUM = 0.1

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["chosen", "uniform"]
-
 
 def uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
     """(count,) float32, uniform in [low, high)."""

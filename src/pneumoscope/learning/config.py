@@ -14,8 +14,6 @@ from pneumoscope.core.records import Preprocessing, Task
 from pneumoscope.evaluation.conformal import SelectionConfig
 from pneumoscope.evaluation.costs import CostConfig
 
-__all__ = ["AugmentationConfig", "DistillationConfig", "MixingConfig", "TrainConfig", "UnfreezeStep"]
-
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

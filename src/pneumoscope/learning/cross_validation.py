@@ -20,7 +20,8 @@ from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import find_duplicates
 from pneumoscope.data.splits import Split, SplitConfig, hold_out, split_dataset, split_file
 from pneumoscope.evaluation.costs import CostConfig
-from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
+from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate
+from pneumoscope.evaluation.evaluation_json import evaluation_to_json
 from pneumoscope.evaluation.predictions import (
     PredictionTable,
     concatenate,
@@ -31,8 +32,6 @@ from pneumoscope.evaluation.scoring import predict_films
 from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.fitting import TrainingListener
 from pneumoscope.learning.training import TrainingSet, train
-
-__all__ = ["FIXED_POINT", "Folds", "cross_validate", "evaluation_of", "split_folds"]
 
 VALIDATION_SHARE = 0.1
 """Share of each fold's training films that is held out, by patient, for stopping and calibration."""

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from pneumoscope.inference.bundle import Bundle
     from pneumoscope.learning.training import TrainingSet
 
-__all__ = ["cross_fitted_targets", "soften_etiology"]
-
 _VALIDATION_SHARE = 0.1
 """Share of a teacher's films that choose its best epoch and calibrate it, as in cross-validation."""
 

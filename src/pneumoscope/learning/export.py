@@ -23,8 +23,6 @@ from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.files import atomic_path
 from pneumoscope.learning.network import Network
 
-__all__ = ["export_onnx"]
-
 # Largest difference between torch and ONNX Runtime, relative to the largest output and at least absolute:
 # float32 sums in another order differ by about 1e-6 of that.
 TOLERANCE = 1e-4

@@ -21,8 +21,6 @@ from pneumoscope.learning.augmentation import augment, to_unit
 from pneumoscope.learning.config import AugmentationConfig, MixingConfig
 from pneumoscope.learning.mixing import mix
 
-__all__ = ["BatchOrder", "FeatureBatches", "FilmBatches", "Films", "InOrder", "film_loader", "plain_batches"]
-
 IntArray = npt.NDArray[np.int64]
 BatchKey = tuple[list[int], int]
 

@@ -30,8 +30,6 @@ from pneumoscope.core.files import atomic_path, write_text
 from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.module import FilmClassifier
 
-__all__ = ["EpochReport", "TrainingListener", "fit"]
-
 
 @dataclass(frozen=True)
 class EpochReport:

@@ -15,8 +15,6 @@ from torch import Generator, Tensor
 from pneumoscope.learning.chance import chosen, uniform
 from pneumoscope.learning.config import AugmentationConfig
 
-__all__ = ["expose"]
-
 LEVELS = 256
 
 TONE_KNOTS, TONE_SPREAD = 6, 0.5

@@ -14,8 +14,6 @@ from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.networks import Network, NetworkConfig, create_network
 from pneumoscope.learning.pretrained import PUBLISHED, load_pretrained
 
-__all__ = ["build_network"]
-
 
 def build_network(config: TrainConfig, tell: Callable[[str], None]) -> tuple[Network, str]:
     """The network of ``config`` with its initial weights, and where they came from.

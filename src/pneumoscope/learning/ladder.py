@@ -24,8 +24,6 @@ from pneumoscope.learning.fitting import TrainingListener
 from pneumoscope.learning.ladder_config import LadderConfig, Rung, make_rungs
 from pneumoscope.learning.ladder_results import Outcome, fold_directory, ladder_result, scored_folds
 
-__all__ = ["Climb", "run_ladder"]
-
 
 @dataclass(frozen=True, slots=True)
 class Climb:

@@ -20,8 +20,6 @@ from pneumoscope.core.config import Config, load_config
 from pneumoscope.core.errors import ConfigError
 from pneumoscope.learning.config import TrainConfig
 
-__all__ = ["LadderConfig", "Rung", "RungTable", "load_ladder", "make_rungs"]
-
 _OF_ALL_RUNGS = ("name", "seed")
 
 

@@ -16,8 +16,6 @@ from pneumoscope.core.files import read_json
 from pneumoscope.inference.bundle import load_bundle
 from pneumoscope.inference.prediction import run_network
 
-__all__ = ["SPEED_THREADS", "bundle_costs", "film_milliseconds", "read_history", "training_seconds"]
-
 SPEED_THREADS = 1
 """Threads of the timed pass: what a laptop spares beside other work, and the same on every machine."""
 

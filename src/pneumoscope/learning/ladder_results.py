@@ -29,8 +29,6 @@ from pneumoscope.learning.ladder_costs import (
     training_seconds,
 )
 
-__all__ = ["Outcome", "fold_directory", "ladder_result", "scored_folds"]
-
 SCHEMA_VERSION = 1
 
 RANKED = ("roc_auc", "accuracy")

@@ -22,8 +22,6 @@ from pneumoscope.data.cache import PixelCache
 from pneumoscope.inference.lungs import segment_lungs, segmenter_id
 from pneumoscope.learning.chance import chosen
 
-__all__ = ["exchange_bodies", "hide_lungs", "lungs_of_cache"]
-
 SMALLEST_LUNGS = 0.08
 """Least share of the film: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
 

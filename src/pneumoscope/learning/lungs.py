@@ -30,8 +30,6 @@ from pneumoscope.learning.masking import blank_borders, erase
 from pneumoscope.learning.network import Network
 from pneumoscope.learning.texture import add_noise, change_sharpness, soften
 
-__all__ = ["LungNetwork", "OutlinedFilms", "dice", "draw_outlines", "outlined_phantoms", "train_lungs"]
-
 WIDTHS = (16, 24, 48, 64)
 """Channels at each resolution: a fifth of a million weights, 3 ms a film on one core."""
 

@@ -17,8 +17,6 @@ from torch import Generator, Tensor
 from pneumoscope.learning.chance import chosen, uniform
 from pneumoscope.learning.config import AugmentationConfig
 
-__all__ = ["blank_borders", "erase", "exchange_backgrounds"]
-
 PLAIN_SHARE, PLAIN_BRIGHTEST = 0.3, 0.6
 """Share of new surroundings that are plain grey, and their brightest grey: from black to a blanket."""
 

@@ -13,8 +13,6 @@ from torch import Generator, Tensor
 
 from pneumoscope.learning.config import MixingConfig
 
-__all__ = ["mix"]
-
 
 def mix(films: Tensor, targets: Tensor, config: MixingConfig, generator: Generator) -> tuple[Tensor, Tensor]:
     """Blend a batch with itself in another order (mixup), or paste patches of one into the other (cutmix).

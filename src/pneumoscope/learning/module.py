@@ -24,8 +24,6 @@ from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.network import Network
 from pneumoscope.learning.staging import parameter_groups, set_trainable
 
-__all__ = ["FilmClassifier", "StepPlan", "learning_rate_factor"]
-
 
 @dataclass(frozen=True)
 class StepPlan:

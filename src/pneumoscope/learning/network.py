@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from pneumoscope.core.config import Config
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ColourInput", "Network", "NetworkConfig", "PooledHead"]
-
 # Of the ImageNet training pictures in [0, 1], red, green, blue: what most published weights expect
 # (He et al. 2016 and the model cards of the weights in learning/pretrained.py).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from pneumoscope.core.errors import ConfigError
 from pneumoscope.learning.backbones import ARCHITECTURES, create_backbone, stride_error
-from pneumoscope.learning.network import Network, NetworkConfig, PooledHead
+from pneumoscope.learning.network import Network, NetworkConfig
 from pneumoscope.learning.plain_networks import PLAIN_NETWORKS
-
-__all__ = ["NETWORKS", "Network", "NetworkConfig", "PooledHead", "create_network"]
 
 NETWORKS = (*PLAIN_NETWORKS, *ARCHITECTURES)
 """Names that :func:`create_network` knows, besides ``hf:<name or local folder>``."""

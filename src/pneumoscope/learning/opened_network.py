@@ -28,8 +28,6 @@ from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.prediction import BATCH
 from pneumoscope.inference.session import INPUT, OUTPUTS
 
-__all__ = ["GRADIENT_STEPS", "OpenedNetwork", "open_network", "unknown_operators"]
-
 GRADIENT_STEPS = 24
 """Points of the path of integrated gradients; Sundararajan et al. (section 5) find 20 to 300 enough. On eight
 real films and two networks 48 points came within 6 % of the change of the answer; already 16 gave the map, in

@@ -22,7 +22,8 @@ from pneumoscope.evaluation.calibration_choice import choose_calibration
 from pneumoscope.evaluation.calibration_interval import calibration_interval
 from pneumoscope.evaluation.conformal import SelectionConfig, fit_etiology, fit_selection
 from pneumoscope.evaluation.costs import CostConfig
-from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
+from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate
+from pneumoscope.evaluation.evaluation_json import evaluation_to_json
 from pneumoscope.evaluation.leakage import film_key, patient_key
 from pneumoscope.evaluation.metrics import etiology_score
 from pneumoscope.evaluation.operating_points import choose_operating_points, describe_operating_points
@@ -37,8 +38,6 @@ from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.export import export_onnx
 from pneumoscope.learning.films import Films, plain_batches
 from pneumoscope.learning.network import Network
-
-__all__ = ["Answers", "Choices", "Provenance", "Scan", "fit_answers", "package", "scan"]
 
 GATE_TRAINING_FILMS = 2000
 """Training films, the first of the scan, that the gate's Gaussian is fitted to: enough for it."""

@@ -21,8 +21,6 @@ from pneumoscope.learning.network import (
     PooledHead,
 )
 
-__all__ = ["PLAIN_NETWORKS", "Mlp", "PlainCnn", "SmallCnn", "Vgg16"]
-
 # Mean and standard deviation of a radiograph whose 0.5th and 99.5th percentiles were mapped to 0 and 1
 # (a round figure for the Guangzhou training films); networks without pretrained weights use it.
 RADIOGRAPH_MEAN, RADIOGRAPH_STD = 0.5, 0.25

@@ -24,8 +24,6 @@ from pneumoscope.core.files import sha256_file, write_bytes
 from pneumoscope.learning.backbones import Backbone, fetch_published
 from pneumoscope.learning.network import Network
 
-__all__ = ["PUBLISHED", "PretrainedReport", "load_pretrained", "save_weights"]
-
 PUBLISHED: Mapping[str, str] = MappingProxyType(
     {
         "mobilenet-v2": "google/mobilenet_v2_1.0_224",

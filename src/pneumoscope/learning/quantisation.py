@@ -28,8 +28,6 @@ from onnxruntime.quantization import (
 
 from pneumoscope.core.files import atomic_path
 
-__all__ = ["quantise_model"]
-
 Batch = npt.NDArray[np.float32]
 
 

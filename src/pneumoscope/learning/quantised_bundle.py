@@ -34,8 +34,6 @@ from pneumoscope.learning.packaging import Choices, Scan, fit_answers
 from pneumoscope.learning.quantisation import quantise_model
 from pneumoscope.learning.training import TrainingSet
 
-__all__ = ["CALIBRATION_FILMS", "METHOD", "check_films", "costs_of", "own_films", "quantise"]
-
 CALIBRATION_FILMS = 256
 """Training films that show the activations' ranges; 64 are enough too (docs/benchmarks.md)."""
 

@@ -31,8 +31,6 @@ from pneumoscope.inference.bundle import load_bundle
 from pneumoscope.learning.cross_validation import FIXED_POINT, evaluation_of
 from pneumoscope.learning.quantised_bundle import costs_of, own_films, quantise
 
-__all__ = ["QuantiseConfig", "quantise_folds"]
-
 _SCORED = Path("predictions") / "test.csv"
 
 

@@ -42,8 +42,6 @@ from pneumoscope.learning.search_study import (
 )
 from pneumoscope.learning.training import Fitted, TrainingSet, fit_network
 
-__all__ = ["SearchListener", "SearchRun", "search"]
-
 MOST_FAILURES = 3
 """Failed trials in a row that end a search: then it is not the point of the space that fails."""
 

@@ -16,8 +16,6 @@ from pneumoscope.evaluation.calibration import fit_calibration
 from pneumoscope.evaluation.metrics import roc_auc
 from pneumoscope.inference.prediction import calibrated_probabilities
 
-__all__ = ["balanced_log_loss", "film_weights", "patient_auc"]
-
 Floats = npt.NDArray[np.floating]
 Classes = npt.NDArray[np.integer]
 

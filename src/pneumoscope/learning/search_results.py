@@ -24,8 +24,6 @@ from pneumoscope.learning.search_space import SearchConfig, base_parameters, tri
 from pneumoscope.learning.search_study import first_number
 from pneumoscope.learning.training import TrainingSet
 
-__all__ = ["folder_name", "results", "to_toml", "write_results"]
-
 FEWEST_FOR_IMPORTANCE = 8
 """Complete trials below which the best quarter is a single one or two, and their importance is chance."""
 

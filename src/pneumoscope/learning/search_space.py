@@ -16,18 +16,6 @@ from pneumoscope.core.config import Config
 from pneumoscope.core.errors import ConfigError
 from pneumoscope.learning.config import AugmentationConfig, TrainConfig
 
-__all__ = [
-    "Parameters",
-    "Range",
-    "SearchConfig",
-    "SearchSpace",
-    "base_parameters",
-    "check_space",
-    "scale_augmentation",
-    "suggest",
-    "trial_config",
-]
-
 DIGITS = 4
 """Of a drawn value: finer differences change nothing, and people read and copy the configuration."""
 

@@ -30,17 +30,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from pneumoscope.core.errors import ConfigError, InputError
 from pneumoscope.learning.search_space import SearchConfig, base_parameters
 
-__all__ = [
-    "alone",
-    "count_taken",
-    "fail_dead_trials",
-    "first_number",
-    "open_study",
-    "retry",
-    "sign",
-    "study_address",
-]
-
 STUDY_NAME = "pneumoscope"
 HEARTBEAT = 10
 """Seconds between signs of life; a busy machine delays them by seconds at most."""

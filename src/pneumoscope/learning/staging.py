@@ -16,8 +16,6 @@ from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.records import Progress
 from pneumoscope.learning.network import Network, PooledHead
 
-__all__ = ["compute_features", "parameter_groups", "set_trainable"]
-
 
 def set_trainable(network: Network, blocks: int | None) -> None:
     """Train the head and the last ``blocks`` blocks before it; freeze the rest.

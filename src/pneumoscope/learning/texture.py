@@ -18,8 +18,6 @@ from torch import Generator, Tensor
 from pneumoscope.learning.chance import chosen, uniform
 from pneumoscope.learning.config import AugmentationConfig
 
-__all__ = ["add_noise", "change_sharpness", "soften"]
-
 SHARPEST, BLUREST = -1.2, 1.0
 """How far a film moves towards its blurred copy; below 0 it moves away, which sharpens."""
 

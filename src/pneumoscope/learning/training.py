@@ -60,8 +60,6 @@ from pneumoscope.learning.packaging import (
 )
 from pneumoscope.learning.staging import compute_features
 
-__all__ = ["Fitted", "TrainingSet", "fit_network", "train", "training_set"]
-
 SCAN_BATCH = 64
 """Films in one pass when a network only looks; memory, not speed, depends on it."""
 

@@ -21,8 +21,6 @@ from pneumoscope.reporting.audit_figures import sheet, shortcut_chart
 from pneumoscope.reporting.figures import class_balance, svg
 from pneumoscope.reporting.pages import render
 
-__all__ = ["write_acquisition"]
-
 _COLUMNS = 6  # films of each class in a cluster's sheet
 
 

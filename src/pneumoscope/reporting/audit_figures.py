@@ -20,8 +20,6 @@ from PIL import Image
 from pneumoscope.data.audit_findings import SHORTCUT_AUC
 from pneumoscope.reporting.figures import PALETTE, SOFT, class_color, new_figure, styled
 
-__all__ = ["class_differences", "mean_images", "property_histograms", "sheet", "shortcut_chart"]
-
 Films = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float64]
 

@@ -21,8 +21,6 @@ from pneumoscope.reporting import audit_figures
 from pneumoscope.reporting.figures import class_balance, png, svg
 from pneumoscope.reporting.pages import render
 
-__all__ = ["write_audit_page"]
-
 Maps = npt.NDArray[np.float64]
 
 _BLOCK = 256

@@ -11,8 +11,6 @@ from typing import Any
 
 from pneumoscope import __version__
 
-__all__ = ["bill_of_materials", "installed_closure"]
-
 
 def bill_of_materials(document: Mapping[str, Any], model_hash: str) -> str:
     """The bill as JSON.

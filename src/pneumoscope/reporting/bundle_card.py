@@ -14,8 +14,6 @@ from pneumoscope.core.records import Task
 from pneumoscope.evaluation.metrics import TITLES
 from pneumoscope.evaluation.operating_points import RULE_IN_SPECIFICITY, SCREENING_SENSITIVITY
 
-__all__ = ["CARD", "bundle_card"]
-
 CARD = "CARD.md"
 """What the card is called in a bundle's folder."""
 

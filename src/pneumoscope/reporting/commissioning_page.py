@@ -13,8 +13,6 @@ from typing import Any
 from pneumoscope.core.files import write_text
 from pneumoscope.reporting.pages import render
 
-__all__ = ["check_rows", "commissioning_markdown", "write_commissioning_page"]
-
 _NAMES = {
     "roc_auc": "ROC AUC",
     "sensitivity": "Sensitivity",

@@ -18,8 +18,6 @@ from pneumoscope.data.patients import guangzhou_patient
 from pneumoscope.data.phantom_files import WATERMARK
 from pneumoscope.reporting.run_folder import RunFolder
 
-__all__ = ["dataset_facts", "is_synthetic", "limits", "part_counts", "shows_adults"]
-
 _ADULT_YEARS = 18.0
 _IMAGE_DESCRIPTION = 0x010E  # EXIF 2.3, table 4
 _UNKNOWN = "label not known"

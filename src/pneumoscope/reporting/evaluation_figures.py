@@ -17,18 +17,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from pneumoscope.reporting.figures import INK, PALETTE, SOFT, class_color, new_figure, styled
 
-__all__ = [
-    "MarkedPoint",
-    "Reliability",
-    "confusion_matrix",
-    "cost_curves",
-    "cost_over_threshold",
-    "precision_recall",
-    "reliability_diagram",
-    "roc_curve",
-    "score_histogram",
-]
-
 Array = npt.ArrayLike
 
 

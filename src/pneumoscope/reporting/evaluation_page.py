@@ -24,8 +24,6 @@ from pneumoscope.reporting.figures import png, svg
 from pneumoscope.reporting.pages import render
 from pneumoscope.reporting.selective_figures import risk_coverage
 
-__all__ = ["Picture", "draw_evaluation", "evaluation_context", "write_evaluation_page"]
-
 _COST_UNIT = "cost per 1,000 children"
 
 

@@ -22,8 +22,6 @@ from pneumoscope.reporting.evidence_facts import evidence_facts
 from pneumoscope.reporting.pages import render
 from pneumoscope.reporting.pdf import write_pdf
 
-__all__ = ["CHECKLISTS", "attach", "evidence", "evidence_markdown", "fill", "load", "write_evidence"]
-
 CHECKLISTS = ("claim-2024", "tripod-ai")
 
 

@@ -12,8 +12,6 @@ from typing import Any
 from pneumoscope import __version__
 from pneumoscope.core.records import Task
 
-__all__ = ["evidence_facts"]
-
 _TASKS = {
     Task.BINARY: "Pneumonia or not on one frontal chest film, as a probability.",
     Task.THREE_CLASS: "Pneumonia or not, and whether bacterial or viral, on one frontal chest film, as "

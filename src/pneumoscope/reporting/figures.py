@@ -21,22 +21,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = [
-    "CLASS_COLORS",
-    "INK",
-    "PALETTE",
-    "SOFT",
-    "class_balance",
-    "class_color",
-    "fold_curves",
-    "icon_array",
-    "learning_curves",
-    "new_figure",
-    "png",
-    "styled",
-    "svg",
-]
-
 P = ParamSpec("P")
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#000000")

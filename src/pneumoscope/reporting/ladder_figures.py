@@ -18,8 +18,6 @@ from matplotlib.ticker import MaxNLocator
 
 from pneumoscope.reporting.figures import PALETTE, SOFT, new_figure, styled
 
-__all__ = ["curve_panels", "forest", "significance_matrix"]
-
 _WORSE, _TIED, _BETTER = PALETTE[1], "#e9edf1", PALETTE[0]
 _SMALL = 9.0
 _PANELS_A_ROW = 4

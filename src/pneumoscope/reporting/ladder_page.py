@@ -28,8 +28,6 @@ from pneumoscope.reporting.ladder_tables import (
 )
 from pneumoscope.reporting.pages import render
 
-__all__ = ["write_ladder"]
-
 _SHORT = {
     "roc_auc": "AUC",
     "sensitivity": "Recall",

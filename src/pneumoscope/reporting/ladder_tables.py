@@ -13,19 +13,6 @@ from typing import Any
 
 from pneumoscope.evaluation.metrics import TITLES
 
-__all__ = [
-    "FIGURES",
-    "compared_rungs",
-    "control_rows",
-    "ladder_csv",
-    "ladder_markdown",
-    "oriented_tests",
-    "places",
-    "ranking_sentences",
-    "settings_text",
-    "started_from",
-]
-
 FIGURES = (
     "roc_auc",
     "accuracy",

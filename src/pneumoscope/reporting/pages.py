@@ -19,8 +19,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pneumoscope import __version__
 
-__all__ = ["data_uri", "render"]
-
 _SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from pneumoscope.core.errors import MissingExtraError
 from pneumoscope.core.files import write_bytes
 
-__all__ = ["write_pdf"]
-
 
 def write_pdf(html: str, file: Path) -> Path:
     """Set ``html`` as a PDF at ``file`` (written atomically) and return ``file``.

@@ -14,19 +14,6 @@ from typing import Any
 from pneumoscope.evaluation.metrics import TITLES
 from pneumoscope.evaluation.selective import SELECTIVE_TITLES
 
-__all__ = [
-    "GOAL",
-    "Frequency",
-    "Goal",
-    "frequencies",
-    "goals",
-    "metric_groups",
-    "selection_rows",
-    "selection_sentence",
-    "subgroup_rows",
-    "verdict",
-]
-
 GOAL = 0.90
 """What precision, recall and F1 each have to reach: the project's success criterion, set beforehand."""
 

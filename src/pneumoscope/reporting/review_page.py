@@ -16,8 +16,6 @@ from pneumoscope.evaluation.label_review import ReviewFilm, ReviewKind
 from pneumoscope.reporting.pages import render
 from pneumoscope.reporting.thumbnails import film as thumbnail
 
-__all__ = ["write_review_page"]
-
 _EXPLAINED = {
     ReviewKind.LABEL: "Networks that did not see these films count them as another class; the most "
     "suspicious first.",

@@ -17,8 +17,6 @@ from pneumoscope.core.files import read_json
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.evaluation.predictions import PredictionTable, read_predictions
 
-__all__ = ["RunFolder", "open_run"]
-
 _KINDS = ("test", "cross-validation")
 _RESCUE = "name the folder given to 'pneumoscope train DATASET -o RUN'"
 

@@ -23,8 +23,6 @@ from pneumoscope.reporting.results import GOAL, Frequency
 from pneumoscope.reporting.run_folder import RunFolder, open_run
 from pneumoscope.reporting.thumbnails import Mistake, film, film_beside_heat_map, worst_mistakes
 
-__all__ = ["write_run_report"]
-
 MISTAKES = 8
 """Worst mistakes that are shown: four missed pneumonias and four false alarms fill a page."""
 

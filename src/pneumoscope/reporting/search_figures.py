@@ -16,8 +16,6 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from pneumoscope.reporting.figures import PALETTE, SOFT, new_figure, styled
 
-__all__ = ["OBJECTIVES", "choice_word", "curves", "history", "importances", "slices", "varies"]
-
 Row = Mapping[str, Any]
 
 OBJECTIVES = {"log-loss": "log loss", "auc": "ROC AUC"}

@@ -14,8 +14,6 @@ from pneumoscope.reporting import search_figures
 from pneumoscope.reporting.figures import svg
 from pneumoscope.reporting.pages import render
 
-__all__ = ["write_search_page"]
-
 _ROWS_SHOWN = 10
 _STATES = ("complete", "pruned", "failed", "running", "waiting")
 

@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 from pneumoscope.reporting.evaluation_figures import MarkedPoint
 from pneumoscope.reporting.figures import PALETTE, SOFT, new_figure, styled
 
-__all__ = ["risk_coverage"]
-
 
 @styled
 def risk_coverage(

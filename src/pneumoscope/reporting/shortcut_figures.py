@@ -20,8 +20,6 @@ from pneumoscope.imaging.stress import StressKind
 from pneumoscope.inference.overlay import overlay
 from pneumoscope.reporting.figures import INK, PALETTE, SOFT, new_figure, styled
 
-__all__ = ["auc_chart", "contact_sheet", "fidelity_chart"]
-
 _TILE, _GAP, _CAPTION, _HEADING, _QUALITY = 132, 6, 18, 40, 88
 _RIGHT, _LEFT = (
     (240, 80, 60),

@@ -18,8 +18,6 @@ from pneumoscope.reporting.figures import svg
 from pneumoscope.reporting.pages import render
 from pneumoscope.reporting.shortcut_figures import auc_chart, contact_sheet, fidelity_chart
 
-__all__ = ["VERDICTS", "shortcut_markdown", "write_shortcut_page"]
-
 VERDICTS = {
     "pass": "PASS: every limit is kept",
     "fail": "FAIL: not to be released",

@@ -17,8 +17,6 @@ from pneumoscope.core.records import FloatArray
 from pneumoscope.evaluation.stress_scores import FAIL
 from pneumoscope.reporting.figures import PALETTE, SOFT, new_figure, styled
 
-__all__ = ["change_chart", "stressed_films"]
-
 _TILE, _GAP, _CAPTION, _QUALITY = 190, 10, 24, 85
 
 

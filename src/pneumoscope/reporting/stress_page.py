@@ -18,8 +18,6 @@ from pneumoscope.reporting.figures import svg
 from pneumoscope.reporting.pages import render
 from pneumoscope.reporting.stress_figures import change_chart, stressed_films
 
-__all__ = ["stress_markdown", "write_stress_page"]
-
 _COLUMNS = (
     "stress", "accuracy", "change in points", "sensitivity", "specificity", "AUC", "flipped", "mean shift",
     "warned", "refused", "verdict",

@@ -17,10 +17,8 @@ from pneumoscope.core.records import Label
 from pneumoscope.evaluation.predictions import PredictionTable
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import Bundle
-from pneumoscope.inference.explanation import overlay
+from pneumoscope.inference.overlay import overlay
 from pneumoscope.inference.pipeline import examine
-
-__all__ = ["HEIGHT", "Mistake", "film", "film_beside_heat_map", "worst_mistakes"]
 
 HEIGHT = 320
 """Rows of a thumbnail: two stand side by side in half of an A4 page at about 100 dots per inch."""

@@ -1,0 +1,1 @@
+"""Work from start to end: plain functions with typed results and a progress callback."""

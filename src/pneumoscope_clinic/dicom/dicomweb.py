@@ -1,0 +1,237 @@
+"""DICOMweb: results to a PACS by STOW-RS; films from it by QIDO-RS and WADO-RS (PS3.18 section 10).
+
+In: the address of a server. Out: stored results; references to films that match a query, and their bytes as
+the server has them, unparsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.message import Message
+from typing import TYPE_CHECKING, Any
+
+from pneumoscope.core.errors import ConfigError, DeliveryError
+from pneumoscope_clinic.dicom.http_session import TIMEOUT_S, open_session, reported
+from pneumoscope_clinic.results.dicom_objects import dicom_objects
+from pneumoscope_clinic.results.fhir import StudyResults
+from pneumoscope_clinic.settings import Destination, DicomwebSettings
+
+if TYPE_CHECKING:
+    import requests
+    from dicomweb_client import DICOMwebClient
+    from pydicom.dataset import Dataset
+
+_PAGE = 100
+_MEBIBYTE = 1 << 20
+_PIECE = 1 << 20
+_DUPLICATE = 0x0111
+"""Failure Reason of an instance that is there already (PS3.7 annex C.5.5)."""
+_MODALITIES = {"1.2.840.10008.5.1.4.1.1.1": ("CR",), "1.2.840.10008.5.1.4.1.1.1.1": ("DX",)}
+"""Modalities of the series that hold a SOP class; of Secondary Captures any."""
+_MODALITY, _STUDY, _SERIES, _INSTANCE, _CLASS = "00080060", "0020000D", "0020000E", "00080018", "00080016"
+
+
+@dataclass(frozen=True, slots=True)
+class FilmReference:
+    """Where a film is on the server."""
+
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+
+
+class StowClient:
+    """Sends to a destination of kind ``stow``.
+
+    Args:
+        destination: where to.
+    """
+
+    def __init__(self, destination: Destination) -> None:
+        assert destination.url is not None
+        self._destination = destination
+        session = open_session(destination.user, destination.password_file, destination.token_file)
+        self._client = _client(destination.url, session)
+
+    def deliver(self, study: StudyResults) -> int:
+        """Store the DICOM objects of a study's films; how many there were.
+
+        Raises:
+            DeliveryError: the server cannot be reached, or refused one of them.
+            InputError: a film did not come as DICOM.
+        """
+        datasets = [made for film in study.films for made in dicom_objects(film, self._destination.objects)]
+        if datasets:
+            self.send(datasets)
+        return len(datasets)
+
+    def send(self, datasets: Sequence[Dataset]) -> None:
+        """Store data sets in one request.
+
+        Raises:
+            DeliveryError: the server cannot be reached, or refused one of them.
+        """
+        import requests
+
+        with reported(self._destination.name):
+            try:
+                answer = self._client.store_instances(datasets)
+            except requests.HTTPError as error:
+                failures = _failures_of(error)
+                if not failures or any(reason != _DUPLICATE for reason in failures):
+                    raise
+                return
+        refused = [reason for reason in _failures(answer) if reason != _DUPLICATE]
+        if refused:
+            raise DeliveryError(
+                f"the server refused {len(refused)} of {len(datasets)} objects (reason {refused[0]:04X})",
+                where=self._destination.name,
+                remedy="its log says why (PS3.18 table I.2-2)",
+            )
+
+    def check(self) -> None:
+        """Ask for one study (QIDO-RS).
+
+        Raises:
+            DeliveryError: the server cannot be reached, or refused.
+        """
+        with reported(self._destination.name):
+            self._client.search_for_studies(limit=1)
+
+
+class WebSource:
+    """Where films are pulled from.
+
+    Args:
+        settings: address and credentials.
+        max_mb: size of the largest film that is taken.
+
+    Raises:
+        ConfigError: no address is configured.
+    """
+
+    def __init__(self, settings: DicomwebSettings, max_mb: float) -> None:
+        if settings.url is None:
+            raise ConfigError(
+                "dicomweb.url is not set", expected="the address of a DICOMweb server", remedy="or give --url"
+            )
+        self._base = settings.url.rstrip("/")
+        self._max_bytes = int(max_mb * _MEBIBYTE)
+        self._session = open_session(settings.user, settings.password_file)
+        self._client = _client(self._base, self._session)
+
+    def find(self, query: Mapping[str, str], classes: Sequence[str]) -> Iterator[FilmReference]:
+        """Films of the studies that match, as the server lists them.
+
+        Args:
+            query: keyword or tag to value (PS3.18 table 8.3.4-1), of the study.
+            classes: SOP classes of films.
+
+        Raises:
+            DeliveryError: the server cannot be reached, or refuses the query.
+        """
+        modalities = {name for sop_class in classes for name in _MODALITIES.get(sop_class, (None,))}
+        for study in self._studies(query):
+            with reported("dicomweb", what="the DICOMweb server"):
+                series = self._client.search_for_series(study)
+            for row in series:
+                if None not in modalities and _value(row, _MODALITY) not in modalities:
+                    continue
+                series_uid = _value(row, _SERIES)
+                with reported("dicomweb", what="the DICOMweb server"):
+                    instances = self._client.search_for_instances(study, series_uid)
+                for instance in instances:
+                    if _value(instance, _CLASS) in classes:
+                        yield FilmReference(study, series_uid, _value(instance, _INSTANCE))
+
+    def fetch(self, film: FilmReference) -> bytes:
+        """The bytes of a film, in the transfer syntax that the server keeps it in.
+
+        Raises:
+            DeliveryError: the server cannot be reached, does not give this film, or it is too large.
+        """
+        address = "/".join(
+            (self._base, "studies", film.study_uid, "series", film.series_uid, "instances", film.instance_uid)
+        )
+        accepted = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+        with (
+            reported("dicomweb", what="the DICOMweb server", of_one=True),
+            self._session.get(
+                address, headers={"Accept": accepted}, stream=True, timeout=TIMEOUT_S
+            ) as answer,
+        ):
+            answer.raise_for_status()
+            body = bytearray()
+            for piece in answer.iter_content(_PIECE):
+                body += piece
+                if len(body) > self._max_bytes:
+                    raise DeliveryError(
+                        "a film is larger than allowed",
+                        expected=f"at most {self._max_bytes / _MEBIBYTE:g} MB",
+                        remedy="server.max_upload_mb allows more",
+                    )
+        return single_part(answer.headers.get("Content-Type", ""), bytes(body))
+
+    def _studies(self, query: Mapping[str, str]) -> Iterator[str]:
+        """Study Instance UIDs, page by page; a server that knows no offset sends the same page again."""
+        seen: set[str] = set()
+        while True:
+            with reported("dicomweb", what="the DICOMweb server"):
+                page = self._client.search_for_studies(
+                    limit=_PAGE, offset=len(seen), search_filters=dict(query)
+                )
+            new = [uid for uid in dict.fromkeys(_value(row, _STUDY) for row in page) if uid not in seen]
+            if not new:
+                return
+            seen.update(new)
+            yield from new
+
+
+def single_part(content_type: str, body: bytes) -> bytes:
+    """The one part of a multipart answer (RFC 2046 section 5.1.1), or the body of one that has no parts.
+
+    Raises:
+        DeliveryError: there are no parts, or several.
+    """
+    header = Message()
+    header["Content-Type"] = content_type
+    boundary = header.get_boundary()
+    if header.get_content_maintype() != "multipart" or boundary is None:
+        return body
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())[1:-1]
+    if len(parts) != 1:
+        raise DeliveryError(f"the DICOMweb server sent {len(parts)} objects instead of one")
+    return parts[0].partition(b"\r\n\r\n")[2]
+
+
+def _client(url: str, session: requests.Session) -> DICOMwebClient:
+    from dicomweb_client import DICOMwebClient
+
+    try:
+        client = DICOMwebClient(url, session=session, permissive_uid=True, timeout=TIMEOUT_S)
+    except ValueError as error:
+        raise ConfigError("not the address of a DICOMweb server", expected="http(s)://host/path") from error
+    client.set_http_retry_params(retry=False)  # the queue tries again
+    return client
+
+
+def _value(row: Mapping[str, Any], tag: str) -> str:
+    """The first value of an element in the DICOM JSON model (PS3.18 F.2); empty where there is none."""
+    values = row.get(tag, {}).get("Value") or [""]
+    return str(values[0])
+
+
+def _failures(answer: Dataset) -> list[int]:
+    """Failure reasons in the answer to a STOW request (PS3.18 I.2)."""
+    return [int(item.get("FailureReason") or 0) for item in answer.get("FailedSOPSequence") or []]
+
+
+def _failures_of(error: requests.HTTPError) -> list[int]:
+    """Failure reasons in the body of an error, when it has some."""
+    from pydicom.dataset import Dataset
+
+    try:
+        return [] if error.response is None else _failures(Dataset.from_json(error.response.json()))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []  # another kind of body; the status says what there is to say

@@ -1,0 +1,267 @@
+"""What is done with a stranger's bytes, and where: in the examining process alone.
+
+In: the bytes of one film, which lie in memory only. Out: plain values and bytes that hold no code: the record
+of the examination, heat maps, facts, the de-identified film, and the header that results need.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.core.records import Examination, Radiograph
+from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.photograph import WARNING, is_photograph, photographed_film
+from pneumoscope.imaging.radiograph import film_format, read_radiograph
+from pneumoscope.inference.answer import record
+from pneumoscope.inference.bundle import Bundle
+from pneumoscope.inference.pipeline import examine
+from pneumoscope_clinic.examining.coarse_age import coarse_age
+from pneumoscope_clinic.examining.deidentification import (
+    deidentified,
+    identifying_texts,
+    identity_header,
+    scrubbed,
+)
+
+FILM_NAME = "film"
+"""What a film is called in records and messages, whatever its file was called."""
+
+MAP_SIDE = 512
+"""Longest side of a stored heat map in pixels; the network's own map is far coarser."""
+
+_STORED_FACTS = ("format", "modality", "body_part", "view_position", "laterality",
+"photometric_interpretation",
+                 "bits_stored", "manufacturer", "device", "transfer_syntax", "sop_class_uid")  # fmt: skip
+_LONGEST_FACT, _LONGEST_PROBLEM = 64, 400
+"""Characters; of a fact as of a value of the VR LO (PS3.5 table 6.2-1)."""
+_SAME_AGE = 1.5
+"""Years; what is stated in whole years may be a year off."""
+_LIBRARIES = ("pydicom: ", "Pillow: ")
+"""How ``imaging`` marks what a library says."""
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+def examine_film(
+    content: bytes, bundle: Bundle, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Take a film through the line.
+
+    Args:
+        content: its bytes.
+        bundle: examines.
+        options: ``age_years`` of a patient whose film does not say it, ``operating_point``, ``force``;
+            absent or None as in ``examine``.
+            ``photograph``: the picture is a photograph of a film, which is told by its EXIF, too.
+
+    Returns:
+        Plain values (``record``, ``facts``, ``drift``, ``names``, ``original_size``, ``age_years``, ``sex``)
+        and bytes (``film`` de-identified; ``identity`` of DICOM; ``map:<class>``, raw uint8, of shape
+        ``map_shape``).
+
+    Raises:
+        UnreadableFileError: the bytes are no readable film; its text does not name the patient.
+    """
+    try:
+        return _examined(content, bundle, options)
+    except PneumoscopeError as error:
+        names = _names(content)
+        texts = [None if text is None else scrubbed(text, names) for text in (error.expected, error.remedy)]
+        problem = _QUOTED.sub("…", scrubbed(error.problem, names))[:_LONGEST_PROBLEM]
+        raise type(error)(problem, expected=texts[0], remedy=texts[1]) from None
+
+
+def _examined(
+    content: bytes, bundle: Bundle, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    content, notes = _film_alone(content, bool(options.get("photograph")))
+    with _in_memory(content) as path:
+        film = read_radiograph(path, min_size=bundle.preprocessing.size)
+        age, contradiction = _age(film, options)
+        film = replace(film, warnings=(*film.warnings, *notes, *contradiction))
+        examination = examine(
+            path,
+            bundle,
+            force=bool(options.get("force")),
+            operating_point=options.get("operating_point"),
+            age_years=age,
+            radiograph=film,
+        )
+        header = _header(path) if film.source.get("format") == "DICOM" else {}
+        names = identifying_texts(header)
+        blobs = {"film": deidentified(path, film.source["format"])}
+    if header:
+        blobs["identity"] = json.dumps(header).encode()
+    shape = _add_maps(blobs, examination)
+    values = {
+        "record": _record(examination, names),
+        "facts": _facts(film, names),
+        "drift": drift_numbers(film, examination),
+        "names": {
+            key: film.source.get(key) for key in ("study_instance_uid", "sop_instance_uid", "patient_id")
+        },
+        "age_years": age,
+        "sex": film.source.get("patient_sex") if film.source.get("patient_sex") in ("F", "M", "O") else None,
+        "map_shape": shape,
+    }
+    return values, blobs
+
+
+def draw_picture(content: bytes) -> npt.NDArray[np.uint8]:
+    """The film for the eye, (H, W) uint8 on its original grid, bright = dense.
+
+    Raises:
+        UnreadableFileError: the bytes are no readable film.
+    """
+    with _in_memory(content) as path:
+        return np.rint(read_radiograph(path).pixels * 255).astype(np.uint8)
+
+
+def drift_numbers(film: Radiograph, examination: Examination) -> dict[str, float]:
+    """What monitoring compares: exposure of the film (0 to 1), size in pixels, the gate's scores."""
+    sample = film.pixels[::4, ::4]
+    low, middle, high = (float(value) for value in np.percentile(sample, (5, 50, 95)))
+    return {
+        "exposure_low": low,
+        "exposure_median": middle,
+        "exposure_high": high,
+        "mean": float(sample.mean()),
+        "contrast": float(sample.std()),
+        "rows": float(film.original_size[0]),
+        "columns": float(film.original_size[1]),
+        **{name: float(value) for name, value in examination.gate.scores.items()},
+    }
+
+
+def problem(error: PneumoscopeError) -> dict[str, Any]:
+    """An error as plain values, without the file's name."""
+    return {
+        "kind": type(error).__name__,
+        "problem": error.problem,
+        "expected": error.expected,
+        "remedy": error.remedy,
+        "fault": "input" if error.exit_code == 2 else "ours",
+    }
+
+
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[Path]:
+    """A path that leads to ``content``, though no disk holds it (memfd_create(2))."""
+    handle = os.memfd_create(FILM_NAME)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(handle, view) :]
+        yield Path(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+
+
+def _film_alone(content: bytes, is_said: bool) -> tuple[bytes, tuple[str, ...]]:
+    """The film on a photograph with a warning, or the film as it is."""
+    with _in_memory(content) as path:
+        if film_format(path) in (None, "DICOM") or not (is_said or is_photograph(path)):
+            return content, ()
+        return photographed_film(path), (WARNING,)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    from pneumoscope.imaging.dicom_decoding import open_dataset
+
+    return identity_header(open_dataset(path))
+
+
+def _names(content: bytes) -> set[str]:
+    """What a DICOM film may name its patient by, as far as its header can be read."""
+    import pydicom
+
+    with _in_memory(content) as path:
+        if film_format(path) != "DICOM":
+            return set()
+        # pydicom raises many kinds of errors for many kinds of damage; what it cannot read it does not quote.
+        with contextlib.suppress(Exception), collected_warnings():
+            header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            return identifying_texts(identity_header(header))
+    return set()
+
+
+def _record(examination: Examination, names: set[str]) -> dict[str, Any]:
+    """The flat record with card, limits and versions; nothing in its texts names the patient."""
+    row = record(Path(FILM_NAME), replace(examination, file=FILM_NAME))
+    row["warnings"] = [_unquoted(scrubbed(text, names)) for text in row["warnings"]]
+    row["gate"]["reasons"] = [scrubbed(text, names) for text in row["gate"]["reasons"]]
+    row["reasons"] = [scrubbed(text, names) for text in row["reasons"]]
+    row["limitations"] = list(examination.limitations)
+    row["versions"] = dict(examination.versions)
+    return row
+
+
+def _unquoted(text: str) -> str:
+    """A warning of a library without what it quotes of the file."""
+    return _QUOTED.sub("…", text) if text.startswith(_LIBRARIES) else text
+
+
+def _facts(film: Radiograph, names: set[str]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        name: scrubbed(film.source[name], names)[:_LONGEST_FACT]
+        for name in _STORED_FACTS
+        if name in film.source
+    }
+    facts["rows"], facts["columns"] = film.original_size
+    if film.pixel_spacing_mm:
+        facts["pixel_spacing_mm"] = list(film.pixel_spacing_mm)
+    return facts
+
+
+def _age(film: Radiograph, options: Mapping[str, Any]) -> tuple[float | None, tuple[str, ...]]:
+    """Age in years, what the file says before what the request says, and a note where they contradict."""
+    from pneumoscope.data.import_tables import to_age
+
+    said, asked = to_age(film.source.get("patient_age", "")), options.get("age_years")
+    if said is None:
+        return None if asked is None else coarse_age(asked), ()
+    said = coarse_age(said)
+    if asked is None or abs(said - coarse_age(asked)) <= _SAME_AGE:
+        return said, ()
+    return said, (
+        f"the file says that the patient is {said:.0f} years old, not {asked:.0f}; the file counts",
+    )
+
+
+def _add_maps(blobs: dict[str, bytes], examination: Examination) -> list[int] | None:
+    """Add the heat maps, reduced to at most MAP_SIDE pixels a side; returns their shape."""
+    if examination.explanation is None:
+        return None
+    from PIL import Image
+
+    shape = None
+    maps = dict(examination.explanation.heat_maps) or {
+        examination.explanation.target: examination.explanation.heat_map
+    }
+    for name, heat_map in maps.items():
+        scale = min(1.0, MAP_SIDE / max(heat_map.shape))
+        rows, columns = (max(1, round(side * scale)) for side in heat_map.shape)
+        small = Image.fromarray(heat_map).resize((columns, rows), Image.Resampling.BOX)
+        blobs[f"map:{name}"] = np.rint(np.clip(np.asarray(small), 0, 1) * 255).astype(np.uint8).tobytes()
+        shape = [rows, columns]
+    return shape
+
+
+def encode_picture(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A picture (H, W) uint8 as JPEG for the screen."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=92)
+    return out.getvalue()

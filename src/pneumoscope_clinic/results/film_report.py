@@ -1,0 +1,178 @@
+"""The result of one film on one page, to print, to file and to hand to a colleague.
+
+In: a result, the reader's language and, where there is one, the reader's feedback. Out: an HTML page that
+needs nothing else (style and pictures inside, no script), or the same page as an A4 PDF. It names no patient:
+it carries our film and study numbers, by which the clinic finds the patient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pneumoscope import __version__
+from pneumoscope.inference.answer import unsaid_warnings
+from pneumoscope.inference.overlay import colours, overlay
+from pneumoscope.inference.prediction import percent
+from pneumoscope.reporting.pages import data_uri
+from pneumoscope.reporting.pdf import write_pdf
+from pneumoscope_clinic.results.examination import examination_of, radiograph_of
+from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.wording import (
+    Texts,
+    answer_sentence,
+    evidence_sentence,
+    interval_sentence,
+    translated,
+)
+
+SIDE = 900
+"""Longest side of a picture on the page in pixels: 270 dots an inch at the 85 mm it has on paper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a reader said about the answer.
+
+    Attributes:
+        agrees: with the answer; None where only a diagnosis was given.
+        diagnosis: the final one, in the words of the page.
+        comment: free text.
+        given_at: with a time zone.
+    """
+
+    agrees: bool | None
+    diagnosis: str
+    comment: str
+    given_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What stands on the page beside the result.
+
+    Attributes:
+        study_id: our study number; None leaves it out.
+        feedback: of the reader, if any.
+        language: of ``texts``, as an HTML language tag.
+        style_nonce: of the Content-Security-Policy under which the page is served; None for a file.
+    """
+
+    study_id: str | None = None
+    feedback: Feedback | None = None
+    language: str = "en"
+    style_nonce: str | None = None
+
+
+def film_report_html(result: FilmResult, texts: Texts = str, page: Page | None = None) -> str:
+    """The page as HTML; every value is escaped, and what a template lacks is an error.
+
+    Args:
+        result: of any film, answered or not.
+        texts: translates a message; ``str`` leaves English.
+        page: what else stands on it.
+    """
+    page = page or Page()
+    return (
+        _environment()
+        .get_template("film_report.html")
+        .render(
+            _=texts,
+            page=page,
+            result=result,
+            record=result.record,
+            version=__version__,
+            examined_at=f"{result.examined_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+            answer=answer_sentence(result.record, texts),
+            evidence=evidence_sentence(result.record, texts),
+            interval=interval_sentence(result.record, texts),
+            reasons=[translated(reason, texts) for reason in _reasons(result.record)],
+            notes=[translated(note, texts) for note in unsaid_warnings(result.record)],
+            pictures=_pictures(result),
+            point=_validated_point(result.record),
+            calibration=result.record["bundle_card"].get("validation", {}).get("ece"),
+        )
+    )
+
+
+def film_report_pdf(result: FilmResult, texts: Texts = str, page: Page | None = None) -> bytes:
+    """The page as an A4 PDF of one page.
+
+    Args: as :func:`film_report_html`.
+
+    Raises:
+        MissingExtraError: WeasyPrint or Pango is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report.pdf"
+        return write_pdf(film_report_html(result, texts, page), file).read_bytes()
+
+
+def _reasons(record: Mapping[str, Any]) -> list[str]:
+    """Why refused, warned of, abstained or uncertain, each once."""
+    return list(dict.fromkeys([*record["gate"]["reasons"], *record["reasons"]]))
+
+
+def _validated_point(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Sensitivity and specificity on validation films; cards have them at the default operating point."""
+    card = record["bundle_card"]
+    if not card or record["operating_point"] != card["default_operating_point"]:
+        return None
+    found = {key: card["validation"].get(key) for key in ("sensitivity", "specificity")}
+    return found if all(found.values()) else None
+
+
+def _pictures(result: FilmResult) -> dict[str, str]:
+    """``film`` and, of an explained one, ``heat_map`` and ``scale``, as data addresses."""
+    small = _reduced(result)
+    pictures = {"film": _jpeg(small.picture)}
+    if small.heat_map is not None:
+        explanation = examination_of(small).explanation
+        assert explanation is not None  # there is a heat map
+        pictures["heat_map"] = _jpeg(overlay(radiograph_of(small), explanation))
+        shades = np.rint(colours(np.linspace(0, 1, 256, dtype=np.float32)))
+        pictures["scale"] = _jpeg(np.repeat(shades[None].astype(np.uint8), 8, axis=0))
+    return pictures
+
+
+def _reduced(result: FilmResult) -> FilmResult:
+    """The same result with a film that fits the page, in the proportions of the original."""
+    from PIL import Image
+
+    rows, columns = result.original_size
+    scale = min(1.0, SIDE / max(rows, columns))
+    size = max(1, round(rows * scale)), max(1, round(columns * scale))
+    picture = Image.fromarray(result.picture).resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    return dataclasses.replace(result, picture=np.array(picture), original_size=size)
+
+
+def _jpeg(pixels: npt.NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=88)
+    return data_uri(stream.getvalue())
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pneumoscope_clinic.results"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    return environment

@@ -1,0 +1,125 @@
+"""Pictures of films for the screen: drawn by a worker when first asked for, kept until the film's pixels go.
+
+In: the id of a film that the caller may see. Out: a grey JPEG, a heat map as grey PNG, and the result with
+its picture for the report. The bytes that a stranger sent are decoded by the examining process and not here.
+"""
+
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+
+import numpy as np
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from pneumoscope.core.errors import InputError, NotFoundError, PneumoscopeError
+from pneumoscope_clinic.examining.film_results import bundle_card, heat_maps
+from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.store.bell import ring
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.queue import THE_FILMS, add_job
+from pneumoscope_clinic.store.tables import Film, Job, now
+
+_PAUSE = timedelta(minutes=1)
+"""From a drawing that failed through a fault of ours to the next: who asks meanwhile is answered at once."""
+
+
+async def drawn(request: Request, film_id: str) -> None:
+    """Wait until the film is drawn, at most ``limits.film_seconds``; no thread waits with it.
+
+    Args:
+        request: whose application's.
+        film_id: of a film that the caller may see.
+
+    Raises:
+        InputError: the film's pixels were deleted.
+        NotFoundError: it is not examined.
+        PneumoscopeError: no worker drew it in time.
+    """
+    store: Store = request.app.state.store
+    if not await run_in_threadpool(_ask, store, film_id):
+        return
+    seconds = store.settings.limits.film_seconds
+    if not await request.app.state.waiting.settled(film_id, "picture", seconds):
+        raise PneumoscopeError(
+            "no worker drew the film in time", where=film_id, remedy="try again in a minute"
+        )
+
+
+def picture(store: Store, film_id: str) -> bytes:
+    """The film as grey JPEG on its original grid, once it is :func:`drawn`.
+
+    Raises:
+        InputError: the film could not be drawn.
+    """
+    found = store.blobs.get("pictures", film_id)
+    if found is None:
+        raise InputError("the film cannot be drawn", where=film_id)
+    return found
+
+
+def _ask(store: Store, film_id: str) -> bool:
+    """Queue the drawing, again if an earlier one's is gone or it failed by us; False where there is one."""
+    if store.blobs.get("pictures", film_id) is not None:
+        return False
+    with store.write() as session:
+        film = session.get(Film, film_id)
+        if film is None or film.pixels_gone:
+            raise InputError("the film's pixels were deleted", where=film_id)
+        if film.result is None:  # a failed job would stay failed when the film is examined later
+            raise NotFoundError("there is no picture of a film that is not examined", where=film_id)
+        drawing = select(Job).where(Job.film_id == film_id, Job.kind == "picture")
+        job = session.scalar(drawing)
+        if job is None:
+            add_job(session, film_id, "picture")
+        elif job.state == "done" or _may_try_again(job):
+            job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
+    ring(store.settings.directory, "work")
+    return True
+
+
+def _may_try_again(job: Job) -> bool:
+    if job.state != "failed" or (job.problem or {}).get("fault") == THE_FILMS:
+        return False
+    return job.finished_at is None or job.finished_at < now() - _PAUSE
+
+
+def heat_map_png(store: Store, film_id: str, name: str) -> bytes | None:
+    """The heat map of a class as 8-bit grey PNG, 255 the strongest evidence; None where there is none."""
+    from PIL import Image
+
+    found = heat_maps(store, film_id).get(name)
+    if found is None:
+        return None
+    out = io.BytesIO()
+    Image.fromarray(found).save(out, "PNG")
+    return out.getvalue()
+
+
+def film_result(store: Store, film_id: str) -> FilmResult:
+    """A film's result for the report, without the patient's header.
+
+    Raises:
+        InputError: as :func:`picture`, or there is no result.
+    """
+    from PIL import Image
+
+    content = picture(store, film_id)
+    with store.read() as session:
+        film = session.get_one(Film, film_id)
+        if film.result is None:
+            raise InputError("the film has no result", where=film_id)
+        record, examined_at, facts = film.result.record, film.result.created_at, film.facts
+        bundle_id = film.result.bundle_id
+    with Image.open(io.BytesIO(content)) as image:
+        pixels = np.array(image.convert("L"))
+    return FilmResult(
+        film_id=film_id,
+        record={**record, "bundle_card": bundle_card(store, bundle_id)},
+        picture=pixels,
+        original_size=(facts["rows"], facts["columns"]),
+        heat_maps=heat_maps(store, film_id),
+        examined_at=examined_at,
+    )
