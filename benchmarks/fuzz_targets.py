@@ -65,7 +65,7 @@ class Target:
 def _film() -> Iterator[Callable[[bytes], bool]]:
     """Read a film; what was read must be a radiograph, and must be the same after de-identification."""
     from pneumoscope.imaging.radiograph import film_format, read_radiograph
-    from pneumoscope_clinic.examining.deidentification import deidentified
+    from pneumoscope_clinic.worker.deidentification import deidentified
 
     def attack(content: bytes) -> bool:
         with _file(content) as path:
@@ -107,10 +107,10 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
 
     from pneumoscope.imaging.dicom_decoding import open_dataset
     from pneumoscope.imaging.library_warnings import collected_warnings
-    from pneumoscope_clinic.examining.deidentification import identifying_texts, identity_header, scrubbed
     from pneumoscope_clinic.results.dicom_objects import dicom_objects
     from pneumoscope_clinic.results.fhir import StudyResults, fhir_bundle
     from pneumoscope_clinic.results.film_result import FilmResult
+    from pneumoscope_clinic.worker.deidentification import identifying_texts, identity_header, scrubbed
 
     def attack(content: bytes) -> bool:
         with _file(content) as path, collected_warnings():
@@ -142,7 +142,7 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
 @contextmanager
 def _frames() -> Iterator[Callable[[bytes], bool]]:
     """Messages of an examining process that a film has taken over."""
-    from pneumoscope_clinic.examining.frames import read_frame
+    from pneumoscope_clinic.worker.frames import read_frame
 
     def attack(content: bytes) -> bool:
         try:
@@ -413,7 +413,7 @@ def _dicom_seeds() -> list[bytes]:
 
 
 def _frame_seeds() -> list[bytes]:
-    from pneumoscope_clinic.examining.frames import write_frame
+    from pneumoscope_clinic.worker.frames import write_frame
 
     seeds = []
     for values, blobs in (({}, {}), ({"map_shape": [2, 3]}, {"film": b"abc", "map:x": b"123456"})):

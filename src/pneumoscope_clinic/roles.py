@@ -1,6 +1,6 @@
 """What the processes of an installation do: examine films, deliver results, watch.
 
-In: settings. Out: each function works until it is asked to stop (``examining.processes``).
+In: settings. Out: each function works until it is asked to stop (``worker.processes``).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from pneumoscope_clinic.examining.processes import Role, stop_requested
 from pneumoscope_clinic.settings import ClinicSettings
+from pneumoscope_clinic.worker.processes import Role, stop_requested
 
 _LOOK_S = 0.25
 
@@ -25,8 +25,8 @@ def roles(settings: ClinicSettings) -> list[Role]:
 
 def examine_films(settings: ClinicSettings) -> None:
     """Examine films and draw pictures."""
-    from pneumoscope_clinic.examining.worker import FilmHandlers, run_worker
     from pneumoscope_clinic.store.database import open_store
+    from pneumoscope_clinic.worker.worker import FilmHandlers, run_worker
 
     stop = stop_requested()
     store = open_store(settings)
@@ -42,8 +42,8 @@ def examine_films(settings: ClinicSettings) -> None:
 def deliver_results(settings: ClinicSettings) -> None:
     """Send results to their destinations."""
     from pneumoscope_clinic.dicom.deliveries import Deliverer
-    from pneumoscope_clinic.examining.worker import run_worker
     from pneumoscope_clinic.store.database import open_store
+    from pneumoscope_clinic.worker.worker import run_worker
 
     stop = stop_requested()
     store = open_store(settings)

@@ -11,11 +11,11 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from pneumoscope.inference.bundle import Bundle
-from pneumoscope_clinic.examining.worker import FilmHandlers, run_worker
 from pneumoscope_clinic.store.accounts import create_user
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.viewers import SCOPES, Viewer, create_token
 from pneumoscope_clinic.web.app import create_app
+from pneumoscope_clinic.worker.worker import FilmHandlers, run_worker
 from tests.clinic.stores import make_store
 from tests.tiny_bundle import write_tiny_bundle
 

@@ -19,8 +19,6 @@ import pytest
 from sqlalchemy import func, select
 
 from pneumoscope.core.errors import InputError
-from pneumoscope_clinic.examining.intake import Sender, receive
-from pneumoscope_clinic.examining.worker import FilmHandlers, run_worker
 from pneumoscope_clinic.settings import ClinicSettings
 from pneumoscope_clinic.store import audit_log, backup
 from pneumoscope_clinic.store.backup import back_up, check, restore
@@ -30,6 +28,8 @@ from pneumoscope_clinic.store.dumps import dump
 from pneumoscope_clinic.store.queue import Queue
 from pneumoscope_clinic.store.retention import delete_study
 from pneumoscope_clinic.store.tables import AuditEntry, Film, Job
+from pneumoscope_clinic.worker.intake import Sender, receive
+from pneumoscope_clinic.worker.worker import FilmHandlers, run_worker
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.postgres import new_database
 from tests.clinic.stores import add_film, make_store

@@ -32,7 +32,7 @@ def outcome(tmp_path_factory):
         program = f"""
             import json, os, socket, subprocess, sys
             from pathlib import Path
-            from pneumoscope_clinic.examining.confinement import confine
+            from pneumoscope_clinic.worker.confinement import confine
             secret, port = {str(secret)!r}, {listening.getsockname()[1]}
             assert open(secret).read() == "the key"
             handle = os.memfd_create("film")

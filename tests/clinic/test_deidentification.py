@@ -12,7 +12,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from pneumoscope.imaging.radiograph import film_format, read_radiograph
-from pneumoscope_clinic.examining.deidentification import (
+from pneumoscope_clinic.worker.deidentification import (
     _drop_unknown,
     deidentified,
     identifying_texts,

@@ -12,8 +12,8 @@ from sqlalchemy.exc import OperationalError
 from pneumoscope_clinic.dicom import commitment
 from pneumoscope_clinic.dicom.commitment import Commitments, Request, report, stored_instances
 from pneumoscope_clinic.dicom.entity import STORAGE_COMMITMENT
-from pneumoscope_clinic.examining.intake import Sender, receive
 from pneumoscope_clinic.store.tables import Film, Job
+from pneumoscope_clinic.worker.intake import Sender, receive
 from tests.clinic.dicom_peers import CR, DX, association, film, running_node
 from tests.clinic.orthanc import free_port
 from tests.clinic.stores import make_store

@@ -17,10 +17,10 @@ from pneumoscope.core.errors import DatasetError, InputError
 from pneumoscope.core.records import Label
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import SplitConfig, split_dataset
-from pneumoscope_clinic.examining.film_work import draw_picture
 from pneumoscope_clinic.export_feedback import Wishes, export_feedback
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import AuditEntry, Film, now
+from pneumoscope_clinic.worker.sandbox_tasks import draw_picture
 from tests.clinic.stores import add_feedback, add_film, add_user, make_store
 from tests.films import write_film
 

@@ -10,7 +10,7 @@ from benchmarks.fuzz_targets import TARGETS, Wrong
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pneumoscope_clinic.examining.raster_cleaning import clean_jpeg_segments
+from pneumoscope_clinic.worker.strip_metadata import clean_jpeg_segments
 
 COUNTS = {"film": 400, "results": 15, "frames": 4000, "settings": 300, "rest": 40, "node": 40}
 
@@ -33,7 +33,7 @@ def test_no_mutant_misbehaves(name):
 
 def test_a_target_notices_what_is_wrong(monkeypatch):
     """The fuzzer would find a de-identification that changes pixels."""
-    from pneumoscope_clinic.examining import deidentification
+    from pneumoscope_clinic.worker import deidentification
 
     with TARGETS["film"].opened() as attack:
         seed = TARGETS["film"].seeds()[0]

@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import func, select
 
 from pneumoscope.core.errors import ConflictError, UnreadableFileError
-from pneumoscope_clinic.examining.intake import Sender, receive
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.retention import sweep
 from pneumoscope_clinic.store.studies import reference_of
 from pneumoscope_clinic.store.tables import Film, Job, Study
+from pneumoscope_clinic.worker.intake import Sender, receive
 from tests.clinic.stores import add_user
 
 PACS = Sender("dimse:PACS", None, "dimse")
@@ -152,7 +152,7 @@ def test_a_database_that_fails_keeps_no_film(store, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("away")
 
-    monkeypatch.setattr("pneumoscope_clinic.examining.intake.add_job", fail)
+    monkeypatch.setattr("pneumoscope_clinic.worker.intake.add_job", fail)
     with pytest.raises(RuntimeError):
         receive(store, b"bytes", PACS)
     assert count(store, Film) == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumoscope_clinic.examining.processes import Processes, Role, stop_requested
 from pneumoscope_clinic.settings import load_settings
+from pneumoscope_clinic.worker.processes import Processes, Role, stop_requested
 
 WAIT_S = 20
 

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from pneumoscope.core.errors import UnreadableFileError
-from pneumoscope_clinic.examining import sandbox as module
-from pneumoscope_clinic.examining.frames import read_frame, write_frame
-from pneumoscope_clinic.examining.intake import Sender, receive
-from pneumoscope_clinic.examining.sandbox import Sandbox, SandboxDiedError
 from pneumoscope_clinic.settings import LimitSettings
 from pneumoscope_clinic.store.tables import Film
+from pneumoscope_clinic.worker import sandbox as module
+from pneumoscope_clinic.worker.frames import read_frame, write_frame
+from pneumoscope_clinic.worker.intake import Sender, receive
+from pneumoscope_clinic.worker.sandbox import Sandbox, SandboxDiedError
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.web_clinic import web_clinic, work
 from tests.tiny_bundle import write_tiny_bundle
@@ -206,7 +206,7 @@ def test_a_process_that_lies_is_ended(bundle, lie, monkeypatch, tmp_path):
     """Whatever an examining process says that a film has taken over, its worker goes on with a new one."""
     (tmp_path / "lie").write_bytes(LIES[lie])
     liar = (
-        "import sys; from pneumoscope_clinic.examining.frames import *;"
+        "import sys; from pneumoscope_clinic.worker.frames import *;"
         "read_frame(sys.stdin.buffer); write_frame(sys.stdout.buffer, {'confined': True}, {});"
         "read_frame(sys.stdin.buffer);"
         f"sys.stdout.buffer.write(open({str(tmp_path / 'lie')!r}, 'rb').read())"
@@ -244,7 +244,7 @@ def test_frames_come_back_as_they_were():
 def test_a_worker_that_is_killed_takes_its_process_along(bundle, tmp_path):
     script = (
         "import sys, time\n"
-        "from pneumoscope_clinic.examining.sandbox import Sandbox\n"
+        "from pneumoscope_clinic.worker.sandbox import Sandbox\n"
         "from pneumoscope_clinic.settings import LimitSettings\n"
         f"box = Sandbox({bundle!r}, LimitSettings(), threads=1)\n"
         "box.start()\n"

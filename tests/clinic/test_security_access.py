@@ -12,7 +12,6 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import func, select, update
 
 from pneumoscope.core.errors import ForbiddenError, NotFoundError
-from pneumoscope_clinic.examining.film_work import encode_picture
 from pneumoscope_clinic.store.accounts import change_user, set_password, user_named
 from pneumoscope_clinic.store.tables import Alarm, Feedback, Film, Study, Token, User, WebSession, now
 from pneumoscope_clinic.store.viewers import Viewer as Account
@@ -24,6 +23,7 @@ from pneumoscope_clinic.store.viewers import (
     token_viewer,
 )
 from pneumoscope_clinic.web.app import create_app
+from pneumoscope_clinic.worker.sandbox_tasks import encode_picture
 from tests.clinic.films import pixels, png_film
 from tests.clinic.web_clinic import PASSWORD, USERS, Browser, web_clinic, work
 

@@ -14,13 +14,13 @@ from sqlalchemy import func, select
 
 from pneumoscope.core.errors import ForbiddenError, TooManyAttemptsError
 from pneumoscope.imaging.library_warnings import collected_warnings
-from pneumoscope_clinic.examining.film_work import encode_picture
 from pneumoscope_clinic.store import accounts
 from pneumoscope_clinic.store.accounts import authenticate, create_user, user_named
 from pneumoscope_clinic.store.database import open_store
 from pneumoscope_clinic.store.tables import Alarm, Attempt, AuditEntry, Study, Token, User
 from pneumoscope_clinic.store.viewers import create_token
 from pneumoscope_clinic.web.limits import shown_path
+from pneumoscope_clinic.worker.sandbox_tasks import encode_picture
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
 from tests.clinic.postgres import new_database
 from tests.clinic.stores import make_store

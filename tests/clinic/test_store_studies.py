@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pneumoscope.core.errors import ConfigError, NotFoundError
-from pneumoscope_clinic.examining.intake import Sender, receive
 from pneumoscope_clinic.store import studies
 from pneumoscope_clinic.store.studies import FeedbackEntry, StudyFilter
 from pneumoscope_clinic.store.tables import Film, Job, Study
 from pneumoscope_clinic.store.viewers import Viewer
+from pneumoscope_clinic.worker.intake import Sender, receive
 from tests.clinic.stores import add_film, add_user
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

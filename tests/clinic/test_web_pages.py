@@ -355,7 +355,7 @@ def test_a_script_sends_films_one_by_one(ada, store):
 
 
 def test_films_of_the_pacs_are_everyones(clinic, store):
-    from pneumoscope_clinic.examining.intake import Sender, receive
+    from pneumoscope_clinic.worker.intake import Sender, receive
 
     received = receive(store, dicom_film(0.6), Sender("dimse:PACS", None, "dimse"))
     work(*clinic)

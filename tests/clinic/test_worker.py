@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from pneumoscope.core.errors import BundleError, ConfigError
-from pneumoscope_clinic.examining.film_results import heat_maps, load_film_result
-from pneumoscope_clinic.examining.intake import Sender, receive
-from pneumoscope_clinic.examining.sandbox import Sandbox
-from pneumoscope_clinic.examining.worker import FilmHandlers, run_worker
 from pneumoscope_clinic.settings import LimitSettings
 from pneumoscope_clinic.store.bundles import activate, open_active
 from pneumoscope_clinic.store.queue import Queue
 from pneumoscope_clinic.store.retention import sweep
 from pneumoscope_clinic.store.tables import Film, Job, now
+from pneumoscope_clinic.worker.film_results import heat_maps, load_film_result
+from pneumoscope_clinic.worker.intake import Sender, receive
+from pneumoscope_clinic.worker.sandbox import Sandbox
+from pneumoscope_clinic.worker.worker import FilmHandlers, run_worker
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
 from tests.clinic.stores import add_user, make_store
 from tests.tiny_bundle import write_tiny_bundle

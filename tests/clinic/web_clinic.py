@@ -12,13 +12,13 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from pneumoscope_clinic.examining.worker import FilmHandlers, run_worker
 from pneumoscope_clinic.store.accounts import user_named
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.queue import Queue
 from pneumoscope_clinic.store.tables import User
 from pneumoscope_clinic.store.viewers import open_session
 from pneumoscope_clinic.web.app import create_app
+from pneumoscope_clinic.worker.worker import FilmHandlers, run_worker
 from tests.clinic.stores import make_store
 from tests.tiny_bundle import write_tiny_bundle
 

@@ -36,9 +36,9 @@ def export_feedback(
 ) -> None:
     """Turn confirmed films with consent into a data set: de-identified, text in the picture covered."""
     with clinic_store(config, data_dir) as store:
-        from pneumoscope_clinic.examining.sandbox import Sandbox
         from pneumoscope_clinic.export_feedback import Wishes, export_feedback
         from pneumoscope_clinic.store.bundles import active_bundle
+        from pneumoscope_clinic.worker.sandbox import Sandbox
 
         day = None if since is None else since.replace(tzinfo=UTC)
         wishes = Wishes(licence, day, min_readers, tuple(diagnosis or ()), name)

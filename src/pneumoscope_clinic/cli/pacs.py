@@ -155,12 +155,12 @@ def deliveries(
 def _run(settings: ClinicSettings) -> None:
     """The node in this process, the work in others, until a signal."""
     from pneumoscope_clinic.dicom.node import Node
-    from pneumoscope_clinic.examining.processes import Processes
     from pneumoscope_clinic.logs import log_to_stderr
     from pneumoscope_clinic.roles import roles
     from pneumoscope_clinic.store import audit_log
     from pneumoscope_clinic.store.bundles import open_active
     from pneumoscope_clinic.store.database import open_store
+    from pneumoscope_clinic.worker.processes import Processes
 
     log_to_stderr()
     store = open_store(settings)

@@ -50,12 +50,12 @@ def serve(
         bundle=bundle,
         shadow=shadow,
     )
-    from pneumoscope_clinic.examining.processes import Processes
     from pneumoscope_clinic.roles import roles
     from pneumoscope_clinic.store import audit_log
     from pneumoscope_clinic.store.bundles import open_active
     from pneumoscope_clinic.store.database import open_store
     from pneumoscope_clinic.web.server import reserve_port, web_role
+    from pneumoscope_clinic.worker.processes import Processes
 
     store = open_store(settings)
     with reserve_port(settings) as reserved:

@@ -27,9 +27,6 @@ from pneumoscope_clinic.dicom.destination_state import DestinationState, pause_a
 from pneumoscope_clinic.dicom.dicomweb import StowClient
 from pneumoscope_clinic.dicom.fhir_client import FhirClient
 from pneumoscope_clinic.dicom.storage_client import StorageClient
-from pneumoscope_clinic.examining.film_results import load_film_result
-from pneumoscope_clinic.examining.film_work import problem
-from pneumoscope_clinic.examining.sandbox import Sandbox
 from pneumoscope_clinic.results.fhir import StudyResults
 from pneumoscope_clinic.settings import ClinicSettings, Destination
 from pneumoscope_clinic.store import audit_log
@@ -37,6 +34,9 @@ from pneumoscope_clinic.store.bundles import active_bundle
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.queue import Claim, LeaseLostError, Queue, fail, finish
 from pneumoscope_clinic.store.tables import Film, Job, now
+from pneumoscope_clinic.worker.film_results import load_film_result
+from pneumoscope_clinic.worker.sandbox import Sandbox
+from pneumoscope_clinic.worker.sandbox_tasks import problem
 
 _log = logging.getLogger(__name__)
 

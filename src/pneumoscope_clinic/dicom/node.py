@@ -24,8 +24,8 @@ from pneumoscope_clinic.dicom.entity import (
     film_transfer_syntaxes,
 )
 from pneumoscope_clinic.dicom.tls import server_context
-from pneumoscope_clinic.examining.intake import Sender, receive
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.worker.intake import Sender, receive
 
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity

@@ -15,9 +15,9 @@ from pneumoscope.core.errors import DeliveryError, InputError
 from pneumoscope.core.records import Progress
 from pneumoscope_clinic.dicom.dicomweb import FilmReference, WebSource
 from pneumoscope_clinic.dicom.entity import film_classes
-from pneumoscope_clinic.examining.intake import Sender, receive
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Film
+from pneumoscope_clinic.worker.intake import Sender, receive
 
 
 @dataclass(frozen=True, slots=True)

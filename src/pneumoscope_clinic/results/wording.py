@@ -73,7 +73,7 @@ SENTENCES = (
     N_("the file says that it is a decubitus or oblique view ({0})"),
     N_("the patient is an adult ({0} years); the network learnt from patients of {1} to {2} years"),
     N_("the patient is {0} years old; the network learnt from patients of {1} to {2} years"),
-    # What contradicts itself (examining.film_work).
+    # What contradicts itself (worker.sandbox_tasks).
     N_("the file says that the patient is {0} years old, not {1}; the file counts"),
     N_("the picture is blank"),
     N_("the picture is noise"),

@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from pneumoscope.core.errors import ConfigError, NotFoundError
 from pneumoscope.core.files import sha256_bytes
-from pneumoscope_clinic.examining.intake import Sender, receive
 from pneumoscope_clinic.store.bundles import open_active
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.studies import LONGEST_REFERENCE, batch_of, film_of, shown
@@ -39,6 +38,7 @@ from pneumoscope_clinic.web.api_parameters import (
 )
 from pneumoscope_clinic.web.idempotency import Repeatable, once
 from pneumoscope_clinic.web.schemas import BatchOut, FilmOut, film_out
+from pneumoscope_clinic.worker.intake import Sender, receive
 
 MOST_FILMS = 200
 """Films in one batch request."""

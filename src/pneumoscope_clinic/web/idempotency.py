@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from pneumoscope_clinic.examining.intake import recalled, remember
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.worker.intake import recalled, remember
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
 from pneumoscope.core.errors import InputError, NotFoundError
-from pneumoscope_clinic.examining.intake import Sender, receive
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.studies import LONGEST_REFERENCE, batch_of, create_batch
 from pneumoscope_clinic.store.viewers import Viewer
 from pneumoscope_clinic.web.access import check_csrf, page_viewer, store_of
 from pneumoscope_clinic.web.rendering import page, reader_words
+from pneumoscope_clinic.worker.intake import Sender, receive
 
 router = APIRouter(include_in_schema=False)
 

@@ -15,12 +15,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from pneumoscope.core.errors import InputError, NotFoundError, PneumoscopeError
-from pneumoscope_clinic.examining.film_results import bundle_card, heat_maps
 from pneumoscope_clinic.results.film_result import FilmResult
 from pneumoscope_clinic.store.bell import ring
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.queue import THE_FILMS, add_job
 from pneumoscope_clinic.store.tables import Film, Job, now
+from pneumoscope_clinic.worker.film_results import bundle_card, heat_maps
 
 _PAUSE = timedelta(minutes=1)
 """From a drawing that failed through a fault of ours to the next: who asks meanwhile is answered at once."""

@@ -12,8 +12,8 @@ import threading
 import time
 
 from pneumoscope.core.errors import ConfigError
-from pneumoscope_clinic.examining.processes import Role, stop_requested
 from pneumoscope_clinic.settings import ClinicSettings
+from pneumoscope_clinic.worker.processes import Role, stop_requested
 
 _LOOK_S = 0.25
 _LEAVE_S = 5

@@ -1,4 +1,4 @@
-"""The examining process: ``python -m pneumoscope_clinic.examining.sandbox_child``, started by ``sandbox``.
+"""The examining process: ``python -m pneumoscope_clinic.worker.sandbox_child``, started by ``sandbox``.
 
 In: messages on standard input. Out: messages on standard output. It has no database, no key, no network
 connection of ours and an environment without secrets. Once the bundle is open its memory is limited, and
@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.inference.bundle import Bundle, load_bundle
-from pneumoscope_clinic.examining.confinement import confine, die_with
-from pneumoscope_clinic.examining.film_work import draw_picture, examine_film, problem
-from pneumoscope_clinic.examining.frames import read_frame, write_frame
+from pneumoscope_clinic.worker.confinement import confine, die_with
+from pneumoscope_clinic.worker.frames import read_frame, write_frame
+from pneumoscope_clinic.worker.sandbox_tasks import draw_picture, examine_film, problem
 
 _OPEN_FILES = 64
 _SYSTEM = (

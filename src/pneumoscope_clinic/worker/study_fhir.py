@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from pneumoscope.core.errors import NotFoundError
-from pneumoscope_clinic.examining.film_results import identity_of
 from pneumoscope_clinic.results.fhir import StudyResults, fhir_bundle
 from pneumoscope_clinic.results.film_result import FilmResult
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.studies import shown
 from pneumoscope_clinic.store.tables import Film, Study
+from pneumoscope_clinic.worker.film_results import identity_of
 
 
 def study_bundle(store: Store, study: Study) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A process of its own for a stranger's bytes: slow or greedy films, and crashing decoders, cost only it.
 
-In: the bytes of a film. Out: what ``film_work`` makes of them, or an error. The process stays for the next
+In: the bytes of a film. Out: what ``sandbox_tasks`` makes of them, or an error. The process stays for the next
 film; it is ended when it takes too long, and started again when it is gone.
 """
 
@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from pneumoscope.core import errors
 from pneumoscope.core.errors import PneumoscopeError
-from pneumoscope_clinic.examining.frames import read_frame, write_frame
 from pneumoscope_clinic.settings import LimitSettings
+from pneumoscope_clinic.worker.frames import read_frame, write_frame
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Sandbox:
             return self._bundle_id
         self.close()
         self._process = subprocess.Popen(  # nosec B603  # no shell, nothing that came from outside
-            [sys.executable, "-P", "-m", "pneumoscope_clinic.examining.sandbox_child"],
+            [sys.executable, "-P", "-m", "pneumoscope_clinic.worker.sandbox_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

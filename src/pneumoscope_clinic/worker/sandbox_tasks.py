@@ -27,8 +27,8 @@ from pneumoscope.imaging.radiograph import film_format, read_radiograph
 from pneumoscope.inference.answer import record
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.pipeline import examine
-from pneumoscope_clinic.examining.coarse_age import coarse_age
-from pneumoscope_clinic.examining.deidentification import (
+from pneumoscope_clinic.worker.deidentification import (
+    coarse_age,
     deidentified,
     identifying_texts,
     identity_header,

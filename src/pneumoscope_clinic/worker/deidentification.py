@@ -3,7 +3,7 @@
 In: the bytes of a film. Out: bytes that show the same pixels. DICOM goes through the Basic Application Level
 Confidentiality Profile (PS3.15 annex E, by dicom-anonymizer), items of sequences included, and loses what the
 profile does not list because no standard knows it: private and unknown elements, what lies before and after
-the data set, and comments inside of compressed pixels. Other films are for ``raster_cleaning``. Text that is
+the data set, and comments inside of compressed pixels. Other films are for ``strip_metadata``. Text that is
 burned into the pixels stays here; exports mask it.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.imaging.dicom_decoding import open_dataset
 from pneumoscope.imaging.library_warnings import collected_warnings
-from pneumoscope_clinic.examining.raster_cleaning import clean_jpeg_segments, clean_raster
+from pneumoscope_clinic.worker.strip_metadata import clean_jpeg_segments, clean_raster
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -42,6 +42,12 @@ _TRAILING_PADDING = 0xFFFC
 
 _DEVICE_TAGS = ("00080070", "00081090")
 """Manufacturer and model: they name no patient, and monitoring compares devices."""
+_OLDEST_AGE = 90.0
+
+
+def coarse_age(years: float) -> float:
+    """An age as it is stored: all above 89 are 90 (HIPAA, 45 CFR 164.514(b)(2)(i)(C))."""
+    return min(float(years), _OLDEST_AGE)
 
 
 def deidentified(path: Path, kind: str) -> bytes:

@@ -20,10 +20,6 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pneumoscope.core.errors import PneumoscopeError, UnreadableFileError
-from pneumoscope_clinic.examining.film_results import pack_maps
-from pneumoscope_clinic.examining.film_work import encode_picture, problem
-from pneumoscope_clinic.examining.intake import study_of_uid
-from pneumoscope_clinic.examining.sandbox import Examined, Sandbox, SandboxDiedError
 from pneumoscope_clinic.settings import ClinicSettings
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.bell import Bell, ring
@@ -41,6 +37,10 @@ from pneumoscope_clinic.store.queue import (
     finish,
 )
 from pneumoscope_clinic.store.tables import Activation, Film, Result
+from pneumoscope_clinic.worker.film_results import pack_maps
+from pneumoscope_clinic.worker.intake import study_of_uid
+from pneumoscope_clinic.worker.sandbox import Examined, Sandbox, SandboxDiedError
+from pneumoscope_clinic.worker.sandbox_tasks import encode_picture, problem
 
 Handler = Callable[[Claim], None]
 """Does the work of a claim and settles it (``queue.finish`` or ``fail``, ``Queue.retry``)."""

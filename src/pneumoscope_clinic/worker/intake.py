@@ -17,12 +17,12 @@ from sqlalchemy.orm import Session
 
 from pneumoscope.core.errors import ConflictError, UnreadableFileError
 from pneumoscope.core.files import sha256_bytes
-from pneumoscope_clinic.examining.coarse_age import coarse_age
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.bell import ring
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.queue import add_job
 from pneumoscope_clinic.store.tables import Film, Idempotency, Job, Study, new_id
+from pneumoscope_clinic.worker.deidentification import coarse_age
 
 
 @dataclass(frozen=True, slots=True)

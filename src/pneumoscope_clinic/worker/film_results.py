@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.imaging.library_warnings import collected_warnings
-from pneumoscope_clinic.examining.sandbox import Sandbox
 from pneumoscope_clinic.results.film_result import FilmResult
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Activation, Film
+from pneumoscope_clinic.worker.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
