@@ -1,7 +1,6 @@
-"""A process of its own for a stranger's bytes: slow or greedy films, and crashing decoders, cost only it.
+"""Sandbox: untrusted bytes are decoded and examined in a process of their own.
 
-In: the bytes of a film. Out: what ``sandbox_tasks`` makes of them, or an error. The process stays for the next
-film; it is ended when it takes too long, and started again when it is gone.
+The process stays for the next image; it is killed when it takes too long, and started again when it is gone.
 """
 
 from __future__ import annotations
