@@ -6,7 +6,12 @@ INSTALLED := $(VENV)/.installed
 # One thread a process: two test processes with two threads each would fight over two cores.
 TEST_THREADS := OMP_NUM_THREADS=1 PNEUMOSCOPE_THREADS=1
 
-.PHONY: demo test lint types layers tests system test-programs benchmarks audit clean
+# FUZZ_MINUTES: of python -m benchmarks.fuzz, altogether.
+FUZZ_MINUTES ?= 5
+# More for pytest, as in: make tests PYTEST_ARGUMENTS=--durations=30
+PYTEST_ARGUMENTS ?=
+
+.PHONY: demo test fuzz lint types layers tests system test-programs benchmarks audit clean
 
 demo: $(INSTALLED) system
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo.sh demo
@@ -25,7 +30,14 @@ layers: $(INSTALLED)
 	$(BIN)/lint-imports
 
 tests: $(INSTALLED) system test-programs
-	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGUMENTS)
+
+# Random examples for the property tests, then random files and requests for the parsers; apart from make test,
+# whose examples are always the same.
+fuzz: $(INSTALLED)
+	$(TEST_THREADS) $(BIN)/pytest -n 2 -m hypothesis --hypothesis-profile=fuzz
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m benchmarks.fuzz --minutes $(FUZZ_MINUTES)
 
 benchmarks: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run

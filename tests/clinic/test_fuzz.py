@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from benchmarks.fuzz_mutations import mutated
 from benchmarks.fuzz_targets import TARGETS, Wrong
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumoscope_clinic.worker.strip_metadata import clean_jpeg_segments
@@ -59,7 +59,6 @@ scans = st.lists(st.tuples(st.binary(max_size=30), segments), min_size=1, max_si
 
 
 @given(segments, scans, st.binary(max_size=20))
-@settings(max_examples=150, deadline=None)
 def test_a_cleaned_jpeg_has_its_data_and_nothing_else(before, data, trailer):
     """Scans stay byte for byte; comments and application segments go, wherever they stand."""
     content, kept = b"\xff\xd8", b""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumoscope.core.errors import InputError
@@ -17,7 +17,6 @@ def test_table_by_hand() -> None:
     assert (table.positives, table.negatives) == (2, 2)
 
 
-@settings(deadline=None, max_examples=80)
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=30), st.randoms())
 def test_no_threshold_lies_on_a_film_and_rates_are_those_of_the_decision(values: list[float], random) -> None:
     probability = np.array(values)

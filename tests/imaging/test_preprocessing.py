@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumoscope.core.errors import ConfigError
@@ -62,7 +62,6 @@ def test_geometry(size, fit, content):
     assert result.geometry.padding == (top, left, 64 - top - height, 64 - left - width)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     rows=st.integers(16, 300),
     columns=st.integers(16, 300),
@@ -125,7 +124,6 @@ def test_padding_takes_no_part_in_the_exposure():
     assert (result.array[0, 48:] == 0).all()
 
 
-@settings(deadline=None, max_examples=30)
 @given(gain=st.floats(0.05, 1), offset=st.floats(0, 1))
 def test_exposure_removes_gain_and_offset(gain, offset):
     pixels = noise(64, 64)
