@@ -14,8 +14,7 @@ from pneumoscope.data.audit import run_audit
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.importers import import_dataset
 from pneumoscope.data.phantoms import WriteConfig, write_phantoms
-from pneumoscope.reporting.audit_figures import sheet
-from pneumoscope.reporting.audit_page import write_audit_page
+from pneumoscope.reporting.audit_page import sheet, write_audit_page
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from importlib import metadata
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from pneumoscope.reporting.bill_of_materials import bill_of_materials, installed_closure
+from pneumoscope.reporting.evidence import bill_of_materials, installed_closure
 from tests.tiny_bundle import write_tiny_bundle
 
 

@@ -8,8 +8,14 @@ import pytest
 from pneumoscope.core.records import Label, Sample
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.phantom_files import write_jpeg, write_png
-from pneumoscope.reporting.data_section import dataset_facts, is_synthetic, limits, part_counts, shows_adults
-from pneumoscope.reporting.run_folder import open_run
+from pneumoscope.reporting.run_report import (
+    dataset_facts,
+    is_synthetic,
+    limits,
+    open_run,
+    part_counts,
+    shows_adults,
+)
 
 
 def sample(path, label=Label.NORMAL, patient="p", **facts):

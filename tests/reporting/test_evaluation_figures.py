@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pneumoscope.reporting import evaluation_figures as draw
+from pneumoscope.reporting import evaluation_page as draw
 from pneumoscope.reporting.figures import png
 
 POINT = draw.MarkedPoint("balanced", (0.05, 0.02, 0.1), (0.95, 0.9, 0.98))

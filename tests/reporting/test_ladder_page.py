@@ -4,9 +4,15 @@ import re
 
 import pytest
 
-from pneumoscope.reporting.ladder_figures import curve_panels, forest, significance_matrix
-from pneumoscope.reporting.ladder_page import write_ladder
-from pneumoscope.reporting.ladder_tables import ladder_csv, ladder_markdown, ranking_sentences
+from pneumoscope.reporting.ladder_page import (
+    curve_panels,
+    forest,
+    ladder_csv,
+    ladder_markdown,
+    ranking_sentences,
+    significance_matrix,
+    write_ladder,
+)
 
 from .ladders import ladder_document
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from pneumoscope.reporting.ladder_tables import (
+from pneumoscope.reporting.ladder_page import (
     FIGURES,
     control_rows,
     ladder_csv,

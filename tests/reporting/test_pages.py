@@ -13,7 +13,7 @@ from pneumoscope.reporting import pages
 @pytest.fixture
 def page():
     """Render a template given as text, beside the package's own."""
-    environment = pages._environment().overlay()
+    environment = pages.environment("pneumoscope.reporting").overlay()
     own = jinja2.DictLoader({"own.html": ""})
 
     def render(text: str, **context):

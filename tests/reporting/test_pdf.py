@@ -5,8 +5,7 @@ import builtins
 import pytest
 
 from pneumoscope.core.errors import MissingExtraError
-from pneumoscope.reporting.pages import render
-from pneumoscope.reporting.pdf import write_pdf
+from pneumoscope.reporting.pages import render, write_pdf
 
 PAGE = render("base.html")
 

@@ -6,7 +6,7 @@ import pytest
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.files import read_json, write_json, write_text
-from pneumoscope.reporting.run_folder import open_run
+from pneumoscope.reporting.run_report import open_run
 from tests.reporting.runs import RunOptions, write_cross_validation, write_dataset, write_run
 
 

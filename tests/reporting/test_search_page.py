@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pneumoscope.learning.search_space import SearchConfig
-from pneumoscope.reporting import search_figures
+from pneumoscope.reporting import search_page as search_figures
 from pneumoscope.reporting.search_page import write_search_page
 
 SEARCH = SearchConfig(space={"fixed": ["optimiser", "batch_size", "ema_decay", "dropout", "label_smoothing"]})

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from pneumoscope.reporting.evaluation_figures import MarkedPoint
-from pneumoscope.reporting.selective_figures import risk_coverage
+from pneumoscope.reporting.evaluation_page import MarkedPoint, risk_coverage
 
 
 def test_the_curve_what_is_achieved_and_what_all_answers_cost():

@@ -13,8 +13,7 @@ from PIL import Image
 
 from pneumoscope.evaluation.stress_scores import StressConfig, score_stress
 from pneumoscope.imaging.stress import STRESSES
-from pneumoscope.reporting.stress_figures import change_chart, stressed_films
-from pneumoscope.reporting.stress_page import stress_markdown, write_stress_page
+from pneumoscope.reporting.stress_page import change_chart, stress_markdown, stressed_films, write_stress_page
 from tests.evaluation.test_stress_scores import CHOSEN
 from tests.evaluation.test_stress_scores import table as table  # a fixture
 

@@ -182,7 +182,7 @@ def _commission(
 
 def _write_pages(document: Mapping[str, Any], directory: Path, *, pdf: bool) -> None:
     from pneumoscope.reporting.commissioning_page import write_commissioning_page
-    from pneumoscope.reporting.pdf import write_pdf
+    from pneumoscope.reporting.pages import write_pdf
 
     page = write_commissioning_page(document, directory)
     if pdf:

@@ -204,7 +204,7 @@ def cluster_films(
 ) -> None:
     """Find films that were taken and processed alike, and whether that alone gives the class away."""
     from pneumoscope.data.acquisition import cluster_dataset, describe_clusters
-    from pneumoscope.reporting.acquisition_page import write_acquisition
+    from pneumoscope.reporting.audit_page import write_acquisition
 
     opened = open_dataset(dataset)
     with progress_bar("Measuring films") as progress:

@@ -98,7 +98,7 @@ def _run(source: Path, climb: Climb, output: Path | None) -> tuple[dict[str, Any
 def _print_result(result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from pneumoscope.reporting.ladder_tables import compared_rungs, places, ranking_sentences
+    from pneumoscope.reporting.ladder_page import compared_rungs, places, ranking_sentences
 
     place = places(result)
     columns = ("roc_auc", "accuracy", "sensitivity", "specificity", "ece")

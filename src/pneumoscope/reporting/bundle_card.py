@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pneumoscope.core.format import markdown_table
 from pneumoscope.core.records import Task
 from pneumoscope.evaluation.metrics import TITLES
 from pneumoscope.evaluation.operating_points import RULE_IN_SPECIFICITY, SCREENING_SENSITIVITY
@@ -131,7 +132,7 @@ def _preprocessing(document: Mapping[str, Any]) -> Iterator[str]:
 def _training(document: Mapping[str, Any]) -> Iterator[str]:
     training = document["training"]
     yield "## Training data"
-    yield _table(
+    yield markdown_table(
         ("what", "value"),
         [
             ("data set", training["dataset_name"]),
@@ -157,7 +158,7 @@ def _figures(document: Mapping[str, Any]) -> Iterator[str]:
         "operating points and gate, so new films of the same hospital do a little worse, and those of other "
         "hospitals and ages can do much worse."
     )
-    yield _table(
+    yield markdown_table(
         ("figure", "value", "95 % interval", "films"),
         [
             (title, f"{found['value']:.4f}", f"{found['low']:.4f} to {found['high']:.4f}", f"{found['n']:,}")
@@ -178,7 +179,7 @@ def _operating_points(document: Mapping[str, Any]) -> Iterator[str]:
         shares = (_share(point[key], known.get(key)) for key in ("sensitivity", "specificity"))
         cells = (f"{point['threshold']:.4f}", *shares)
         rows.append((f"`{name}`", *cells, f"{point['n']:,}", meaning))
-    yield _table(("name", "threshold", "sensitivity", "specificity", "films", "what for"), rows)
+    yield markdown_table(("name", "threshold", "sensitivity", "specificity", "films", "what for"), rows)
     if all("predictive_values" in point for point in document["operating_points"]):
         yield from _predictive_values(document["operating_points"])
     yield from _calibration(document["calibration"])
@@ -199,7 +200,9 @@ def _predictive_values(points: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         for point in points
         for row in point["predictive_values"]
     ]
-    yield _table(("name", "prevalence", "pneumonia among the positive", "normal among the negative"), rows)
+    yield markdown_table(
+        ("name", "prevalence", "pneumonia among the positive", "normal among the negative"), rows
+    )
 
 
 def _worth(estimate: Mapping[str, Any] | None) -> str:
@@ -218,7 +221,9 @@ def _calibration(calibration: Mapping[str, Any]) -> Iterator[str]:
     if compared:
         keys = ("log_loss", "brier", "above_best", "standard_error")
         rows = [(one["method"], *(f"{one[key]:.4f}" for key in keys)) for one in compared]
-        yield _table(("method", "log loss", "Brier score", "log loss above the best", "standard error"), rows)
+        yield markdown_table(
+            ("method", "log loss", "Brier score", "log loss above the best", "standard error"), rows
+        )
     band = calibration.get("interval")
     if band is not None:
         yield (
@@ -280,8 +285,3 @@ def _share(value: float | None, interval: Mapping[str, Any] | None = None) -> st
     if value is None:
         return "not known"
     return f"{value:.4f}" + (f" ({interval['low']:.4f} to {interval['high']:.4f})" if interval else "")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

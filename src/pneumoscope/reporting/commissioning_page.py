@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumoscope.core.files import write_text
+from pneumoscope.core.format import short
 from pneumoscope.reporting.pages import render
 
 _NAMES = {
@@ -36,7 +37,7 @@ def write_commissioning_page(document: Mapping[str, Any], directory: Path) -> Pa
 def check_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Title, what was found, limit and verdict of every check."""
     return [
-        (check["title"], _number(check["value"]), _number(check["limit"]), check["verdict"])
+        (check["title"], short(check["value"]), short(check["limit"]), check["verdict"])
         for check in document["checks"]
     ]
 
@@ -74,7 +75,3 @@ def _figure_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]
     return [
         (name, f"{e['value']:.3f}", f"{e['low']:.3f} to {e['high']:.3f}", f"{e['n']:,}") for name, e in rows
     ]
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

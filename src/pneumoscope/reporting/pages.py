@@ -11,13 +11,16 @@ of ``parts.html``: ``figure``, ``card``, ``note``, ``table``, ``estimate``.
 from __future__ import annotations
 
 import base64
-import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pneumoscope import __version__
+from pneumoscope.core.errors import MissingExtraError
+from pneumoscope.core.files import write_bytes
+from pneumoscope.core.format import decimals, duration, grouped, percent, probability
 
 _SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
@@ -28,7 +31,7 @@ def render(template: str, **context: Any) -> str:
     Text in ``context`` is escaped. ``version`` is always there. A name that the template uses and the context
     lacks raises ``jinja2.UndefinedError``: a page never shows a gap silently.
     """
-    return _environment().get_template(template).render(version=__version__, **context)
+    return environment("pneumoscope.reporting").get_template(template).render(version=__version__, **context)
 
 
 def data_uri(picture: str | bytes) -> str:
@@ -46,46 +49,49 @@ def data_uri(picture: str | bytes) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("pneumoscope.reporting"),
+def environment(package: str) -> Environment:
+    """The Jinja environment of ``package``: its ``templates``, escaping, and the filters of ``core.format``.
+
+    A name that a template uses and nobody gave is an error.
+    """
+    made = Environment(
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "data_uri": data_uri,
-        "percent": _percent,
-        "decimals": _decimals,
-        "grouped": _grouped,
-        "duration": _duration,
-    }
-    return environment
+    made.filters["data_uri"] = data_uri
+    for function in (percent, probability, decimals, grouped, duration):
+        made.filters[function.__name__] = function
+    return made
 
 
-def _percent(value: float | None, digits: int = 1) -> str:
-    """0.973 as ``97.3 %``; None and not-a-number as a dash."""
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
+def write_pdf(html: str, file: Path) -> Path:
+    """Set ``html`` as a PDF at ``file`` (written atomically) and return ``file``.
 
+    Raises:
+        MissingExtraError: WeasyPrint is not installed, or the system lacks the Pango library.
+    """
+    try:
+        from PIL import ImageFile
+        from weasyprint import HTML
+        from weasyprint.urls import URLFetcher
+    except ImportError as error:
+        raise MissingExtraError(
+            "a PDF needs WeasyPrint",
+            remedy="pip install 'pneumoscope[pdf]', or print the HTML page from a browser",
+        ) from error
+    except OSError as error:
+        raise MissingExtraError(
+            f"WeasyPrint cannot load a system library ({error})",
+            remedy="install Pango (Debian: apt-get install libpango-1.0-0 libpangoft2-1.0-0 "
+            "libharfbuzz-subset0), or print the HTML page from a browser",
+        ) from error
 
-def _decimals(value: float | None, digits: int = 3) -> str:
-    """0.97342 as ``0.973``; None and not-a-number as a dash."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _grouped(value: float | None) -> str:
-    """5216 as ``5,216``; None as a dash."""
-    return "–" if value is None else f"{value:,.0f}"
-
-
-def _duration(seconds: float | None) -> str:
-    """3725 as ``1 h 2 min``, 65 as ``1 min 5 s``, 3.21 as ``3.2 s``; None as a dash."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    # WeasyPrint lets Pillow fill up truncated pictures, in the whole process; a truncated film is refused.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # A report holds all its parts; nothing may be fetched while it is set.
+    fetcher = URLFetcher(allowed_protocols=("data",))
+    write_bytes(file, HTML(string=html, url_fetcher=fetcher).write_pdf())
+    return file

@@ -45,7 +45,7 @@ def write_report(board: Dashboard, wanted: float, directory: Path, *, pdf: bool 
     page = directory / "monitoring.html"
     write_text(page, html)
     if pdf:
-        from pneumoscope.reporting.pdf import write_pdf
+        from pneumoscope.reporting.pages import write_pdf
 
         write_pdf(html, directory / "monitoring.pdf")
     return page

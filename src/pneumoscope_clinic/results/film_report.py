@@ -13,20 +13,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pneumoscope import __version__
 from pneumoscope.inference.answer import unsaid_warnings
 from pneumoscope.inference.overlay import colours, overlay
-from pneumoscope.inference.prediction import percent
-from pneumoscope.reporting.pages import data_uri
-from pneumoscope.reporting.pdf import write_pdf
+from pneumoscope.reporting.pages import data_uri, environment, write_pdf
 from pneumoscope_clinic.results.examination import examination_of, radiograph_of
 from pneumoscope_clinic.results.film_result import FilmResult
 from pneumoscope_clinic.results.wording import (
@@ -85,7 +81,7 @@ def film_report_html(result: FilmResult, texts: Texts = str, page: Page | None =
     """
     page = page or Page()
     return (
-        _environment()
+        environment("pneumoscope_clinic.results")
         .get_template("film_report.html")
         .render(
             _=texts,
@@ -163,16 +159,3 @@ def _jpeg(pixels: npt.NDArray[np.uint8]) -> str:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=88)
     return data_uri(stream.getvalue())
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("pneumoscope_clinic.results"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    return environment

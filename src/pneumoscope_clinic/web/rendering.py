@@ -13,10 +13,11 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from pneumoscope import __version__
 from pneumoscope.core.files import sha256_file
+from pneumoscope.reporting.pages import environment
 from pneumoscope_clinic.store.viewers import Viewer
 from pneumoscope_clinic.web.access import LoginRequiredError, csrf_token, page_viewer, store_of
 from pneumoscope_clinic.web.translation import Words, choose_language, languages, words
@@ -109,12 +110,6 @@ def asset(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("pneumoscope_clinic.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["asset"] = asset
-    return environment
+    made = environment("pneumoscope_clinic.web")
+    made.globals["asset"] = asset
+    return made
