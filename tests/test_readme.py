@@ -74,8 +74,8 @@ def test_python_names_exist() -> None:
 def test_configuration_page_names_every_key() -> None:
     from pneumoscope.data.splits import SplitConfig
     from pneumoscope.evaluation.evaluate import EvaluationConfig
-    from pneumoscope.evaluation.shortcut_limits import ShortcutConfig
-    from pneumoscope.evaluation.stress_scores import StressConfig
+    from pneumoscope.evaluation.shortcut_audit import ShortcutConfig
+    from pneumoscope.evaluation.stress import StressConfig
     from pneumoscope.learning.config import AugmentationConfig, TrainConfig
     from pneumoscope.learning.ladder_config import LadderConfig, RungTable
     from pneumoscope.learning.search_space import SearchSpace

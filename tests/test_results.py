@@ -11,8 +11,7 @@ import pytest
 
 from pneumoscope.core.files import read_json
 from pneumoscope.core.records import Estimate
-from pneumoscope.evaluation.evaluate import evaluate
-from pneumoscope.evaluation.evaluation_json import evaluation_from_json
+from pneumoscope.evaluation.evaluate import evaluate, evaluation_from_json
 from pneumoscope.evaluation.metrics import TITLES
 from pneumoscope.evaluation.predictions import read_predictions
 from pneumoscope.evaluation.selective import SELECTIVE_TITLES, selective_report

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from pneumoscope.cli import commission
 from pneumoscope.core.errors import InputError, LeakageError
 from pneumoscope.core.files import read_json
-from pneumoscope.evaluation.leakage import film_key
+from pneumoscope.evaluation.scoring import film_key
 from pneumoscope.inference.bundle import load_bundle
 from tests.learning.phantoms import phantom_dataset
 from tests.tiny_bundle import document, write_tiny_bundle

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from pneumoscope.cli import evaluate
 from pneumoscope.core.errors import ConfigError, InputError, LeakageError
 from pneumoscope.core.files import read_json, sha256_file, write_json
-from pneumoscope.evaluation.leakage import film_key, patient_key
+from pneumoscope.evaluation.scoring import film_key, patient_key
 from pneumoscope.reporting import evaluation_page
 
 from ..tiny_bundle import document, write_tiny_bundle

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pneumoscope.cli import point
 from pneumoscope.core.errors import DatasetError, LeakageError
 from pneumoscope.data.importers import import_dataset
-from pneumoscope.evaluation.leakage import film_key
+from pneumoscope.evaluation.scoring import film_key
 from tests.films import write_film
 from tests.tiny_bundle import document, write_tiny_bundle
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from pneumoscope.core.records import Label, Preprocessing, Verdict
-from pneumoscope.evaluation.map_fidelity import STEPS
-from pneumoscope.evaluation.shortcut_maps import MapFigures
+from pneumoscope.evaluation.shortcut_maps import STEPS, MapFigures
 from pneumoscope.evaluation.shortcut_probes import shortcut_probes
-from pneumoscope.evaluation.stress_films import StressTable
+from pneumoscope.evaluation.stress import StressTable
 from tests.evaluation.films import sample
 from tests.evaluation.test_shortcut_lungs import masks_of, rectangles
 

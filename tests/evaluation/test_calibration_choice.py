@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from pneumoscope.core.errors import InputError
-from pneumoscope.evaluation.calibration import FITS, fit_calibration
-from pneumoscope.evaluation.calibration_choice import FALLBACK, choose_calibration
+from pneumoscope.evaluation.calibration import FALLBACK, FITS, choose_calibration, fit_calibration
 
 from .films import softmax
 
@@ -57,7 +56,7 @@ def test_films_of_one_patient_are_never_fitted_and_judged(monkeypatch: pytest.Mo
         fitted.append({patients[tuple(row)] for row in values.tolist()})
         return fit_calibration(values, index, method=method)
 
-    monkeypatch.setattr("pneumoscope.evaluation.calibration_choice.fit_calibration", fit)
+    monkeypatch.setattr("pneumoscope.evaluation.calibration.fit_calibration", fit)
     choose_calibration(logits, targets, _names(60))
     everyone = set(_names(60))
     assert fitted[-1] == everyone

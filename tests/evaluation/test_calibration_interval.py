@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from pneumoscope.evaluation.calibration import fit_calibration
-from pneumoscope.evaluation.calibration_interval import calibration_interval
+from pneumoscope.evaluation.calibration import calibration_interval, fit_calibration
 from pneumoscope.inference.prediction import calibrated_probabilities, probability_interval
 
 

@@ -6,8 +6,14 @@ from sklearn.metrics import roc_auc_score
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.records import Verdict
-from pneumoscope.evaluation.commissioning import LocalFilms, commission, fit_local
-from pneumoscope.evaluation.commissioning_checks import CommissionConfig, compare, missing_films
+from pneumoscope.evaluation.commissioning import (
+    CommissionConfig,
+    LocalFilms,
+    commission,
+    compare,
+    fit_local,
+    missing_films,
+)
 from pneumoscope.evaluation.intervals import wilson
 from tests.tiny_bundle import document
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from pneumoscope.evaluation.conformal import fit_etiology, fit_selection, lowest_held
+from pneumoscope.evaluation.selective import fit_etiology, fit_selection, lowest_held
 
 
 def test_one_film_a_patient_is_split_conformal_by_hand() -> None:

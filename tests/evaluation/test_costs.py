@@ -8,8 +8,13 @@ from pydantic import ValidationError
 from scipy.special import expit
 
 from pneumoscope.core.records import OperatingPoint
-from pneumoscope.evaluation.costs import CostConfig, cheapest, cost_report, expected_cost
-from pneumoscope.evaluation.thresholds import threshold_table
+from pneumoscope.evaluation.operating_points import (
+    CostConfig,
+    cheapest,
+    cost_report,
+    expected_cost,
+    threshold_table,
+)
 
 
 def _table():

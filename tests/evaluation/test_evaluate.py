@@ -9,8 +9,8 @@ from sklearn import metrics as sk
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.records import Label, OperatingPoint, Task
 from pneumoscope.evaluation import metrics
-from pneumoscope.evaluation.costs import CostConfig
 from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, subgroups
+from pneumoscope.evaluation.operating_points import CostConfig
 from pneumoscope.evaluation.predictions import tabulate
 
 from .films import binary_table, draw_samples, draw_table, sample

@@ -7,9 +7,14 @@ import pytest
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.records import OperatingPoint
-from pneumoscope.evaluation.costs import CostConfig
-from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate
-from pneumoscope.evaluation.evaluation_json import evaluation_from_json, evaluation_to_json
+from pneumoscope.evaluation.evaluate import (
+    EvaluationConfig,
+    Scoring,
+    evaluate,
+    evaluation_from_json,
+    evaluation_to_json,
+)
+from pneumoscope.evaluation.operating_points import CostConfig
 
 from .films import binary_table, draw_samples, draw_table
 

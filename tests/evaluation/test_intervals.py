@@ -11,8 +11,7 @@ from pneumoscope.evaluation.intervals import (
     proportion_estimate,
     wilson,
 )
-from pneumoscope.evaluation.metrics import predictive_values
-from pneumoscope.evaluation.weighted_metrics import mean_statistic, roc_auc_statistic
+from pneumoscope.evaluation.metrics import mean_statistic, predictive_values, roc_auc_statistic
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (1, 10), (7, 10), (383, 390), (20, 20)])

@@ -6,7 +6,7 @@ import pytest
 
 from pneumoscope.core.errors import BundleError
 from pneumoscope.core.files import sha256_bytes
-from pneumoscope.evaluation.leakage import check_leakage, film_key, leakage_error, patient_key
+from pneumoscope.evaluation.scoring import check_leakage, film_key, leakage_error, patient_key
 
 from .films import sample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pneumoscope.evaluation.map_fidelity import STEPS, area, deletion, insertion, shuffled_map
+from pneumoscope.evaluation.shortcut_maps import STEPS, area, deletion, insertion, shuffled_map
 
 SIDE = 16
 

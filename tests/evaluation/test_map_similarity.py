@@ -8,7 +8,7 @@ import torch
 from scipy.stats import spearmanr
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from pneumoscope.evaluation.map_similarity import rank_correlation, structural_similarity, top_overlap
+from pneumoscope.evaluation.shortcut_maps import rank_correlation, structural_similarity, top_overlap
 
 
 @pytest.fixture

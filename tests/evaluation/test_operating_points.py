@@ -8,10 +8,15 @@ from scipy.special import expit
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.records import OperatingPoint
-from pneumoscope.evaluation.costs import CostConfig, cheapest, expected_cost
 from pneumoscope.evaluation.intervals import wilson
-from pneumoscope.evaluation.operating_points import choose_operating_points, describe_operating_points
-from pneumoscope.evaluation.thresholds import threshold_table
+from pneumoscope.evaluation.operating_points import (
+    CostConfig,
+    cheapest,
+    choose_operating_points,
+    describe_operating_points,
+    expected_cost,
+    threshold_table,
+)
 
 
 def _films(n: int, seed: int = 0, gap: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

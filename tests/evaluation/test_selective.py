@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pneumoscope.evaluation.metrics import aurc_statistic, share_statistic
 from pneumoscope.evaluation.predictions import concatenate, read_predictions, write_predictions
 from pneumoscope.evaluation.selective import SELECTIVE_TITLES, risk_coverage, selective_report
-from pneumoscope.evaluation.weighted_metrics import aurc_statistic, share_statistic
 from pneumoscope.inference.selection import Bounds
 
 from .films import binary_table, draw_table

@@ -11,7 +11,7 @@ import pytest
 from pneumoscope.core.records import Preprocessing
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.importers import import_dataset
-from pneumoscope.evaluation.shortcut_lungs import (
+from pneumoscope.evaluation.shortcut_probes import (
     LungMasks,
     chest_region,
     find_lungs,

@@ -12,11 +12,9 @@ from pneumoscope.core.records import Label, Preprocessing
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.importers import import_dataset
-from pneumoscope.evaluation.map_fidelity import STEPS
-from pneumoscope.evaluation.shortcut_films import find_films, positive_films
-from pneumoscope.evaluation.shortcut_lungs import LungMasks
-from pneumoscope.evaluation.shortcut_maps import LEVELS, MapJob, areas, inspect_maps
-from pneumoscope.evaluation.stress_films import Examiner, StressPlan, plan_stress
+from pneumoscope.evaluation.shortcut_maps import LEVELS, STEPS, MapJob, areas, inspect_maps
+from pneumoscope.evaluation.shortcut_probes import LungMasks, find_films, positive_films
+from pneumoscope.evaluation.stress import Examiner, StressPlan, plan_stress
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.learning.opened_network import open_network
 from tests.learning.phantoms import phantom_dataset

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from pneumoscope.core.records import Preprocessing, Radiograph
-from pneumoscope.evaluation.shortcut_lungs import LungMasks
-from pneumoscope.evaluation.shortcut_probes import PROPORTIONS, shortcut_probes
+from pneumoscope.evaluation.shortcut_probes import PROPORTIONS, LungMasks, shortcut_probes
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.stress import STRESSES, StressKind
 from tests.evaluation.films import sample

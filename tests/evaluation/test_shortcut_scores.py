@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pneumoscope.evaluation.shortcut_limits import (
+from pneumoscope.evaluation.shortcut_audit import (
     ShortcutConfig,
     check_limits,
     failed_checks,
     release_verdict,
+    score_maps,
+    score_probes,
+    within_auc_statistic,
 )
-from pneumoscope.evaluation.shortcut_scores import score_maps, score_probes, within_auc_statistic
 from tests.evaluation.audits import FILMS, made_up_maps, made_up_probes, made_up_table
 
 CONFIG = ShortcutConfig(resamples=200)

@@ -3,8 +3,7 @@
 import pytest
 
 from pneumoscope.core.errors import InputError
-from pneumoscope.evaluation.commissioning import commission
-from pneumoscope.evaluation.site_versions import KEPT, commissioned_document, rolled_back_document
+from pneumoscope.evaluation.commissioning import KEPT, commission, commissioned_document, rolled_back_document
 from pneumoscope.inference.bundle import write_bundle
 from tests.evaluation.test_commissioning import CONFIG, films
 from tests.tiny_bundle import write_tiny_bundle

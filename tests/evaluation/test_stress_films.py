@@ -13,9 +13,9 @@ from pneumoscope.core.errors import InputError, LeakageError
 from pneumoscope.core.records import Verdict
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.importers import import_dataset
-from pneumoscope.evaluation.leakage import film_key
 from pneumoscope.evaluation.predictions import tabulate, write_predictions
-from pneumoscope.evaluation.stress_films import choose_some, plan_stress, run_stress
+from pneumoscope.evaluation.scoring import film_key
+from pneumoscope.evaluation.stress import choose_some, plan_stress, run_stress
 from pneumoscope.imaging.stress import STRESSES
 from pneumoscope.inference.pipeline import examine
 from tests.films import write_film

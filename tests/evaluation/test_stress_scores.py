@@ -7,9 +7,9 @@ import pytest
 
 from pneumoscope.core.records import Label, Verdict
 from pneumoscope.evaluation.intervals import wilson
-from pneumoscope.evaluation.stress_films import StressTable
-from pneumoscope.evaluation.stress_scores import (
+from pneumoscope.evaluation.stress import (
     StressConfig,
+    StressTable,
     failures,
     film_rows,
     score_stress,

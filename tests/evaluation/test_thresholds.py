@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumoscope.core.errors import InputError
-from pneumoscope.evaluation.thresholds import threshold_table
+from pneumoscope.evaluation.operating_points import threshold_table
 
 
 def test_table_by_hand() -> None:

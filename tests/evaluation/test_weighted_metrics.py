@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pneumoscope.evaluation import metrics
-from pneumoscope.evaluation import weighted_metrics as weighted
 
 N = 240
 RNG = np.random.default_rng(3)
@@ -29,29 +28,29 @@ def _balanced(rows: np.ndarray) -> float | None:
 
 PAIRS = {
     "roc_auc": (
-        weighted.roc_auc_statistic(POSITIVE, SCORE),
+        metrics.roc_auc_statistic(POSITIVE, SCORE),
         lambda r: metrics.roc_auc(POSITIVE[r], SCORE[r]),
     ),
     "average_precision": (
-        weighted.average_precision_statistic(POSITIVE, SCORE),
+        metrics.average_precision_statistic(POSITIVE, SCORE),
         lambda r: metrics.average_precision(POSITIVE[r], SCORE[r]),
     ),
     "brier": (
-        weighted.mean_statistic((SCORE - POSITIVE) ** 2),
+        metrics.mean_statistic((SCORE - POSITIVE) ** 2),
         lambda r: metrics.brier(POSITIVE[r], SCORE[r]),
     ),
-    "f1": (weighted.f1_statistic(POSITIVE, DECIDED), _f1),
-    "balanced_accuracy": (weighted.balanced_accuracy_statistic(POSITIVE, DECIDED), _balanced),
+    "f1": (metrics.f1_statistic(POSITIVE, DECIDED), _f1),
+    "balanced_accuracy": (metrics.balanced_accuracy_statistic(POSITIVE, DECIDED), _balanced),
     "macro_f1": (
-        weighted.macro_f1_statistic(TARGETS, PREDICTED, 3),
+        metrics.macro_f1_statistic(TARGETS, PREDICTED, 3),
         lambda r: metrics.macro_f1(metrics.class_confusion(TARGETS[r], PREDICTED[r], 3)),
     ),
     "macro_auc": (
-        weighted.macro_auc_statistic(TARGETS, PROBABILITIES),
+        metrics.macro_auc_statistic(TARGETS, PROBABILITIES),
         lambda r: metrics.macro_auc(TARGETS[r], PROBABILITIES[r]),
     ),
     "etiology_auc": (
-        weighted.etiology_auc_statistic(TARGETS, PROBABILITIES),
+        metrics.etiology_auc_statistic(TARGETS, PROBABILITIES),
         lambda r: metrics.etiology_auc(TARGETS[r], PROBABILITIES[r]),
     ),
 }
@@ -66,7 +65,7 @@ def test_weights_mean_repeated_films(name: str) -> None:
 
 
 def test_calibration_error_keeps_the_bins_of_the_whole_sample() -> None:
-    statistic = weighted.ece_statistic(POSITIVE, SCORE)
+    statistic = metrics.ece_statistic(POSITIVE, SCORE)
     assert statistic(np.ones((1, N)))[0] == pytest.approx(metrics.expected_calibration_error(POSITIVE, SCORE))
     assert np.isfinite(statistic(WEIGHTS)).all()
 
@@ -83,6 +82,6 @@ def test_a_draw_without_ill_films_is_undefined(name: str) -> None:
 
 def test_no_film_of_known_cause_is_undefined() -> None:
     unknown = np.full(N, -1)
-    assert np.isnan(weighted.etiology_auc_statistic(unknown, PROBABILITIES)(WEIGHTS)).all()
-    assert np.isnan(weighted.macro_auc_statistic(unknown, PROBABILITIES)(WEIGHTS)).all()
-    assert np.isnan(weighted.macro_f1_statistic(unknown, PREDICTED, 3)(WEIGHTS)).all()
+    assert np.isnan(metrics.etiology_auc_statistic(unknown, PROBABILITIES)(WEIGHTS)).all()
+    assert np.isnan(metrics.macro_auc_statistic(unknown, PROBABILITIES)(WEIGHTS)).all()
+    assert np.isnan(metrics.macro_f1_statistic(unknown, PREDICTED, 3)(WEIGHTS)).all()

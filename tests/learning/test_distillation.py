@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from pneumoscope.core.files import read_json
-from pneumoscope.evaluation.leakage import film_key, patient_key
+from pneumoscope.evaluation.scoring import film_key, patient_key
 from pneumoscope.inference.bundle import load_bundle
 from pneumoscope.learning.config import DistillationConfig, TrainConfig
 from pneumoscope.learning.distillation import cross_fitted_targets, soften_etiology

@@ -8,9 +8,9 @@ import torch
 
 from pneumoscope.core.records import Label, Task
 from pneumoscope.evaluation.calibration import FITS
-from pneumoscope.evaluation.conformal import SelectionConfig
-from pneumoscope.evaluation.costs import CostConfig
-from pneumoscope.evaluation.leakage import film_key
+from pneumoscope.evaluation.operating_points import CostConfig
+from pneumoscope.evaluation.scoring import film_key
+from pneumoscope.evaluation.selective import SelectionConfig
 from pneumoscope.inference.bundle import load_bundle
 from pneumoscope.learning import packaging
 from pneumoscope.learning.films import Films

@@ -12,7 +12,7 @@ from pneumoscope.core.files import read_json, sha256_file, write_json
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import SplitConfig, split_dataset, split_file
-from pneumoscope.evaluation.calibration_choice import choose_calibration
+from pneumoscope.evaluation.calibration import choose_calibration
 from pneumoscope.evaluation.operating_points import choose_operating_points
 from pneumoscope.evaluation.scoring import predict_films
 from pneumoscope.inference.bundle import load_bundle, write_bundle

@@ -12,9 +12,8 @@ from pneumoscope.core.files import sha256_file, write_json, write_text
 from pneumoscope.core.records import Label, Sample, Task
 from pneumoscope.core.run_manifest import RunManifest
 from pneumoscope.data.dataset import Dataset
-from pneumoscope.evaluation.costs import CostConfig
-from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate
-from pneumoscope.evaluation.evaluation_json import evaluation_to_json
+from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
+from pneumoscope.evaluation.operating_points import CostConfig
 from pneumoscope.evaluation.predictions import PredictionTable, tabulate, write_predictions
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph

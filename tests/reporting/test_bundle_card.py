@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pneumoscope.core.records import OperatingPoint, Task
-from pneumoscope.evaluation.conformal import METHOD
 from pneumoscope.evaluation.operating_points import describe_operating_points
+from pneumoscope.evaluation.selective import METHOD
 from pneumoscope.inference.bundle import load_bundle, shipped_bundles
 from pneumoscope.reporting.bundle_card import CARD, bundle_card
 from tests.tiny_bundle import document, write_tiny_bundle

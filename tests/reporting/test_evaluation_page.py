@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from pneumoscope.core.records import OperatingPoint, Task
-from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate
-from pneumoscope.evaluation.evaluation_json import evaluation_to_json
+from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
 from pneumoscope.evaluation.selective import SELECTIVE_TITLES
 from pneumoscope.inference.selection import Bounds
 from pneumoscope.reporting.evaluation_page import draw_evaluation, write_evaluation_page

@@ -12,11 +12,21 @@ import pytest
 from PIL import Image
 
 from pneumoscope.core.records import Explanation, Radiograph
-from pneumoscope.evaluation.shortcut_examples import ExampleFilm
-from pneumoscope.evaluation.shortcut_limits import ShortcutConfig, check_limits, release_verdict
-from pneumoscope.evaluation.shortcut_scores import score_maps, score_probes
-from pneumoscope.reporting.shortcut_figures import auc_chart, contact_sheet, fidelity_chart
-from pneumoscope.reporting.shortcut_page import shortcut_markdown, write_shortcut_page
+from pneumoscope.evaluation.shortcut_audit import (
+    ExampleFilm,
+    ShortcutConfig,
+    check_limits,
+    release_verdict,
+    score_maps,
+    score_probes,
+)
+from pneumoscope.reporting.shortcut_page import (
+    auc_chart,
+    contact_sheet,
+    fidelity_chart,
+    shortcut_markdown,
+    write_shortcut_page,
+)
 from tests.evaluation.audits import made_up_maps, made_up_probes, made_up_table
 from tests.evaluation.films import sample
 

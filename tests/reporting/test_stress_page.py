@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pneumoscope.evaluation.stress_scores import StressConfig, score_stress
+from pneumoscope.evaluation.stress import StressConfig, score_stress
 from pneumoscope.imaging.stress import STRESSES
 from pneumoscope.reporting.stress_page import change_chart, stress_markdown, stressed_films, write_stress_page
 from tests.evaluation.test_stress_scores import CHOSEN

@@ -23,10 +23,9 @@ from pneumoscope.core.files import read_json
 
 if TYPE_CHECKING:
     from pneumoscope.data.dataset import Dataset
-    from pneumoscope.evaluation.shortcut_audit import ShortcutAudit
-    from pneumoscope.evaluation.shortcut_limits import ShortcutConfig
+    from pneumoscope.evaluation.shortcut_audit import ShortcutAudit, ShortcutConfig
     from pneumoscope.evaluation.shortcut_maps import Opener
-    from pneumoscope.evaluation.stress_films import StressPlan
+    from pneumoscope.evaluation.stress import StressPlan
 
 COMMAND = "audit-shortcuts"
 
@@ -66,8 +65,8 @@ def audit_shortcuts(
     """Hide the lungs, keep nothing but the lungs, test the heat maps: a release gate with limits."""
     from pneumoscope.core.config import load_config
     from pneumoscope.data.importers import open_or_import
-    from pneumoscope.evaluation.shortcut_limits import ShortcutConfig
-    from pneumoscope.evaluation.stress_films import plan_stress
+    from pneumoscope.evaluation.shortcut_audit import ShortcutConfig
+    from pneumoscope.evaluation.stress import plan_stress
 
     flags = {"films": films, "map_films": map_films, "seed": seed}
     settings = load_config(ShortcutConfig, config, flags)
@@ -123,9 +122,8 @@ def _opener(plan: StressPlan) -> tuple[Opener | None, str]:
 def _measure(job: _Job, directory: Path) -> dict[str, Any]:
     """Ask, score, write everything; return ``shortcuts.json``'s content."""
     from pneumoscope.core.run_manifest import RunManifest
-    from pneumoscope.evaluation.shortcut_audit import audit
-    from pneumoscope.evaluation.shortcut_films import find_films
-    from pneumoscope.evaluation.shortcut_limits import failed_checks
+    from pneumoscope.evaluation.shortcut_audit import audit, failed_checks
+    from pneumoscope.evaluation.shortcut_probes import find_films
 
     config = job.config
     manifest = RunManifest(directory, COMMAND, config.model_dump(mode="json"), {"audit": config.seed})

@@ -55,9 +55,8 @@ def commission(
     """Set a bundle up for a site: measure it on local films, recalibrate it, and say GO, CAUTION or NO-GO."""
     from pneumoscope.core.config import load_config
     from pneumoscope.data.importers import open_or_import
-    from pneumoscope.evaluation.commissioning_checks import CommissionConfig
-    from pneumoscope.evaluation.leakage import check_leakage, leakage_error
-    from pneumoscope.evaluation.scoring import ALL, choose_films
+    from pneumoscope.evaluation.commissioning import CommissionConfig
+    from pneumoscope.evaluation.scoring import ALL, check_leakage, choose_films, leakage_error
     from pneumoscope.inference.bundle import load_bundle
 
     settings = load_config(
@@ -89,7 +88,7 @@ def rollback(
     ] = None,
 ) -> None:
     """Take the last commissioning of a bundle back: its earlier calibration, thresholds and selection."""
-    from pneumoscope.evaluation.site_versions import rolled_back_document
+    from pneumoscope.evaluation.commissioning import rolled_back_document
     from pneumoscope.inference.bundle import MODEL, load_bundle, write_bundle
 
     opened = load_bundle(bundle)
@@ -149,7 +148,7 @@ def _commission(
     from pneumoscope.core.files import write_json
     from pneumoscope.core.run_manifest import RunManifest
     from pneumoscope.evaluation.commissioning import commission as measure
-    from pneumoscope.evaluation.site_versions import commissioned_document
+    from pneumoscope.evaluation.commissioning import commissioned_document
     from pneumoscope.inference.bundle import MODEL, write_bundle
 
     manifest = RunManifest(

@@ -68,8 +68,7 @@ def evaluate(
     from pneumoscope.core.config import load_config
     from pneumoscope.data.importers import open_or_import
     from pneumoscope.evaluation.evaluate import EvaluationConfig
-    from pneumoscope.evaluation.leakage import check_leakage, leakage_error
-    from pneumoscope.evaluation.scoring import choose_films
+    from pneumoscope.evaluation.scoring import check_leakage, choose_films, leakage_error
     from pneumoscope.inference.bundle import load_bundle
 
     settings = load_config(EvaluationConfig, config, {"costs.prevalence": prevalence})
@@ -122,9 +121,8 @@ def _score(job: _Job, directory: Path) -> dict[str, Any]:
     """Predict, count the scoring, evaluate, write everything; return ``evaluation.json``'s content."""
     from pneumoscope.core.run_manifest import RunManifest
     from pneumoscope.data.cache import build_cache
-    from pneumoscope.evaluation.evaluate import Scoring
+    from pneumoscope.evaluation.evaluate import Scoring, evaluation_to_json
     from pneumoscope.evaluation.evaluate import evaluate as evaluate_table
-    from pneumoscope.evaluation.evaluation_json import evaluation_to_json
     from pneumoscope.evaluation.predictions import write_predictions
     from pneumoscope.evaluation.scoring import count_scoring, predict_films
     from pneumoscope.reporting.evaluation_page import write_evaluation_page

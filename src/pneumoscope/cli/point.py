@@ -34,9 +34,8 @@ def point(
 ) -> None:
     """Play the pointing game: is a heat map strongest inside the lesion? On films not trained on."""
     from pneumoscope.data.dataset import Dataset
-    from pneumoscope.evaluation.leakage import check_leakage, leakage_error
     from pneumoscope.evaluation.pointing import play, summarise
-    from pneumoscope.evaluation.scoring import choose_films
+    from pneumoscope.evaluation.scoring import check_leakage, choose_films, leakage_error
     from pneumoscope.inference.bundle import load_bundle
 
     opened, source = load_bundle(bundle), Dataset.open(dataset)

@@ -22,8 +22,7 @@ from pneumoscope.core.files import read_json
 
 if TYPE_CHECKING:
     from pneumoscope.data.dataset import Dataset
-    from pneumoscope.evaluation.stress_films import StressPlan, StressTable
-    from pneumoscope.evaluation.stress_scores import StressConfig
+    from pneumoscope.evaluation.stress import StressConfig, StressPlan, StressTable
 
 
 def register(app: typer.Typer) -> None:
@@ -65,8 +64,7 @@ def stress(
     """Measure what everyday changes of the film cost in accuracy, on films that were not trained on."""
     from pneumoscope.core.config import load_config
     from pneumoscope.data.importers import open_or_import
-    from pneumoscope.evaluation.stress_films import choose_some, plan_stress
-    from pneumoscope.evaluation.stress_scores import StressConfig, failures
+    from pneumoscope.evaluation.stress import StressConfig, choose_some, failures, plan_stress
 
     flags = {"films": films, "seed": seed, "limit": limit, "probe_limit": probe_limit}
     settings = load_config(StressConfig, config, flags)
@@ -115,8 +113,7 @@ def _directory(output: Path | None, dataset_name: str) -> Path:
 def _measure(job: _Job, directory: Path) -> dict[str, Any]:
     """Ask, score, write everything; return ``stress.json``'s content."""
     from pneumoscope.core.run_manifest import RunManifest
-    from pneumoscope.evaluation.stress_films import run_stress
-    from pneumoscope.evaluation.stress_scores import failures, score_stress
+    from pneumoscope.evaluation.stress import failures, run_stress, score_stress
 
     asked = {"operating_point": job.operating_point, **job.config.model_dump(mode="json")}
     manifest = RunManifest(directory, "stress", asked, {"stress": job.config.seed})
@@ -150,7 +147,7 @@ def _measure(job: _Job, directory: Path) -> dict[str, Any]:
 def _write(document: Mapping[str, Any], table: StressTable, job: _Job, directory: Path) -> None:
     """``stress.json``, the two tables, and the page with the first film."""
     from pneumoscope.core.files import write_json, write_table
-    from pneumoscope.evaluation.stress_scores import film_rows, stress_rows
+    from pneumoscope.evaluation.stress import film_rows, stress_rows
     from pneumoscope.imaging.radiograph import read_radiograph
     from pneumoscope.imaging.stress import STRESSES
     from pneumoscope.reporting.stress_page import write_stress_page

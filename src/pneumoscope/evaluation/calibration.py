@@ -1,7 +1,7 @@
-"""Probabilities that mean what they say: calibration, and the bins that show whether it worked.
+"""Probability calibration: five methods, the choice between them, reliability bins, and a 95 % band.
 
-In: logits and reference of validation films. Out: one of five calibrations, as a bundle keeps it; or the bins
-of a reliability diagram. Which of the five is decided by films that it was not fitted to, never by the fit.
+All of it is fitted on validation images. The method is chosen by cross-validation over patients, as a more
+flexible one always fits its own images better; where the images cannot tell, the simplest is taken.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.isotonic import IsotonicRegression
+from sklearn.model_selection import StratifiedGroupKFold
 
 from pneumoscope.core.errors import InputError
-from pneumoscope.evaluation.intervals import wilson
+from pneumoscope.evaluation.intervals import LEVEL, RESAMPLES, SHARE_DEFINED, bootstrap, wilson
 from pneumoscope.evaluation.metrics import ECE_BINS, equal_mass_bins
-from pneumoscope.inference.prediction import calibrated_log_odds, pneumonia_log_odds
+from pneumoscope.inference.prediction import (
+    calibrated_log_odds,
+    calibrated_probabilities,
+    log_odds,
+    pneumonia_log_odds,
+)
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 """Outside of this a network is broken, not miscalibrated; Guo et al. (2017) report 0.95 to 4.2, table S.2."""
@@ -226,3 +232,161 @@ def reliability(
         low, high = wilson(hits, n)
         found.append(ReliabilityBin(float(probability[here].mean()), hits / n, low, high, n))
     return tuple(found)
+
+
+FALLBACK = "bias-corrected-temperature"
+"""Without enough patients to compare: the simplest that undoes what class weights do to a network."""
+
+_FOLDS = 5
+
+Parts = list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+
+
+def choose_calibration(
+    logits: npt.NDArray[np.floating[Any]],
+    targets: npt.NDArray[np.int64],
+    patients: Sequence[str],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare every calibration by cross-validation over patients, and fit the chosen one to all films.
+
+    The score is the log loss over the classes, a proper score. Chosen is the simplest candidate whose loss is
+    at most one standard error above the lowest; the standard error is that of the difference between the two
+    on the same patients (the one-standard-error rule of Breiman et al., Classification and Regression Trees,
+    1984, 3.4.3).
+
+    Args:
+        logits: (N, K), finite.
+        targets: (N,) class index; rows with -1 are left out.
+        patients: N patient keys; films of one patient are never on both sides.
+        seed: of the parts.
+
+    Returns:
+        The ``calibration`` part of a bundle, with ``candidates``: method, log_loss, brier (of the probability
+        of pneumonia), above_best and standard_error of each; none when the films are too few for parts that
+        all hold every class.
+
+    Raises:
+        InputError: a class without films.
+    """
+    known = targets >= 0
+    values, index = np.asarray(logits, dtype=np.float64)[known], targets[known]
+    keys = np.asarray(patients, dtype=str)[known]
+    parts = _parts(index, keys, values.shape[1], seed)
+    if not parts:
+        return {**fit_calibration(values, index, method=FALLBACK), "candidates": []}
+    probabilities = {method: _out_of_part(values, index, parts, method) for method in FITS}
+    losses = {method: _log_losses(found, index) for method, found in probabilities.items()}
+    best = min(losses, key=lambda method: float(losses[method].mean()))
+    candidates: list[dict[str, Any]] = []
+    for method, loss in losses.items():
+        difference = loss - losses[best]
+        candidates.append(
+            {
+                "method": method,
+                "log_loss": float(loss.mean()),
+                "brier": float(np.mean((1 - probabilities[method][:, 0] - (index > 0)) ** 2)),
+                "above_best": float(difference.mean()),
+                "standard_error": _standard_error(difference, keys),
+            }
+        )
+    chosen = next(one for one in candidates if one["above_best"] <= one["standard_error"])
+    return {**fit_calibration(values, index, method=chosen["method"]), "candidates": candidates}
+
+
+def _parts(index: npt.NDArray[np.int64], keys: npt.NDArray[Any], classes: int, seed: int) -> Parts:
+    """(fitted, judged) rows; none when a class would be missing from films to fit."""
+    smallest = min((len(np.unique(keys[index == k])) for k in range(classes)), default=0)
+    if smallest < 2:
+        return []
+    splitter = StratifiedGroupKFold(min(_FOLDS, smallest), shuffle=True, random_state=seed)
+    parts = list(splitter.split(np.zeros(len(index)), index, keys))
+    whole = all(len(np.unique(index[fitted])) == classes for fitted, _ in parts)
+    return parts if whole else []
+
+
+def _out_of_part(values: Floats, index: npt.NDArray[np.int64], parts: Parts, method: str) -> Floats:
+    """(N, K) probabilities of each film by the calibration of the parts that it is not in."""
+    found = np.empty_like(values)
+    for fitted, judged in parts:
+        calibration = fit_calibration(values[fitted], index[fitted], method=method)
+        found[judged] = calibrated_probabilities(values[judged], calibration)
+    return found
+
+
+def _log_losses(probabilities: Floats, index: npt.NDArray[np.int64]) -> Floats:
+    own = probabilities[np.arange(len(index)), index]
+    return -np.log(np.maximum(own, np.finfo(np.float64).eps))
+
+
+def _standard_error(difference: Floats, keys: npt.NDArray[Any]) -> float:
+    """Of the mean of ``difference``, whose films of one patient belong together (Liang & Zeger, 1986)."""
+    residuals = np.bincount(np.unique(keys, return_inverse=True)[1], difference - difference.mean())
+    return float(np.sqrt((residuals**2).sum()) / len(difference))
+
+
+_GRID = np.linspace(-14.0, 14.0, 29)
+"""Log-odds; :func:`log_odds` does not go beyond."""
+
+Bools = npt.NDArray[np.bool_]
+
+
+def calibration_interval(
+    probability: Floats,
+    positive: Bools,
+    patients: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any] | None:
+    """The band in which the calibration curve lies, by drawing patients anew.
+
+    In each draw the outcome is regressed on the calibrated log-odds (logistic recalibration: Cox, Biometrika
+    45, 1958), against Platt's smoothed targets as :func:`fit_line` has them; how far these lines lie from
+    that of all films, in percentiles over the draws, is the band (Efron & Tibshirani, An Introduction to the
+    Bootstrap, 1993, 13.3; centred, since smoothing draws every line towards a probability of one half). One
+    line serves every method of calibration, since all of them are judged by what they say.
+
+    Args:
+        probability: (N,) calibrated, of pneumonia.
+        positive: (N,) reference.
+        patients: N patient keys; whole patients are drawn.
+        resamples: draws.
+        seed: of the draws.
+
+    Returns:
+        ``log_odds`` (rising), ``low`` and ``high`` at each, ``level``, ``n`` films, ``patients`` and
+        ``method``; None where most draws miss a class, as the films are too few to say.
+    """
+    x = log_odds(probability)
+
+    def lines(weights: Floats) -> Floats:
+        return np.array([_line(x, positive, row) for row in weights])
+
+    rng = np.random.default_rng(seed)
+    draws = bootstrap({"line": lines}, patients, resamples=resamples, rng=rng)["line"]
+    defined = draws[np.isfinite(draws[:, 0])]
+    if len(defined) < SHARE_DEFINED * resamples:
+        return None
+    slope, offset = _line(x, positive, np.ones(len(x)))
+    curves = _GRID + (defined[:, :1] - slope) * _GRID + (defined[:, 1:] - offset)
+    low, high = np.quantile(curves, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).round(4)
+    return {
+        "log_odds": _GRID.tolist(),
+        "low": np.minimum(low, _GRID).tolist(),  # it holds what it is about
+        "high": np.maximum(high, _GRID).tolist(),
+        "level": LEVEL,
+        "n": len(x),
+        "patients": len(set(patients)),
+        "method": (
+            f"logistic recalibration, bootstrap over patients, centred percentile, {len(defined)} resamples"
+        ),
+    }
+
+
+def _line(x: Floats, positive: Bools, weights: Floats) -> tuple[float, float]:
+    """Slope and offset; NaN for a draw without one of the classes."""
+    if not (weights[positive].any() and weights[~positive].any()):
+        return np.nan, np.nan
+    found = fit_line(x, positive, weights)
+    return found["slope"], found["offset"]

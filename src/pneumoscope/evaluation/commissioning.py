@@ -1,47 +1,45 @@
-"""Setting a bundle up for a site: recalibration, operating points and a verdict from a few local films.
+"""Commissioning (site acceptance test): recalibration, operating points and a verdict from local images.
 
-A network that was good elsewhere is a stranger here. Some tens to hundreds of labelled local films say
-whether it may be used, at which thresholds, and what its probabilities mean at the site's prevalence. With so
-few films only two numbers are fitted, and no figure comes from films that chose them: patients are parted
-into folds, each measured with what the others fitted.
-
-In: what a bundle said of local films, and what the gate said of them. Out: one JSON-able dictionary with
-figures, missing films, checks, a verdict, and what the site's version of the bundle says instead.
+Some tens to hundreds of labelled local images say whether a bundle may be used at a site, at which
+thresholds, and what its probabilities mean at the site's prevalence. With so few images only two numbers are
+fitted, and no figure comes from images that chose them: patients are split into folds, each measured with
+what the others fitted. Every change is kept in the bundle's history and can be rolled back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy.optimize import minimize
+from scipy.stats import norm
 from sklearn.model_selection import StratifiedGroupKFold
 
+from pneumoscope.core.config import Config
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.records import Estimate, Verdict
-from pneumoscope.evaluation import weighted_metrics as weighted
-from pneumoscope.evaluation.calibration_interval import calibration_interval
-from pneumoscope.evaluation.commissioning_checks import (
-    GO,
-    CommissionConfig,
-    compare,
-    judge_site,
-    missing,
-    worst_of,
-)
-from pneumoscope.evaluation.conformal import SelectionConfig, fit_selection
-from pneumoscope.evaluation.costs import CostConfig
+from pneumoscope.evaluation import metrics
+from pneumoscope.evaluation.calibration import calibration_interval
 from pneumoscope.evaluation.intervals import (
+    RESAMPLES,
     bootstrap,
     bootstrap_estimate,
     predictive_value_estimates,
     proportion_estimate,
+    wilson,
 )
 from pneumoscope.evaluation.metrics import expected_calibration_error, roc_auc
-from pneumoscope.evaluation.operating_points import choose_operating_points, describe_operating_points
+from pneumoscope.evaluation.operating_points import (
+    CostConfig,
+    choose_operating_points,
+    describe_operating_points,
+)
+from pneumoscope.evaluation.selective import SelectionConfig, fit_selection
 from pneumoscope.inference.prediction import log_odds
 
 FOLDS = 5
@@ -263,7 +261,7 @@ def _area(films: LocalFilms, config: CommissionConfig) -> dict[str, Any]:
     area = roc_auc(films.positive, films.probability)
     assert area is not None, "both classes have films"
     draws = bootstrap(
-        {"auc": weighted.roc_auc_statistic(films.positive, films.probability)},
+        {"auc": metrics.roc_auc_statistic(films.positive, films.probability)},
         films.patients,
         resamples=config.resamples,
         rng=np.random.default_rng(config.seed),
@@ -297,3 +295,168 @@ def _changed(
 
 def _default(points: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(point for point in points if point["name"] == document["default_operating_point"])
+
+
+GO, CAUTION, NO_GO = "GO", "CAUTION", "NO-GO"
+
+MOST_FILMS = 20_000
+"""Where the count of missing films ends: no site will read more."""
+
+
+class CommissionConfig(Config):
+    """What a site asks for.
+
+    ``prevalence``: of pneumonia among those who will be examined. ``interval_width``: of the 95 % intervals
+    of sensitivity and specificity. Limits of GO: ``auc``, ``sensitivity`` and ``specificity`` at the default
+    operating point, ``refused`` (largest share that the gate refuses), ``calibration_error``, ``class_films``
+    (fewest films of a class).
+    """
+
+    prevalence: float = Field(gt=0, lt=1)
+    interval_width: float = Field(default=0.1, gt=0, lt=1)
+    auc: float = Field(default=0.9, ge=0.5, le=1)
+    sensitivity: float = Field(default=0.9, ge=0, le=1)
+    specificity: float = Field(default=0.8, ge=0, le=1)
+    refused: float = Field(default=0.1, ge=0, le=1)
+    calibration_error: float = Field(default=0.1, ge=0, le=1)
+    class_films: int = Field(default=30, ge=1)
+    resamples: int = Field(default=RESAMPLES, ge=100, le=100_000)
+    seed: int = Field(default=0, ge=0)
+
+
+def missing_films(share: float, have: int, width: float) -> int:
+    """How many more films of a class make the Wilson interval of ``share`` at most ``width`` wide."""
+    for films in range(max(have, 1), MOST_FILMS):
+        low, high = wilson(round(share * films), films)
+        if high - low <= width:
+            return films - have
+    return MOST_FILMS
+
+
+def worst_of(checks: Sequence[Mapping[str, Any]]) -> str:
+    """The verdict of all checks."""
+    verdicts = [check["verdict"] for check in checks]
+    return next((verdict for verdict in (NO_GO, CAUTION) if verdict in verdicts), GO)
+
+
+def missing(figures: Mapping[str, Any], ill: int, well: int, config: CommissionConfig) -> dict[str, int]:
+    """Films of each class that are missing for intervals of the wanted width."""
+    width = config.interval_width
+    return {
+        "with pneumonia": missing_films(figures["sensitivity"]["value"], ill, width),
+        "without pneumonia": missing_films(figures["specificity"]["value"], well, width),
+    }
+
+
+def compare(local: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The AUC here against that of the bundle's card: two independent samples, normal approximation."""
+    card = validation.get("roc_auc")
+    if card is None:
+        return None
+    errors = [(item["high"] - item["low"]) / (2 * norm.ppf(0.975)) for item in (local, card)]
+    error = max(float(np.hypot(*errors)), 1e-9)
+    difference = local["value"] - card["value"]
+    return {
+        "card": dict(card),
+        "difference": difference,
+        "p_value": float(2 * norm.sf(abs(difference) / error)),
+        "method": "z test of two independent areas, standard errors from their 95 % intervals",
+    }
+
+
+def judge_site(result: Mapping[str, Any], config: CommissionConfig) -> list[dict[str, Any]]:
+    """Every limit, what was found, GO, CAUTION or NO-GO, and why."""
+    figures = result["figures"]
+    checks = [
+        _check("AUC", figures["roc_auc"], config.auc),
+        _check("Sensitivity", figures["sensitivity"], config.sensitivity),
+        _check("Specificity", figures["specificity"], config.specificity),
+        _check("Share refused by the gate", result["refused"], config.refused, least=False),
+    ]
+    error = figures["calibration_error"]
+    fine = error <= config.calibration_error
+    checks.append(
+        {
+            "title": "Calibration error",
+            "limit": config.calibration_error,
+            "value": error,
+            "verdict": GO if fine else CAUTION,
+            "reason": f"the calibration error is {error:.3f}, {'within' if fine else 'above'} the limit of "
+            f"{config.calibration_error:g}",
+        }
+    )
+    fewest = min(result["answered_ill"], result["answered"] - result["answered_ill"])
+    enough = fewest >= config.class_films
+    checks.append(
+        {
+            "title": "Films of the rarer class",
+            "limit": config.class_films,
+            "value": fewest,
+            "verdict": GO if enough else CAUTION,
+            "reason": f"the rarer class has {fewest} films; {config.class_films} are wanted",
+        }
+    )
+    return checks
+
+
+def _check(title: str, figure: Mapping[str, Any], limit: float, *, least: bool = True) -> dict[str, Any]:
+    """GO when the whole interval keeps to the limit, NO-GO when none of it does, else CAUTION."""
+    low, high = figure["low"], figure["high"]
+    kept, broken = (low >= limit, high < limit) if least else (high <= limit, low > limit)
+    verdict = GO if kept else NO_GO if broken else CAUTION
+    words = {GO: "keeps to", NO_GO: "misses", CAUTION: "may or may not keep to"}[verdict]
+    return {
+        "title": title,
+        "limit": limit,
+        "value": figure["value"],
+        "verdict": verdict,
+        "reason": f"{title} {figure['value']:.3f} ({low:.3f} to {high:.3f}) {words} the limit of "
+        f"{'at least' if least else 'at most'} {limit:g}",
+    }
+
+
+KEPT = ("calibration", "operating_points", "default_operating_point", "selection")
+"""Keys of the bundle's document that a site changes, and that a rollback restores."""
+
+
+def commissioned_document(
+    document: Mapping[str, Any], result: Mapping[str, Any], dataset: Mapping[str, str]
+) -> dict[str, Any]:
+    """The bundle's document for the site: its version is one higher, its history says why and what was.
+
+    Args:
+        document: of the bundle as it is.
+        result: of :func:`commission`.
+        dataset: ``name`` and ``hash`` of the local films.
+    """
+    entry = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "what": "commissioned",
+        "dataset": dict(dataset),
+        **{key: result[key] for key in ("films", "patients", "ill", "verdict", "reasons")},
+        "prevalence": result["limits"]["prevalence"],
+        "figures": result["figures"],
+        "before": {"id": document["id"], **{key: document[key] for key in KEPT if key in document}},
+    }
+    history = [*document.get("history", []), entry]
+    new = {**document, **result["changed"], "history": history, "version": len(history) + 1}
+    del new["created"]
+    return new
+
+
+def rolled_back_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as it was before the last change, which leaves the history.
+
+    Raises:
+        InputError: the bundle is in its first version.
+    """
+    if not document.get("history"):
+        raise InputError(
+            "the bundle is in its first version", where=str(document["id"]), expected="a commissioned bundle"
+        )
+    *history, last = document["history"]
+    kept = {
+        key: value for key, value in document.items() if key not in (*KEPT, "history", "version", "created")
+    }
+    earlier = {key: value for key, value in last["before"].items() if key != "id"}
+    return {**kept, **earlier} | ({"history": history, "version": len(history) + 1} if history else {})

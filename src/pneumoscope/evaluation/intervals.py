@@ -15,8 +15,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from pneumoscope.core.records import Estimate
-from pneumoscope.evaluation.metrics import predictive_values
-from pneumoscope.evaluation.weighted_metrics import Statistic
+from pneumoscope.evaluation.metrics import Statistic, predictive_values
 
 LEVEL = 0.95
 RESAMPLES = 1000

@@ -1,20 +1,21 @@
-"""Which films a bundle is scored on, its predictions for them, and how often that was done before.
+"""What is scored: the images of a split, the check for training data among them, and a count of scorings.
 
-In: a data set, the part of it that was asked for, a bundle. Out: the films with the protocol in words, a
-table of predictions, and a ledger beside the data set: a test set that is scored again and again while a
-model is being changed is a test set no more, so every scoring is counted.
+A bundle names its training and validation images and their patients by the first 16 hexadecimal digits of
+their SHA-256. A test set that is scored again and again while a model is being changed is no test set any
+more, so every scoring is entered in a ledger beside the data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pneumoscope.core.errors import DatasetError
+from pneumoscope.core.errors import BundleError, DatasetError, LeakageError
 from pneumoscope.core.files import read_json, sha256_bytes, write_json
 from pneumoscope.core.records import Progress, Sample
 from pneumoscope.data.cache import PixelCache
@@ -134,3 +135,65 @@ def count_scoring(ledger: Path, bundle_id: str, table: PredictionTable, protocol
     }
     write_json(ledger, [*entries, entry])
     return keys.count((bundle_id, films)) + 1
+
+
+HASH_DIGITS = 16  # 64 bits: by chance two of a million films agree once in 10 million such sets
+
+_SHOWN = 10
+
+
+def film_key(sha256: str) -> str:
+    """How a bundle names a film: the first 16 digits of its content's SHA-256."""
+    return sha256[:HASH_DIGITS]
+
+
+def patient_key(patient_id: str) -> str:
+    """How a bundle names a patient, unreadably: the first 16 digits of the SHA-256 of the id."""
+    return sha256_bytes(patient_id.encode("utf-8"))[:HASH_DIGITS]
+
+
+def check_leakage(document: Mapping[str, Any], samples: Sequence[Sample]) -> tuple[tuple[str, str], ...]:
+    """Films that the bundle was trained or validated on, or whose patient it saw.
+
+    Args:
+        document: content of ``bundle.json``; ``training.films`` and ``training.patients`` are read.
+        samples: films to be scored; the full ``patient_id`` counts, not the conservative ``group_id``.
+
+    Returns:
+        (path, ``film`` or ``patient``), in the order of ``samples``; ``film`` when both hold.
+
+    Raises:
+        BundleError: the bundle does not say what it was trained on.
+    """
+    training = document.get("training", {})
+    if "films" not in training or "patients" not in training:
+        raise BundleError(
+            "does not name its training films and patients",
+            where=document.get("id"),
+            expected="'training.films' and 'training.patients' in bundle.json",
+            remedy="train again, or export the bundle with its provenance",
+        )
+    films, patients = frozenset(training["films"]), frozenset(training["patients"])
+    found = []
+    for sample in samples:
+        if film_key(sample.sha256) in films:
+            found.append((sample.path, "film"))
+        elif patient_key(sample.patient_id) in patients:
+            found.append((sample.path, "patient"))
+    return tuple(found)
+
+
+def leakage_error(leaks: Sequence[tuple[str, str]], scored: int) -> LeakageError:
+    """The refusal to score ``scored`` films of which :func:`check_leakage` found ``leaks``; names ten."""
+    films = sum(why == "film" for _, why in leaks)
+    lines = [f"{path} (same {why})" for path, why in leaks[:_SHOWN]]
+    if len(leaks) > _SHOWN:
+        lines.append(f"and {len(leaks) - _SHOWN} more")
+    return LeakageError(
+        f"{len(leaks)} of {scored} films were in the bundle's training or validation data "
+        f"({films} as a film, {len(leaks) - films} through the patient)",
+        where="\n    ".join(lines),
+        expected="films of patients that the bundle has never seen",
+        remedy="score other films, or add --allow-leakage, which marks the result contaminated; where two "
+        "sources merely use the same patient ids, import one of them with ids of its own",
+    )

@@ -1,29 +1,406 @@
-"""One shortcut audit: films are asked about with and without their lungs, heat maps are tested, limits held.
+"""Shortcut audit: does a network read lungs, or something that goes with the class?
 
-In: films with lungs, and the limits. Out: a :class:`ShortcutAudit`, whose document is the truth of which the
-page and the tables are views.
+Images are predicted with and without their lungs, heat maps are checked, and figures with 95 % intervals
+are held against limits. The bundles of a cross-validation are calibrated each on images of its own, so an
+AUC is the share of correctly ordered pairs among images that the same bundle was asked about.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pneumoscope.core.records import Label, Progress
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from pneumoscope.core.config import Config
+from pneumoscope.core.records import Estimate, Explanation, FloatArray, Label, Progress, Radiograph, Sample
 from pneumoscope.data.dataset import Dataset
-from pneumoscope.evaluation.shortcut_examples import ExampleFilm, choose_examples
-from pneumoscope.evaluation.shortcut_films import FilmsWithLungs, positive_films
-from pneumoscope.evaluation.shortcut_giveaways import measure_giveaways
-from pneumoscope.evaluation.shortcut_limits import ShortcutConfig, check_limits, release_verdict
-from pneumoscope.evaluation.shortcut_maps import MapFigures, MapJob, Opener, inspect_maps
-from pneumoscope.evaluation.shortcut_probes import shortcut_probes
-from pneumoscope.evaluation.shortcut_scores import score_maps, score_probes
-from pneumoscope.evaluation.stress_films import StressTable, run_stress
-from pneumoscope.evaluation.stress_scores import film_rows
-from pneumoscope.imaging.stress import FilmChange
+from pneumoscope.evaluation import metrics
+from pneumoscope.evaluation.intervals import RESAMPLES, bootstrap, bootstrap_estimate
+from pneumoscope.evaluation.shortcut_maps import (
+    CLASS_ACTIVATION,
+    GRADIENTS,
+    OCCLUSION,
+    MapFigures,
+    MapJob,
+    Opener,
+    areas,
+    inspect_maps,
+)
+from pneumoscope.evaluation.shortcut_probes import (
+    LUNGS_BLACK,
+    PROPORTIONS,
+    FilmsWithLungs,
+    LungMasks,
+    measure_giveaways,
+    positive_films,
+    shortcut_probes,
+)
+from pneumoscope.evaluation.stress import (
+    FAIL,
+    PASS,
+    StressConfig,
+    StressPlan,
+    StressTable,
+    film_rows,
+    run_stress,
+    score_stress,
+)
+from pneumoscope.imaging.radiograph import read_radiograph
+from pneumoscope.imaging.stress import FilmChange, StressKind
 from pneumoscope.inference.lungs import segmenter_id
+from pneumoscope.inference.pipeline import examine
+
+OPEN = "open"
+"""Not measured, or, of the whole audit: its first check was not measured."""
+
+_PAIRS = {
+    CLASS_ACTIVATION: f"{CLASS_ACTIVATION} and {OCCLUSION}",
+    OCCLUSION: f"{OCCLUSION} and {GRADIENTS}",
+}
+
+Figures = Mapping[str, Any]
+
+
+class ShortcutConfig(Config):
+    """How to audit, and what a network must bear; ``docs/configuration.md`` says what each key means."""
+
+    films: int = Field(default=1000, ge=0)
+    map_films: int = Field(default=60, ge=1)
+    seed: int = Field(default=0, ge=0)
+    resamples: int = Field(default=RESAMPLES, ge=100, le=100_000)
+    max_auc_without_lungs: float = Field(default=0.75, ge=0.5, le=1)
+    max_accuracy_loss: float = Field(default=1.5, ge=0, le=100)
+    min_energy_ratio: float = Field(default=1.2, ge=0)
+    min_agreement: float = Field(default=0.3, ge=-1, le=1)
+    max_random_similarity: float = Field(default=0.5, ge=0, le=1)
+    min_fidelity_gain: float = Field(default=0.01, ge=-1, le=1)
+
+
+def check_limits(
+    probes: Sequence[Figures], maps: Figures | None, config: ShortcutConfig
+) -> list[dict[str, Any]]:
+    """Every figure that has a limit.
+
+    Args:
+        probes: the rows of the audit's ``probes``.
+        maps: its ``maps``; None where no film with pneumonia was there.
+        config: the limits.
+
+    Returns:
+        ``name``, ``title``, ``bound`` (at most, at least), ``limit``, ``value``, ``low``, ``high`` and
+        ``n`` (None where it was not measured) and ``verdict`` (pass, fail, open), the most important first.
+    """
+    return [*_probe_checks(probes, config), *_map_checks(maps or {}, config)]
+
+
+def failed_checks(checks: Sequence[Figures]) -> list[str]:
+    """Titles of the checks that failed."""
+    return [check["title"] for check in checks if check["verdict"] == FAIL]
+
+
+def release_verdict(checks: Sequence[Figures]) -> str:
+    """Fail when any check fails; open when the AUC without lungs was not measured; else pass."""
+    if failed_checks(checks):
+        return FAIL
+    return OPEN if next(c for c in checks if c["name"] == LUNGS_BLACK)["verdict"] == OPEN else PASS
+
+
+def _probe_checks(probes: Sequence[Figures], config: ShortcutConfig) -> list[dict[str, Any]]:
+    checks = []
+    for row in probes:
+        estimates, title = row["estimates"], row["title"]
+        if row["kind"] == StressKind.PROBE:
+            area = _folded(estimates.get("auc_within"))
+            checks.append(_check(row["name"], f"AUC: {title}", area, "at most", config.max_auc_without_lungs))
+        if row["kind"] == StressKind.LIMITED:
+            loss = None if row["unmeasured"] else _negated(estimates["accuracy_change"])
+            checks.append(
+                _check(
+                    row["name"],
+                    f"Points of accuracy lost: {title}",
+                    loss,
+                    "at most",
+                    config.max_accuracy_loss,
+                )
+            )
+    return checks
+
+
+def _map_checks(maps: Figures, config: ShortcutConfig) -> list[dict[str, Any]]:
+    # What is shown is held against another method: occlusion, or what occlusion itself can be held against.
+    pair = _PAIRS.get(maps.get("method", ""), _PAIRS[CLASS_ACTIVATION])
+    agreement = maps.get("agreement", {}).get(pair, {})
+    fidelity = maps.get("fidelity", {})
+    ratio = maps.get("energy", {}).get("lungs", {}).get("ratio")
+    checks = [
+        _check("energy", "Heat map in the lungs, over their share of the film", ratio, "at least",
+               config.min_energy_ratio),
+        _check("agreement", f"Rank correlation of heat maps: {pair}",
+               agreement.get("rank_correlation"), "at least", config.min_agreement),
+    ]  # fmt: skip
+    for level in ("head", "all"):
+        alike = maps.get("randomised", {}).get(level, {}).get("rank_correlation")
+        title = f"Map like that of random weights ({level})"
+        checks.append(_check(f"random-{level}", title, alike, "at most", config.max_random_similarity))
+    for curve, title in (
+        ("deletion", "Deletion: area below a random order's"),
+        ("insertion", "Insertion: area above a random order's"),
+    ):
+        gain = fidelity.get(curve, {}).get("gain")
+        checks.append(_check(curve, title, gain, "at least", config.min_fidelity_gain))
+    return checks
+
+
+def _check(name: str, title: str, estimate: Figures | None, bound: str, limit: float) -> dict[str, Any]:
+    figures = {key: estimate[key] if estimate else None for key in ("value", "low", "high", "n")}
+    verdict = OPEN
+    if estimate:
+        value = estimate["value"]
+        verdict = PASS if (value <= limit if bound == "at most" else value >= limit) else FAIL
+    return {"name": name, "title": title, "bound": bound, "limit": limit, **figures, "verdict": verdict}
+
+
+def _folded(area: Figures | None) -> Figures | None:
+    """An AUC below one half tells the classes apart as well as its mirror image does."""
+    if area is None or area["value"] >= 0.5:
+        return area
+    return {**area, "value": 1 - area["value"], "low": 1 - area["high"], "high": 1 - area["low"]}
+
+
+def _negated(change: Figures) -> Figures:
+    return {**change, "value": 0 - change["value"], "low": 0 - change["high"], "high": 0 - change["low"]}
+
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+def score_probes(
+    table: StressTable, probes: Sequence[FilmChange], config: ShortcutConfig
+) -> list[dict[str, Any]]:
+    """A row for the unchanged films and one for every probe, as :func:`score_stress` gives them.
+
+    The estimates also hold ``auc_within``; ``means`` are the mean probabilities of pneumonia of films with
+    and without it, as a network may rank films that it answers all alike; ``unmeasured`` says in words why a
+    probe shows nothing.
+    """
+    settings = StressConfig(
+        seed=config.seed,
+        resamples=config.resamples,
+        limit=config.max_accuracy_loss,
+        probe_limit=config.max_auc_without_lungs,
+    )
+    rows: list[dict[str, Any]] = score_stress(table, settings, probes)["stresses"]
+    positive = np.array([sample.label is not Label.NORMAL for sample in table.samples])
+    statistics = {
+        row["name"]: within_auc_statistic(positive, table.probabilities[:, column], table.examiners)
+        for column, row in enumerate(rows)
+    }
+    draws = bootstrap(
+        statistics,
+        [sample.patient_id for sample in table.samples],
+        resamples=config.resamples,
+        rng=np.random.default_rng(config.seed),
+    )
+    smaller = _smaller_class(table.samples, positive)
+    for row in rows:
+        value = float(statistics[row["name"]](np.ones((1, len(positive))))[0])
+        area = bootstrap_estimate(value, draws[row["name"]], n=len(positive), smaller_class=smaller)
+        if area is not None and np.isfinite(value):
+            row["estimates"]["auc_within"] = asdict(area)
+        own = table.probabilities[:, table.names.index(row["name"])]
+        row["means"] = {
+            "normal": float(own[~positive].mean()) if not positive.all() else None,
+            "pneumonia": float(own[positive].mean()) if positive.any() else None,
+        }
+        square = row["name"] == PROPORTIONS and all(_square(sample) for sample in table.samples)
+        row["unmeasured"] = "every film is square" if square else None
+        del row["verdict"]  # the checks of the audit judge
+    return rows
+
+
+def within_auc_statistic(positive: Bools, score: Floats, examiners: Sequence[str]) -> metrics.Statistic:
+    """Area under the ROC curve over the pairs of films that the same examiner was asked about."""
+    own = np.array(examiners)
+    parts = []
+    for name in dict.fromkeys(examiners):
+        rows = np.flatnonzero(own == name)
+        parts.append((rows, metrics.roc_auc_statistic(positive[rows], score[rows])))
+
+    def area(weights: Floats) -> Floats:
+        right, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+        for rows, statistic in parts:
+            some = weights[:, rows]
+            count = some[:, positive[rows]].sum(axis=1) * some[:, ~positive[rows]].sum(axis=1)
+            right += np.where(count > 0, np.nan_to_num(statistic(some)), 0) * count
+            pairs += count
+        return np.divide(right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+    return area
+
+
+def score_maps(figures: Sequence[MapFigures], config: ShortcutConfig) -> dict[str, Any]:
+    """What was found about the maps of at least one film, as means over films.
+
+    Returns:
+        ``films``, ``patients``, ``method`` (of the maps that the bundles show); ``energy``: for the ``lungs``
+        and the ``wide`` region the ``share`` of the map, the ``area`` and their ``ratio``; ``agreement``: by
+        pair of methods ``rank_correlation`` and ``top_overlap``; ``randomised``: by level
+        ``rank_correlation`` and ``similarity``; ``fidelity``: for ``deletion`` and ``insertion`` the
+        ``area``, that of a ``random`` order, and the ``gain``; ``curves``: the mean curves.
+    """
+    patients = [one.sample.patient_id for one in figures]
+    average = _Average(patients, config)
+    names = list(figures[0].curves)
+    return {
+        "films": len(figures),
+        "patients": len(set(patients)),
+        "method": " or ".join(sorted({one.method for one in figures})),
+        "energy": {
+            "lungs": _energy([(one.energy, one.lungs) for one in figures], average),
+            "wide": _energy([(one.wide_energy, one.wide) for one in figures], average),
+        },
+        "agreement": _pairs([one.agreement for one in figures], ("rank_correlation", "top_overlap"), average),
+        "randomised": _pairs(
+            [one.randomised for one in figures], ("rank_correlation", "similarity"), average
+        ),
+        "fidelity": {name: _fidelity(figures, name, average) for name in ("deletion", "insertion")},
+        "curves": {name: np.mean([one.curves[name] for one in figures], axis=0).tolist() for name in names},
+    }
+
+
+class _Average:
+    """Means over films with intervals from draws of patients."""
+
+    def __init__(self, patients: Sequence[str], config: ShortcutConfig) -> None:
+        self._patients = np.array(patients)
+        self._config = config
+
+    def mean(self, values: Floats) -> dict[str, Any] | None:
+        """The mean of the values (N,) that are numbers; None where none is."""
+        return self.ratio(values, np.ones(len(values)))
+
+    def ratio(self, values: Floats, over: Floats) -> dict[str, Any] | None:
+        """Sum of the values over the sum of ``over``, of the films where the value is a number."""
+        rows = np.flatnonzero(np.isfinite(values))
+        if not len(rows):
+            return None
+        top, bottom = values[rows], over[rows]
+        draws = bootstrap(
+            {"ratio": lambda weights: (weights @ top) / (weights @ bottom)},
+            self._patients[rows].tolist(),
+            resamples=self._config.resamples,
+            rng=np.random.default_rng(self._config.seed),
+        )["ratio"]
+        low, high = np.quantile(draws, (0.025, 0.975)).tolist()
+        method = f"bootstrap over patients, percentile, {len(draws)} resamples"
+        return asdict(Estimate(float(top.sum() / bottom.sum()), low, high, len(rows), method))
+
+
+def _energy(shares: Sequence[tuple[float, float]], average: _Average) -> dict[str, Any]:
+    inside, covered = np.array(shares).T
+    return {
+        "share": average.mean(inside),
+        "area": average.mean(covered),
+        "ratio": average.ratio(inside, covered),
+    }
+
+
+def _pairs(
+    found: Sequence[Mapping[str, tuple[float, float]]], names: tuple[str, str], average: _Average
+) -> dict[str, dict[str, Any]]:
+    """Estimates of both numbers of every entry; an entry that some films lack is of the others."""
+    missing = (float("nan"), float("nan"))
+    scored = {}
+    for key in dict.fromkeys(key for one in found for key in one):
+        values = np.array([one.get(key, missing) for one in found])
+        scored[key] = {name: average.mean(values[:, place]) for place, name in enumerate(names)}
+    return scored
+
+
+def _fidelity(figures: Sequence[MapFigures], name: str, average: _Average) -> dict[str, Any]:
+    own, random = areas(figures, name), areas(figures, f"random {name}")
+    gain = random - own if name == "deletion" else own - random
+    return {"area": average.mean(own), "random": average.mean(random), "gain": average.mean(gain)}
+
+
+def _smaller_class(samples: Sequence[Sample], positive: Bools) -> int:
+    patients = np.array([sample.patient_id for sample in samples])
+    return min(len(np.unique(patients[rows])) for rows in (positive, ~positive))
+
+
+def _square(sample: Sample) -> bool:
+    return sample.width is not None and sample.width == sample.height
+
+
+EACH = 3
+"""Films of each class on the sheet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleFilm:
+    """One film under every probe.
+
+    Attributes:
+        sample: the film.
+        radiograph: its pixels.
+        lungs: (2, h, w) on its own grid.
+        explanation: the heat map that the bundle shows.
+        changed: by title, the film under each probe.
+        probabilities: by title, ``Unchanged`` among them, the probability of pneumonia.
+    """
+
+    sample: Sample
+    radiograph: Radiograph
+    lungs: npt.NDArray[np.bool_]
+    explanation: Explanation
+    changed: Mapping[str, FloatArray]
+    probabilities: Mapping[str, float]
+
+
+def choose_examples(
+    plan: StressPlan,
+    table: StressTable,
+    dataset: Dataset,
+    masks: LungMasks,
+    probes: Sequence[FilmChange],
+    seed: int = 0,
+) -> tuple[ExampleFilm, ...]:
+    """At most :data:`EACH` films of each class, the first by hash, classes in their usual order.
+
+    Raises:
+        UnreadableFileError: a film cannot be read any more.
+    """
+    by_hash = sorted(range(len(table.samples)), key=lambda row: table.samples[row].sha256)
+    rows = [
+        row for label in Label for row in [row for row in by_hash if table.samples[row].label is label][:EACH]
+    ]
+    bundles = {examiner.name: examiner.bundle for examiner in plan.examiners}
+    titles = ("Unchanged", *(probe.title for probe in probes))
+    examples = []
+    for row in rows:
+        sample = table.samples[row]
+        file = dataset.file(sample)
+        film = read_radiograph(file)
+        answer = examine(file, bundles[table.examiners[row]], force=True, radiograph=film)
+        assert answer.explanation is not None  # a forced examination always explains
+        examples.append(
+            ExampleFilm(
+                sample=sample,
+                radiograph=film,
+                lungs=np.stack([masks.lung(sample.sha256, side, film.pixels.shape) for side in (0, 1)]),
+                explanation=answer.explanation,
+                changed={p.title: p.apply(film.pixels, sample.sha256, seed) for p in probes},
+                probabilities=dict(zip(titles, table.probabilities[row].tolist(), strict=True)),
+            )
+        )
+    return tuple(examples)
+
 
 SCHEMA_VERSION = 1
 

@@ -1,12 +1,4 @@
-"""The heat maps of a shortcut audit: where they lie, whether methods agree, whether the weights matter.
-
-In: films with pneumonia, their lungs, the bundles that never saw them and, where training's libraries are
-installed, the networks opened for gradients. Out: numbers by film; every map is of the log-odds of the
-likelier kind of pneumonia against normal.
-
-Sanity check: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, section 3: a map that stays the
-same when the network's weights are made random does not show what the network has learnt.
-"""
+"""Checks of heat maps: evidence inside the lungs, agreement with occlusion, deletion and insertion curves."""
 
 from __future__ import annotations
 
@@ -20,10 +12,8 @@ from PIL import Image
 
 from pneumoscope.core.records import FloatArray, ModelInput, Progress, Sample
 from pneumoscope.data.dataset import Dataset
-from pneumoscope.evaluation.map_fidelity import area, deletion, insertion, shuffled_map
-from pneumoscope.evaluation.map_similarity import rank_correlation, structural_similarity, top_overlap
-from pneumoscope.evaluation.shortcut_lungs import LungMasks, wide_region
-from pneumoscope.evaluation.stress_films import StressPlan
+from pneumoscope.evaluation.shortcut_probes import LungMasks, wide_region
+from pneumoscope.evaluation.stress import StressPlan
 from pneumoscope.imaging.preprocessing import to_model_input, to_original
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import Bundle
@@ -35,6 +25,141 @@ from pneumoscope.inference.explanation import (
     occlusion_evidence,
 )
 from pneumoscope.inference.prediction import calibrated_probabilities, run_network
+
+STEPS = 16
+"""Steps of a curve; a class-activation map of 5 x 5 cells has no finer order than that."""
+
+_BLUR = 1 / 16  # standard deviation of the blurred film that insertion starts from, as a share of the side
+
+Floats = npt.NDArray[np.float64]
+Score = Callable[[FloatArray], Floats]
+"""Films (N, 1, S, S) to N scores."""
+
+
+def deletion(image: FloatArray, maps: Sequence[npt.NDArray[np.floating]], score: Score) -> Floats:
+    """Scores while the film's pixels become its mean grey level, strongest first.
+
+    Args:
+        image: (1, S, S).
+        maps: M maps (S, S).
+        score: of films.
+
+    Returns:
+        (M, STEPS + 1); the first is the whole film's, the last that of a plain one.
+    """
+    return _walk(image, np.full_like(image, image.mean()), maps, score)
+
+
+def insertion(image: FloatArray, maps: Sequence[npt.NDArray[np.floating]], score: Score) -> Floats:
+    """Scores while a strongly blurred film becomes sharp, strongest pixels first; as :func:`deletion`."""
+    from scipy.ndimage import gaussian_filter
+
+    blurred = gaussian_filter(image[0], _BLUR * image.shape[-1], mode="nearest")[None]
+    return _walk(np.asarray(blurred, np.float32), image, maps, score)
+
+
+def area(curves: Floats) -> Floats:
+    """Area under each curve (M, STEPS + 1) over the share of pixels, by the trapezoidal rule: (M,)."""
+    return np.asarray(np.trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1))
+
+
+def shuffled_map(cells: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """A map of the same cells in random order: as smooth as the map, and pointing nowhere.
+
+    Single pixels in random order would be noise, which a network fears more than a missing region.
+    """
+    return rng.permutation(cells.ravel()).reshape(cells.shape)
+
+
+def _walk(
+    start: FloatArray, end: FloatArray, maps: Sequence[npt.NDArray[np.floating]], score: Score
+) -> Floats:
+    side = start.shape[-1]
+    counts = np.linspace(0, side * side, STEPS + 1).round().astype(int)
+    films = []
+    for item in maps:
+        order = np.argsort(-item.ravel(), kind="stable")
+        for count in counts:
+            film = start.copy()
+            film.reshape(-1)[order[:count]] = end.reshape(-1)[order[:count]]
+            films.append(film)
+    return score(np.stack(films)).reshape(len(maps), STEPS + 1)
+
+
+TOP_SHARE = 0.2
+"""Share of the cells that is compared as the strongest; chance alone gives maps so much in common."""
+
+# Wang, Bovik, Sheikh & Simoncelli, Image Quality Assessment, IEEE TIP 2004, section III-B: standard deviation
+# of the window, its reach in standard deviations (11 x 11 pixels) and the constants of a range of 1.
+_SIGMA, _REACH = 1.5, 5 / 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+Map = npt.NDArray[np.floating]
+
+
+def rank_correlation(one: Map, other: Map) -> float:
+    """Spearman's rho of two maps of one shape; 0 when either is constant and so says nothing.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    from scipy.stats import rankdata
+
+    _check(one, other)
+    ranks = [rankdata(item) - (item.size + 1) / 2 for item in (one.ravel(), other.ravel())]
+    scale = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
+    return float((ranks[0] * ranks[1]).sum()) / scale if scale > 0 else 0.0
+
+
+def top_overlap(one: Map, other: Map, share: float = TOP_SHARE) -> float:
+    """Share of the strongest cells of one map that are among the strongest of the other.
+
+    Args:
+        one, other: maps of one shape; of equal cells the first in reading order counts as stronger.
+        share: of the cells that count as strongest; at least one cell does.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _check(one, other)
+    count = max(1, round(share * one.size))
+    chosen = [set(np.argsort(-item.ravel(), kind="stable")[:count].tolist()) for item in (one, other)]
+    return len(chosen[0] & chosen[1]) / count
+
+
+def structural_similarity(one: Map, other: Map) -> float:
+    """Mean SSIM of two maps, each first brought to the range 0 to 1; a constant map is all 0.
+
+    Wang et al., IEEE TIP 2004, equation 13, with a Gaussian window; as Adebayo et al. (2018) compare maps.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    _check(one, other)
+    x, y = _unit(one), _unit(other)
+
+    def blur(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(gaussian_filter(values, _SIGMA, mode="mirror", truncate=_REACH))
+
+    mean_x, mean_y = blur(x), blur(y)
+    variances = blur(x * x) - mean_x**2 + blur(y * y) - mean_y**2
+    covariance = blur(x * y) - mean_x * mean_y
+    alike = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
+    return float((alike / ((mean_x**2 + mean_y**2 + _C1) * (variances + _C2))).mean())
+
+
+def _unit(item: Map) -> npt.NDArray[np.float64]:
+    values = np.asarray(item, np.float64)
+    reach = float(np.ptp(values))
+    return (values - values.min()) / reach if reach > 0 else np.zeros_like(values)
+
+
+def _check(one: Map, other: Map) -> None:
+    if one.shape != other.shape:
+        raise ValueError(f"maps of shapes {one.shape} and {other.shape}")
+
 
 LEVELS: Mapping[str, float] = {"head": 0.0, "last third": 1 / 3, "last two thirds": 2 / 3, "all": 1.0}
 """What is made random, from the answer towards the film, and which share of the layers before the head."""

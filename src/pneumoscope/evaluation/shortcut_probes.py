@@ -1,22 +1,220 @@
-"""What a shortcut audit takes away from a film: its lungs, all but its lungs, its borders, its proportions.
+"""Shortcut probes: images with their lungs (or all but their lungs) hidden, and what else predicts the class.
 
-In: the lungs of the films. Out: changes of a film, which :func:`~.stress_films.run_stress` takes as it takes
-a stress. A probe is judged by how little the network still knows, a limited change by how little it loses.
+Lungs are found once by the segmenter and resized to each image. A probe is a change of the image that
+:func:`~.stress.run_stress` applies like a stress. Beside the network, classifiers that see only file
+properties, exposure or lung outlines are measured: their AUC is a property of the data set, but a network
+that learnt these instead of pneumonia would be as good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw
 
-from pneumoscope.core.records import FloatArray, Preprocessing, Radiograph
-from pneumoscope.evaluation.shortcut_lungs import LungMasks, chest_region, resize_mask, wide_region
+from pneumoscope.core.errors import DatasetError
+from pneumoscope.core.records import FloatArray, Label, Preprocessing, Progress, Radiograph, Sample
+from pneumoscope.data.audit_properties import Property, measure_properties
+from pneumoscope.data.audit_shortcuts import Question, ask, predict_jointly, score_property
+from pneumoscope.data.cache import PixelCache, build_cache
+from pneumoscope.data.dataset import Dataset
+from pneumoscope.evaluation import metrics
+from pneumoscope.evaluation.intervals import bootstrap, bootstrap_estimate, proportion_estimate
+from pneumoscope.evaluation.stress import StressPlan, choose_some
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.stress import STRESSES, FilmChange, Stress, StressKind, recompress
+from pneumoscope.inference.lungs import segment_lungs
+
+SMALLEST_LUNGS = 0.08
+"""Least share of the film: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
+
+_BLOCK = 64  # films segmented at a time, between two calls of the progress
+_REACH = 0.03  # how far the wide region reaches beyond the lungs' hulls, as a share of the side
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class LungMasks:
+    """Lungs by film, each squashed to one square grid.
+
+    Attributes:
+        side: of the grid in pixels.
+        packed: by the film's hash, the bits of its (2, side, side) masks, as ``numpy.packbits`` has them.
+    """
+
+    side: int
+    packed: Mapping[str, npt.NDArray[np.uint8]]
+
+    def each(self, sha256: str) -> Mask:
+        """(2, side, side): the patient's right lung (left on the picture), then the left one."""
+        bits = np.unpackbits(self.packed[sha256], count=2 * self.side * self.side)
+        return bits.reshape(2, self.side, self.side).astype(bool)
+
+    def lung(self, sha256: str, side: int, shape: tuple[int, ...]) -> Mask:
+        """One lung (0: the patient's right one) on a film's own grid of ``shape`` (rows, columns)."""
+        return resize_mask(self.each(sha256)[side], shape)
+
+    def found(self, sha256: str) -> bool:
+        """Whether there are two lungs, of at least :data:`SMALLEST_LUNGS` of the film together."""
+        lungs = self.each(sha256)
+        return bool(lungs.any(axis=(1, 2)).all() and lungs.any(axis=0).mean() >= SMALLEST_LUNGS)
+
+
+def find_lungs(
+    samples: Sequence[Sample], cache: PixelCache, *, progress: Progress | None = None
+) -> LungMasks:
+    """The lungs of ``samples`` on the grid of ``cache``, whose films are squashed to a square.
+
+    Raises:
+        DatasetError: a film is not in the cache.
+    """
+    rows = cache.rows(samples)
+    packed = {}
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        masks = segment_lungs(cache.pixels[block].astype(np.float32) / np.float32(255))
+        for sample, mask in zip(samples[start : start + len(block)], masks, strict=True):
+            packed[sample.sha256] = np.packbits(mask)
+        if progress:
+            progress(start + len(block), len(rows))
+    return LungMasks(cache.preprocessing.size, packed)
+
+
+def resize_mask(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    """A mask on a grid of ``shape`` (rows, columns): a pixel belongs to it when at least half of it does."""
+    if mask.shape == tuple(shape):
+        return mask
+    picture = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)) >= 0.5
+
+
+def wide_region(lungs: Mask) -> Mask:
+    """The lungs (2, S, S) with what a reader would still count to them, as one mask (S, S).
+
+    The convex hull of each lung, 3 % of the side wider: the pleura, and much of a consolidation that the
+    outline leaves out.
+    """
+    return _grown(_hull(lungs[0]) | _hull(lungs[1]))
+
+
+def chest_region(lungs: Mask) -> Mask:
+    """The convex hull of both lungs (2, S, S) together, 3 % of the side wider, with what lies between them.
+
+    Neither a lung nor its outline is left of it, only how wide and how high the chest is.
+    """
+    return _grown(_hull(np.asarray(lungs.any(axis=0))))
+
+
+def _grown(mask: Mask) -> Mask:
+    from scipy import ndimage
+
+    if not mask.any():
+        return mask
+    return np.asarray(ndimage.distance_transform_edt(~mask) <= _REACH * mask.shape[-1])
+
+
+def _hull(mask: Mask) -> Mask:
+    """The convex hull of a mask, filled; a mask without area stays as it is."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    points = np.argwhere(mask)
+    try:
+        corners = points[ConvexHull(points).vertices]
+    except (QhullError, ValueError):
+        return mask
+    picture = Image.new("1", (mask.shape[1], mask.shape[0]))
+    ImageDraw.Draw(picture).polygon([(int(column), int(row)) for row, column in corners], fill=1)
+    return np.asarray(picture, dtype=bool) | mask
+
+
+def shape_properties(samples: Sequence[Sample], masks: LungMasks) -> tuple[Property, ...]:
+    """Size and place of each film's lungs, as shares of the film: 12 numbers that hold no grey level."""
+    names = ("area", "top", "bottom", "inner", "outer", "fill")
+    values = np.array([_shape(masks.each(sample.sha256)) for sample in samples])
+    return tuple(
+        Property(f"{lung}_{name}", f"{lung} lung: {name}", "", "lungs", values[:, 6 * side + place])
+        for side, lung in enumerate(("right", "left"))
+        for place, name in enumerate(names)
+    )
+
+
+def _shape(lungs: Mask) -> list[float]:
+    """Area, edges and fill of the box of either lung; not-a-number where there is none."""
+    side = lungs.shape[-1]
+    numbers: list[float] = []
+    for number, lung in enumerate(lungs):
+        if not lung.any():
+            numbers += [float("nan")] * 6
+            continue
+        rows, columns = np.flatnonzero(lung.any(axis=1)), np.flatnonzero(lung.any(axis=0))
+        ends = (columns[-1] + 1, columns[0]) if number == 0 else (columns[0], columns[-1] + 1)
+        box = (rows[-1] + 1 - rows[0]) * (columns[-1] + 1 - columns[0])
+        edges = (rows[0], rows[-1] + 1, *ends)
+        numbers += [float(lung.mean()), *(float(edge) / side for edge in edges), float(lung.sum() / box)]
+    return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class FilmsWithLungs:
+    """The films of an audit.
+
+    Attributes:
+        plan: who is asked about which films, all of them with lungs.
+        cache: the plan's films, squashed to a square.
+        masks: their lungs.
+        without: films of the sample whose lungs were not found.
+    """
+
+    plan: StressPlan
+    cache: PixelCache
+    masks: LungMasks
+    without: tuple[Sample, ...]
+
+
+def find_films(
+    plan: StressPlan, dataset: Dataset, films: int, seed: int, *, progress: Progress | None = None
+) -> FilmsWithLungs:
+    """Draw films and find their lungs.
+
+    Args:
+        plan: all films that may be asked about.
+        dataset: where they lie; their pixels are cached there.
+        films: at most so many; 0: all.
+        seed: of the draw.
+        progress: called with the number of films done, by each step in turn.
+
+    Raises:
+        DatasetError: no film shows a pair of lungs, or a film cannot be read any more.
+    """
+    some = choose_some(plan, films, seed) if films else plan
+    cache = build_cache(replace(dataset, samples=some.samples), Preprocessing(), progress=progress)
+    masks = find_lungs(some.samples, cache, progress=progress)
+    without = tuple(sample for sample in some.samples if not masks.found(sample.sha256))
+    kept = _restrict(some, lambda sample: masks.found(sample.sha256))
+    if not kept.examiners:
+        raise DatasetError(
+            f"no pair of lungs was found on any of {len(without)} films",
+            where=dataset.directory,
+            expected="frontal chest radiographs, upright, bones bright",
+        )
+    return FilmsWithLungs(kept, cache, masks, without)
+
+
+def positive_films(plan: StressPlan, films: int, seed: int) -> StressPlan:
+    """The plan with at most ``films`` of its films with pneumonia, drawn with ``seed``."""
+    return choose_some(_restrict(plan, lambda sample: sample.label is not Label.NORMAL), films, seed)
+
+
+def _restrict(plan: StressPlan, wanted: Callable[[Sample], bool]) -> StressPlan:
+    kept = (replace(one, samples=tuple(s for s in one.samples if wanted(s))) for one in plan.examiners)
+    return replace(plan, examiners=tuple(examiner for examiner in kept if examiner.samples))
+
 
 LUNGS_BLACK = "lungs-black"
 PROPORTIONS = "proportions"
@@ -24,8 +222,6 @@ JPEG_QUALITY = 50
 
 _BORDER = 0.08  # of each side: the width that training blanks at most
 _CORNER = 0.15  # as the stress test's blank corners
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +321,80 @@ def _refit(pixels: FloatArray, _: np.random.Generator, *, preprocessing: Preproc
     """The model input (S, S) that ``preprocessing`` makes of the film."""
     rows, columns = pixels.shape
     return np.asarray(to_model_input(Radiograph(pixels, (rows, columns)), preprocessing).array[0])
+
+
+_KINDS = {
+    "file": ("The file alone", "size, width, height, aspect, age, sex, view, site"),
+    "picture": ("The exposure alone", "brightness, contrast, black and white pixels, corners, sharpness"),
+    "lungs": ("The outline of the lungs alone", "area and edges of either lung, without any grey level"),
+}
+_METHOD = "gradient boosting, cross-validated by patient in 5 folds"
+_BOTH = ("file", "picture")
+
+
+def measure_giveaways(
+    samples: Sequence[Sample], cache: PixelCache, masks: LungMasks, *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """What each kind of property gives away.
+
+    Args:
+        samples: the films that the network is asked about.
+        cache: holds all of them.
+        masks: their lungs.
+        resamples, seed: of the bootstrap; the seed is also that of the folds.
+
+    Returns:
+        ``method``, ``majority`` (accuracy of always saying the commoner class) and ``kinds``: by kind
+        ``title``, ``what``, ``properties``, ``roc_auc`` and ``accuracy`` (estimates) and ``best`` (name and
+        AUC of the single property that tells most). A kind that does not vary is absent; there are none
+        where a class has fewer than two patients.
+    """
+    positive = np.array([sample.label is not Label.NORMAL for sample in samples])
+    groups = np.unique([sample.group_id for sample in samples], return_inverse=True)[1].astype(np.int64)
+    question = ask(positive, np.ones(len(samples), dtype=bool), groups, seed)
+    share = float(positive.mean())
+    found: dict[str, Any] = {"method": _METHOD, "majority": max(share, 1 - share), "kinds": {}}
+    if question is None:
+        return found
+    every = (*measure_properties(samples, cache), *shape_properties(samples, masks))
+    told = [item for item in every if np.nanmin(item.values) != np.nanmax(item.values)]
+    of_kind = {kind: [item for item in told if item.kind == kind] for kind in _KINDS}
+    joint = {kind: (*text, of_kind[kind]) for kind, text in _KINDS.items()}
+    together = [item for kind in _BOTH for item in of_kind[kind]]
+    joint["metadata"] = ("File and exposure together", "the metadata-only classifier", together)
+    patients = [sample.patient_id for sample in samples]
+    for kind, (title, what, own) in joint.items():
+        if own:
+            found["kinds"][kind] = {"title": title, "what": what} | _answer(
+                own, question, patients, resamples
+            )
+    return found
+
+
+def _answer(
+    own: Sequence[Property], question: Question, patients: Sequence[str], resamples: int
+) -> dict[str, Any]:
+    """AUC and accuracy of the properties together, and the AUC of the best one of them."""
+    scores = predict_jointly(np.stack([item.values for item in own], axis=1), question)
+    target = question.target
+    draws = bootstrap(
+        {"auc": metrics.roc_auc_statistic(target, scores)},
+        patients,
+        resamples=resamples,
+        rng=np.random.default_rng(question.seed),
+    )
+    names = np.array(patients)
+    smaller = min(len(np.unique(names[rows])) for rows in (target, ~target))
+    area = metrics.roc_auc(target, scores)
+    right = proportion_estimate(int(((scores >= 0.5) == target).sum()), len(scores))
+    assert area is not None  # a question has both classes
+    assert right is not None
+    estimate = bootstrap_estimate(area, draws["auc"], n=len(scores), smaller_class=smaller)
+    single = {item.name: score_property(item.values, question).value for item in own}
+    best = max(single, key=single.__getitem__)
+    return {
+        "properties": [item.name for item in own],
+        "roc_auc": None if estimate is None else asdict(estimate),
+        "accuracy": asdict(right),
+        "best": {"name": best, "roc_auc": float(single[best])},
+    }

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from pneumoscope.core.config import Config
 from pneumoscope.core.records import Preprocessing, Task
-from pneumoscope.evaluation.conformal import SelectionConfig
-from pneumoscope.evaluation.costs import CostConfig
+from pneumoscope.evaluation.operating_points import CostConfig
+from pneumoscope.evaluation.selective import SelectionConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -19,9 +19,8 @@ from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import find_duplicates
 from pneumoscope.data.splits import Split, SplitConfig, hold_out, split_dataset, split_file
-from pneumoscope.evaluation.costs import CostConfig
-from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate
-from pneumoscope.evaluation.evaluation_json import evaluation_to_json
+from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
+from pneumoscope.evaluation.operating_points import CostConfig
 from pneumoscope.evaluation.predictions import (
     PredictionTable,
     concatenate,

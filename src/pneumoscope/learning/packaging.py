@@ -18,16 +18,17 @@ import torch
 
 from pneumoscope.core.records import OperatingPoint, Sample, Task
 from pneumoscope.core.run_manifest import library_versions
-from pneumoscope.evaluation.calibration_choice import choose_calibration
-from pneumoscope.evaluation.calibration_interval import calibration_interval
-from pneumoscope.evaluation.conformal import SelectionConfig, fit_etiology, fit_selection
-from pneumoscope.evaluation.costs import CostConfig
-from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate
-from pneumoscope.evaluation.evaluation_json import evaluation_to_json
-from pneumoscope.evaluation.leakage import film_key, patient_key
+from pneumoscope.evaluation.calibration import calibration_interval, choose_calibration
+from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
 from pneumoscope.evaluation.metrics import etiology_score
-from pneumoscope.evaluation.operating_points import choose_operating_points, describe_operating_points
+from pneumoscope.evaluation.operating_points import (
+    CostConfig,
+    choose_operating_points,
+    describe_operating_points,
+)
 from pneumoscope.evaluation.predictions import PredictionTable, tabulate
+from pneumoscope.evaluation.scoring import film_key, patient_key
+from pneumoscope.evaluation.selective import SelectionConfig, fit_etiology, fit_selection
 from pneumoscope.inference.appearance import Appearance, fit_appearance, join, measure
 from pneumoscope.inference.bundle import Bundle, write_bundle
 from pneumoscope.inference.gate import fit_gate

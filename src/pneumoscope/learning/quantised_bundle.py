@@ -23,9 +23,9 @@ from pneumoscope.core.run_manifest import library_versions
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import TRAIN, VALIDATION, Split, split_file
-from pneumoscope.evaluation.conformal import SelectionConfig
-from pneumoscope.evaluation.costs import CostConfig
-from pneumoscope.evaluation.leakage import film_key
+from pneumoscope.evaluation.operating_points import CostConfig
+from pneumoscope.evaluation.scoring import film_key
+from pneumoscope.evaluation.selective import SelectionConfig
 from pneumoscope.inference.appearance import join, measure
 from pneumoscope.inference.bundle import MODEL, Bundle, write_bundle
 from pneumoscope.inference.prediction import BATCH

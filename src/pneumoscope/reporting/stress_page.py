@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pneumoscope.core.files import write_text
 from pneumoscope.core.format import estimate, markdown_table, percent_of
 from pneumoscope.core.records import FloatArray
-from pneumoscope.evaluation.stress_scores import FAIL, failures
+from pneumoscope.evaluation.stress import FAIL, failures
 from pneumoscope.imaging.stress import StressKind
 from pneumoscope.reporting.figures import PALETTE, SOFT, new_figure, styled, svg
 from pneumoscope.reporting.pages import render
