@@ -454,7 +454,7 @@ def _rest_seeds() -> list[bytes]:
 
 
 def _node_seeds() -> list[bytes]:
-    """An association with C-ECHO, C-STORE and storage commitment, recorded from pynetdicom."""
+    """An association with C-ECHO and C-STORE, recorded from pynetdicom."""
     from tests.clinic.dicom_peers import film
 
     return [

@@ -115,7 +115,7 @@ def _clinic_keys() -> dict[str, object]:
 
     keys = {**walk(ClinicSettings, ""), **walk(Destination, "destinations.")}
     del keys["destinations"]  # its table has a row for each key
-    assert set(walk(Peer, "")) == {"ae_title", "address", "port"}  # in the row of dicom.peers
+    assert set(walk(Peer, "")) == {"ae_title", "address"}  # in the row of dicom.peers
     return keys
 
 

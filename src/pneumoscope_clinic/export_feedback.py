@@ -244,8 +244,8 @@ def _candidates(store: Store) -> Iterator[_Candidate]:
         patient = kept[1].patient_key or kept[1].id
         yield _Candidate(
             film=kept[0],
-            name=store.sealer.pseudonym(digest, "export-film")[:_KEY_DIGITS],
-            patient=store.sealer.pseudonym(patient, "export-patient")[:_KEY_DIGITS],
+            name=store.cipher.pseudonym(digest, "export-film")[:_KEY_DIGITS],
+            patient=store.cipher.pseudonym(patient, "export-patient")[:_KEY_DIGITS],
             words=tuple(words.values()),
         )
 

@@ -76,8 +76,6 @@ class Peer(Config):
     ae_title: AeTitle
     address: str | None = None
     """IP address or network (CIDR); None is any address."""
-    port: int | None = Field(None, ge=1, le=65535)
-    """Where it listens: storage commitment is reported there; None: on the association that asked for it."""
 
 
 class Destination(Config):

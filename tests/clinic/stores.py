@@ -89,7 +89,7 @@ def put_film(
     """
     moment, film_id = at or now(), new_id()
     if study_id is None:
-        key = None if patient is None else store.sealer.pseudonym(patient, "patient")
+        key = None if patient is None else store.cipher.pseudonym(patient, "patient")
         study = Study(id=new_id(), owner_id=owner_id, patient_key=key, created_at=moment)
         session.add(study)
         session.flush()

@@ -437,7 +437,7 @@ def test_filters(tmp_path) -> None:
         for day, (name, values) in enumerate(rows.items()):
             film = put_film(session, store, at=start + timedelta(days=day), record=REST, **values)
             study = session.get_one(Film, film).study
-            study.reference = store.sealer.seal(name.encode(), f"reference/{study.id}")
+            study.reference = store.cipher.encrypt(name.encode(), f"reference/{study.id}")
             if name == "negative":
                 session.add(Feedback(film_id=film, agrees=True, diagnosis="normal"))
     clinic = RunningClinic(store, None)  # type: ignore[arg-type]

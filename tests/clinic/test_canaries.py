@@ -248,7 +248,7 @@ def test_the_sealed_identity_is_what_results_need(clinic):
     store, _, _ = clinic
     with store.read() as session:
         film = session.scalars(select(Film).where(Film.source == "dimse")).first()
-    header = json.loads(store.sealer.open(film.identity, f"identity/{film.id}"))
+    header = json.loads(store.cipher.decrypt(film.identity, f"identity/{film.id}"))
     assert WORD in str(header["00100010"])
     assert "00091001" not in header
 

@@ -11,9 +11,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from pneumoscope.core.errors import DeliveryError, InputError
-from pneumoscope_clinic.dicom import deliveries, destination_state
+from pneumoscope_clinic.dicom import circuit_breaker, deliveries
+from pneumoscope_clinic.dicom.circuit_breaker import LONGEST_PAUSE_S, pause_after
 from pneumoscope_clinic.dicom.deliveries import Deliverer, client_of, retry_now
-from pneumoscope_clinic.dicom.destination_state import LONGEST_PAUSE_S, pause_after
 from pneumoscope_clinic.dicom.dicomweb import StowClient
 from pneumoscope_clinic.dicom.fhir_client import FhirClient
 from pneumoscope_clinic.dicom.storage_client import StorageClient
@@ -95,7 +95,7 @@ def clock(monkeypatch):
     """A clock that stands still until :func:`pass_time`; chance is the same each time."""
     random.seed(1)
     standing = Clock()
-    monkeypatch.setattr(destination_state, "time", standing)
+    monkeypatch.setattr(circuit_breaker, "time", standing)
     return standing
 
 

@@ -51,7 +51,7 @@ def send(port, dataset, **options):
 
 def films(store, number):
     with store.read() as session:
-        key = store.sealer.pseudonym(f"1.2.826.0.1.99999.{number}", "instance")
+        key = store.cipher.pseudonym(f"1.2.826.0.1.99999.{number}", "instance")
         return session.scalars(select(Film).where(Film.instance_key == key)).all()
 
 

@@ -16,9 +16,9 @@ from pneumoscope_clinic.monitoring.alarms import alarm_rows
 from pneumoscope_clinic.monitoring.watch import Watcher, check
 from pneumoscope_clinic.monitoring.windows import restart_baseline
 from pneumoscope_clinic.store.database import Store, open_store
-from pneumoscope_clinic.store.duties import take_duty
+from pneumoscope_clinic.store.periodic_jobs import take_periodic_job
 from pneumoscope_clinic.store.queue import Queue
-from pneumoscope_clinic.store.tables import Duty, Job, now
+from pneumoscope_clinic.store.tables import Job, PeriodicJob, now
 from tests.clinic.stores import BUNDLE, add_bundle, add_feedback, add_film, make_store, put_film
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -138,14 +138,14 @@ def test_work_that_was_given_up_opens_an_alarm_unless_the_film_was_at_fault(stor
 
 
 def test_a_duty_is_taken_once_in_its_period(store: Store) -> None:
-    assert take_duty(store, "test", timedelta(hours=1))
-    assert not take_duty(store, "test", timedelta(hours=1))
+    assert take_periodic_job(store, "test", timedelta(hours=1))
+    assert not take_periodic_job(store, "test", timedelta(hours=1))
     with store.write() as session:
-        session.get_one(Duty, "test").due_at = now() - timedelta(seconds=1)
+        session.get_one(PeriodicJob, "test").due_at = now() - timedelta(seconds=1)
     other = open_store(store.settings)
     taken: list[bool] = []
     threads = [
-        threading.Thread(target=lambda s=s: taken.append(take_duty(s, "test", timedelta(hours=1))))
+        threading.Thread(target=lambda s=s: taken.append(take_periodic_job(s, "test", timedelta(hours=1))))
         for s in (store, other, store, other)
     ]
     for thread in threads:
@@ -159,12 +159,12 @@ def test_a_duty_is_taken_once_in_its_period(store: Store) -> None:
 def test_a_duty_that_a_wrong_clock_put_off_for_years_is_due(store: Store) -> None:
     period = timedelta(hours=1)
     with store.write() as session:
-        session.add(Duty(name="test", due_at=now() + timedelta(days=1500)))
+        session.add(PeriodicJob(name="test", due_at=now() + timedelta(days=1500)))
         ahead = now() + timedelta(seconds=5)  # by another machine's clock
-        session.add(Duty(name="other", due_at=ahead + period))
-    assert take_duty(store, "test", period)
-    assert not take_duty(store, "test", period)
-    assert not take_duty(store, "other", period)
+        session.add(PeriodicJob(name="other", due_at=ahead + period))
+    assert take_periodic_job(store, "test", period)
+    assert not take_periodic_job(store, "test", period)
+    assert not take_periodic_job(store, "other", period)
 
 
 def test_of_two_watchers_one_checks_and_applies_the_retention_policy(

@@ -41,7 +41,7 @@ def test_another_key_does_not_fit(any_store, monkeypatch):
     audit_log.check_key(any_store)
     fill(any_store)
     audit_log.check_key(any_store)
-    monkeypatch.setattr(any_store.sealer, "audit_key", bytes(32))
+    monkeypatch.setattr(any_store.cipher, "audit_key", bytes(32))
     with pytest.raises(ConfigError, match="does not fit"):
         audit_log.check_key(any_store)
 

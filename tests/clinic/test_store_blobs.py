@@ -6,14 +6,14 @@ import pytest
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope_clinic.store.blobs import Blobs
-from pneumoscope_clinic.store.sealing import Sealer
+from pneumoscope_clinic.store.encryption import Cipher
 
 ONE, TWO = "1" * 32, "2" * 32
 
 
 @pytest.fixture
 def blobs(tmp_path):
-    return Blobs(tmp_path / "blobs", Sealer(bytes(32)))
+    return Blobs(tmp_path / "blobs", Cipher(bytes(32)))
 
 
 def test_a_blob_comes_back_and_can_be_replaced(blobs):

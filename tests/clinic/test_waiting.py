@@ -1,11 +1,11 @@
-"""Waiting for jobs: woken by the bell, and without it before long."""
+"""Waiting for jobs: woken by a notification, and without it before long."""
 
 import asyncio
 import time
 
 import pytest
 
-from pneumoscope_clinic.store.bell import ring
+from pneumoscope_clinic.store.notification import notify
 from pneumoscope_clinic.store.queue import Queue, finish
 from pneumoscope_clinic.web import waiting
 from pneumoscope_clinic.web.waiting import Waiting
@@ -38,16 +38,16 @@ async def until_settled(store, film_id, rings):
     await asyncio.to_thread(settle, store, film_id)
     started = time.monotonic()
     if rings:
-        ring(store.settings.directory, "done")
+        notify(store.settings.directory, "done")
     assert await asyncio.gather(*who) == [True] * 3
     seconds = time.monotonic() - started
     assert len(waits) == 0
     await waits._loop
-    assert not list((store.settings.directory / "bells" / "done").iterdir())
+    assert not list((store.settings.directory / "notifications" / "done").iterdir())
     return seconds
 
 
-def test_the_bell_wakes_all_who_wait(store, film_id, monkeypatch):
+def test_a_notification_wakes_all_who_wait(store, film_id, monkeypatch):
     monkeypatch.setattr(waiting, "_LOOK_S", 20)
     assert asyncio.run(until_settled(store, film_id, rings=True)) < 10
 

@@ -76,9 +76,9 @@ def test_a_dicom_film(clinic, bundle):
     assert store.blobs.get("received", film.id) is None
     stored = store.blobs.get("films", film.id)
     assert b"anary" not in stored
-    header = json.loads(store.sealer.open(film.identity, f"identity/{film.id}"))
+    header = json.loads(store.cipher.decrypt(film.identity, f"identity/{film.id}"))
     assert header["00100020"]["Value"] == ["CANARY-0815"]
-    assert film.study.patient_key == store.sealer.pseudonym("CANARY-0815", "patient")
+    assert film.study.patient_key == store.cipher.pseudonym("CANARY-0815", "patient")
 
 
 @pytest.mark.parametrize("content", [jpeg_film(0.2), png_film(0.2)], ids=["jpeg", "png"])

@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pneumoscope.core.errors import ConfigError, DeliveryError, InputError, PneumoscopeError
-from pneumoscope_clinic.dicom.destination_state import DestinationState, pause_after
+from pneumoscope_clinic.dicom.circuit_breaker import CircuitBreaker, pause_after
 from pneumoscope_clinic.dicom.dicomweb import StowClient
 from pneumoscope_clinic.dicom.fhir_client import FhirClient
 from pneumoscope_clinic.dicom.storage_client import StorageClient
@@ -81,7 +81,7 @@ class Deliverer:
         self._make_client = client
         self._clients: dict[str, Client] = {}
         self._sandbox: Sandbox | None = None
-        self._states: defaultdict[str, DestinationState] = defaultdict(DestinationState)
+        self._states: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
 
     def __enter__(self) -> Deliverer:
         return self

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity
     from pynetdicom.association import Association
 
-VERIFICATION, STORAGE_COMMITMENT = "1.2.840.10008.1.1", "1.2.840.10008.1.20.1"
-"""SOP classes of C-ECHO and of storage commitment (push model), PS3.6 table A-1."""
+VERIFICATION = "1.2.840.10008.1.1"
+"""SOP class of C-ECHO, PS3.6 table A-1."""
 
 
 def application_entity(settings: DicomSettings) -> ApplicationEntity:

@@ -1,8 +1,7 @@
-"""The DICOM node: takes films and keeps them before it says that it has them.
+"""DICOM storage node (C-STORE and C-ECHO SCP): an image is on disk before it is acknowledged.
 
-In: associations of peers: C-ECHO, C-STORE, storage commitment. Out: films in the store, their examination
-queued. A film's object is neither parsed nor changed here: what is stored is what was received, behind the
-file meta information that the association implies (PS3.10 7.1).
+A received object is neither parsed nor changed: it is stored as sent, behind the file meta information that
+the association implies (PS3.10 7.1), and its examination is queued.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pneumoscope.core.errors import ConfigError, InputError
 from pneumoscope_clinic.dicom.access import AllowList
-from pneumoscope_clinic.dicom.commitment import Commitments
 from pneumoscope_clinic.dicom.entity import (
-    STORAGE_COMMITMENT,
     VERIFICATION,
     application_entity,
     film_classes,
@@ -56,17 +53,14 @@ class Node:
         self._store = store
         self._settings = store.settings.dicom
         self._allow_list = AllowList(self._settings.peers)
-        self._commitments = Commitments(store, self._settings)
         self._server = self._make_server()
         self._thread = threading.Thread(target=self._server.serve_forever, name="dicom-node", daemon=True)
 
     def __enter__(self) -> Node:
-        self._commitments.start()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._commitments.close()
         self._server.shutdown()
         self._thread.join()
         for association in self._server.active_associations:
@@ -110,7 +104,6 @@ class Node:
         # Whoever lists peers runs a real network, where a wrong title is a wrong configuration.
         entity.require_called_aet = not self._allow_list.is_open
         entity.add_supported_context(VERIFICATION)
-        entity.add_supported_context(STORAGE_COMMITMENT)
         for sop_class in film_classes(self._settings):
             entity.add_supported_context(sop_class, list(film_transfer_syntaxes()))
         return entity
@@ -123,9 +116,7 @@ class Node:
             (evt.EVT_ESTABLISHED, self._message_complete),
             (evt.EVT_DIMSE_RECV, self._message_complete),
             (evt.EVT_CONN_CLOSE, self._closed),
-            (evt.EVT_DIMSE_SENT, self._answered),
             (evt.EVT_C_STORE, self._store_film),
-            (evt.EVT_N_ACTION, self._commitment),
         ]
 
     def _requested(self, event: Event) -> None:
@@ -144,18 +135,7 @@ class Node:
         _receiver(event).next_message()
 
     def _closed(self, event: Event) -> None:
-        self._commitments.forget(event.assoc)
         _receiver(event).close()
-
-    def _answered(self, event: Event) -> None:
-        from pynetdicom.dimse_messages import N_ACTION_RSP
-
-        if isinstance(event.message, N_ACTION_RSP):
-            self._commitments.answered(event.assoc)
-
-    def _commitment(self, event: Event) -> tuple[int, None]:
-        requestor = event.assoc.requestor
-        return self._commitments.take(event, self._allow_list.peer(requestor.ae_title, requestor.address))
 
     def _store_film(self, event: Event) -> int:
         """Handler of C-STORE: success means that the film survives whatever happens next."""

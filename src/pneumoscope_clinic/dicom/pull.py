@@ -80,6 +80,6 @@ def pull(
 
 def is_known(store: Store, film: FilmReference) -> bool:
     """Whether a film of that SOP Instance UID is here, whichever way it came."""
-    key = store.sealer.pseudonym(film.instance_uid, "instance")
+    key = store.cipher.pseudonym(film.instance_uid, "instance")
     with store.read() as session:
         return session.scalar(select(Film.id).where(Film.instance_key == key).limit(1)) is not None

@@ -30,7 +30,7 @@ from pneumoscope_clinic.monitoring.reference import bundle_document, bundle_refe
 from pneumoscope_clinic.monitoring.windows import Look, advance, baseline_restarted_at
 from pneumoscope_clinic.store.bundles import active_bundle
 from pneumoscope_clinic.store.database import Store
-from pneumoscope_clinic.store.duties import take_duty
+from pneumoscope_clinic.store.periodic_jobs import take_periodic_job
 from pneumoscope_clinic.store.retention import apply_retention
 from pneumoscope_clinic.store.tables import Activation, Job, now
 
@@ -80,7 +80,7 @@ class Watcher:
 
     def _perform(self, name: str, period: timedelta, work: Callable[[Store], object]) -> None:
         try:
-            if take_duty(self._store, name, period):
+            if take_periodic_job(self._store, name, period):
                 work(self._store)
         except PneumoscopeError as error:
             _log.error("%s failed: %s", name, error)

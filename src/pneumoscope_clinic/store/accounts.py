@@ -86,7 +86,7 @@ def authenticate(store: Store, name: str, password: str, address: str) -> User:
         TooManyAttemptsError: too many failures of this name or address.
         ForbiddenError: unknown name, wrong password or disabled user; it does not say which.
     """
-    keys = store.sealer.pseudonym(name.casefold(), "login"), store.sealer.pseudonym(address, "address")
+    keys = store.cipher.pseudonym(name.casefold(), "login"), store.cipher.pseudonym(address, "address")
     noted = _note_attempt(store, keys)
     with store.read() as session:
         user = session.scalar(select(User).where(User.name == name))

@@ -49,7 +49,7 @@ def append(
         detail=detail,
         previous=_START if last is None else last.hash,
     )
-    entry.hash = _hash(entry, store.sealer.audit_key)
+    entry.hash = _hash(entry, store.cipher.audit_key)
     session.add(entry)
     session.flush()
     return entry
@@ -69,7 +69,7 @@ def check_key(store: Store) -> None:
     """
     with store.read() as session:
         first = session.scalar(select(AuditEntry).order_by(AuditEntry.id).limit(1))
-    if first is not None and not hmac.compare_digest(first.hash, _hash(first, store.sealer.audit_key)):
+    if first is not None and not hmac.compare_digest(first.hash, _hash(first, store.cipher.audit_key)):
         raise ConfigError(
             "the key does not fit the data of this installation",
             where=store.settings.key_file,
@@ -90,7 +90,7 @@ def verify(store: Store, expected_head: str | None = None) -> Verification:
             select(AuditEntry).where(AuditEntry.id > rows).order_by(AuditEntry.id).limit(_BLOCK)
         ).all():
             for entry in block:
-                problem = _problem(entry, rows + 1, previous, store.sealer.audit_key)
+                problem = _problem(entry, rows + 1, previous, store.cipher.audit_key)
                 if problem:
                     return Verification(rows, previous, entry.id, problem)
                 previous, rows = entry.hash, entry.id

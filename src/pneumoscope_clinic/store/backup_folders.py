@@ -43,7 +43,7 @@ def take_folder(store: Store, folder: Path) -> None:
             expected="a folder that neither holds the data directory or the key nor lies within it",
         )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    installation = store.sealer.pseudonym("installation", "backup")
+    installation = store.cipher.pseudonym("installation", "backup")
     if not any(folder.iterdir()):
         write_json(folder / OWNER, {"installation": installation})
         return

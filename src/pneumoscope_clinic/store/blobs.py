@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pneumoscope_clinic.store.sealing import Sealer
+from pneumoscope_clinic.store.encryption import Cipher
 
 KINDS = ("received", "films", "maps", "pictures")
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -24,12 +24,12 @@ class Blobs:
 
     Args:
         root: folder; made, for its owner alone, when it is missing.
-        sealer: encrypts.
+        cipher: encrypts.
     """
 
-    def __init__(self, root: Path, sealer: Sealer) -> None:
+    def __init__(self, root: Path, cipher: Cipher) -> None:
         self.root = root
-        self._sealer = sealer
+        self._cipher = cipher
 
     def put(self, kind: str, film_id: str, content: bytes) -> None:
         """Keep ``content``; when this returns it survives a power cut. An earlier one is replaced."""
@@ -39,7 +39,7 @@ class Blobs:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(handle, "wb") as stream:
-                stream.write(self._sealer.seal(content, f"{kind}/{film_id}"))
+                stream.write(self._cipher.encrypt(content, f"{kind}/{film_id}"))
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, file)
@@ -58,7 +58,7 @@ class Blobs:
             sealed = self._file(kind, film_id).read_bytes()
         except FileNotFoundError:
             return None
-        return self._sealer.open(sealed, f"{kind}/{film_id}")
+        return self._cipher.decrypt(sealed, f"{kind}/{film_id}")
 
     def delete(self, kind: str, film_id: str) -> None:
         """Remove a blob; one that is not there is no error."""

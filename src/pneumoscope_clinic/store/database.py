@@ -1,6 +1,6 @@
 """The database of a clinic: SQLite in the data directory, or PostgreSQL by URL.
 
-In: settings. Out: a :class:`Store`: transactions, blobs and the sealer, its schema up to date. A reading
+In: settings. Out: a :class:`Store`: transactions, blobs and the cipher, its schema up to date. A reading
 transaction never blocks. Writing ones follow each other: each takes the write lock at its start (BEGIN
 IMMEDIATE of SQLite, an advisory lock of PostgreSQL), so that what it has looked at stays true until it
 commits, and none fails halfway. They are short, and nearly all of them end in the one audit log.
@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from pneumoscope.core.errors import ConfigError
 from pneumoscope_clinic.settings import ClinicSettings
 from pneumoscope_clinic.store.blobs import Blobs
-from pneumoscope_clinic.store.sealing import open_sealer
+from pneumoscope_clinic.store.encryption import open_cipher
 
 _BUSY_MS = 30_000
 _MIGRATION_LOCK = 0x706E6575  # numbers of our own for pg_advisory_lock ("pneu")
@@ -36,14 +36,14 @@ class Store:
     Attributes:
         settings: of the clinic.
         engine: for reading; see :meth:`read` and :meth:`write`.
-        sealer, blobs: what is encrypted.
+        cipher, blobs: what is encrypted.
     """
 
     def __init__(self, settings: ClinicSettings, engine: Engine) -> None:
         self.settings = settings
         self.engine = engine
-        self.sealer = open_sealer(settings.key_file)
-        self.blobs = Blobs(settings.directory / "blobs", self.sealer)
+        self.cipher = open_cipher(settings.key_file)
+        self.blobs = Blobs(settings.directory / "blobs", self.cipher)
         self._writing = engine.execution_options(pneumoscope_write=True)
 
     @contextmanager

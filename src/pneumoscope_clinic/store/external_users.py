@@ -45,7 +45,7 @@ def external_user(
     Raises:
         ForbiddenError: no role, a name that is another's, no usable name, or a disabled user.
     """
-    key = store.sealer.pseudonym(f"{known.issuer}\0{known.subject}", "oidc")
+    key = store.cipher.pseudonym(f"{known.issuer}\0{known.subject}", "oidc")
     role = known.role if known.role in ROLES else None
     with store.write() as session:
         user = session.scalar(select(User).where(User.oidc_subject == key))

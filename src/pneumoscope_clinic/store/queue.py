@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, upd
 from sqlalchemy.orm import Session
 
 from pneumoscope_clinic.store import audit_log
-from pneumoscope_clinic.store.bell import ring
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.notification import notify
 from pneumoscope_clinic.store.tables import Job, new_id, now
 
 OURS, THE_FILMS = "ours", "input"
@@ -130,7 +130,7 @@ class Queue:
                 job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
                 audit_log.append(self._store, session, actor, f"film.{kind}-again", job.film_id)
         if jobs:
-            ring(self._store.settings.directory, "work")
+            notify(self._store.settings.directory, "work")
         return len(jobs)
 
     def has_others(self, claim: Claim) -> bool:

@@ -173,7 +173,7 @@ def put_feedback(
         user_id=viewer.user_id,
         agrees=_agrees(film.result, entry.diagnosis),
         diagnosis=entry.diagnosis,
-        comment=store.sealer.seal(entry.comment.encode(), f"comment/{film.id}") if entry.comment else None,
+        comment=store.cipher.encrypt(entry.comment.encode(), f"comment/{film.id}") if entry.comment else None,
         consent=entry.consent,
     )
     session.add(row)
@@ -186,7 +186,7 @@ def comment_of(store: Store, feedback: Feedback) -> str:
     """A reader's comment, empty where there is none."""
     if feedback.comment is None:
         return ""
-    return store.sealer.open(feedback.comment, f"comment/{feedback.film_id}").decode()
+    return store.cipher.decrypt(feedback.comment, f"comment/{feedback.film_id}").decode()
 
 
 def reference_of(store: Store, study: Study) -> str:
@@ -194,7 +194,7 @@ def reference_of(store: Store, study: Study) -> str:
     return (
         ""
         if study.reference is None
-        else store.sealer.open(study.reference, f"reference/{study.id}").decode()
+        else store.cipher.decrypt(study.reference, f"reference/{study.id}").decode()
     )
 
 

@@ -297,7 +297,7 @@ class WatchWindow(Base):
     __table_args__ = (UniqueConstraint("kind", "bundle_id", "until"),)
 
 
-class Duty(Base):
+class PeriodicJob(Base):
     """Something that one of all processes does from time to time: not before ``due_at``."""
 
     __tablename__ = "duties"

@@ -73,7 +73,7 @@ def begin(request: Request, next: str = "/") -> Response:
     )
     response = RedirectResponse(address, 303)
     kept = json.dumps({**remembered, "next": next[:500], "until": time.time() + _LOGIN_S})
-    sealed = store_of(request).sealer.seal(kept.encode(), _PURPOSE).hex()
+    sealed = store_of(request).cipher.encrypt(kept.encode(), _PURPOSE).hex()
     response.set_cookie(
         _COOKIE,
         sealed,
@@ -126,7 +126,7 @@ def _remembered(request: Request, state: str) -> dict[str, Any]:
     """What :func:`begin` kept for this browser."""
     try:
         sealed = bytes.fromhex(request.cookies.get(_COOKIE, ""))
-        kept: dict[str, Any] = json.loads(store_of(request).sealer.open(sealed, _PURPOSE))
+        kept: dict[str, Any] = json.loads(store_of(request).cipher.decrypt(sealed, _PURPOSE))
     except (ValueError, PneumoscopeError) as error:
         raise ForbiddenError("the log-in was not begun in this browser") from error
     if time.time() > kept["until"] or not secrets.compare_digest(state.encode(), kept["state"].encode()):

@@ -77,7 +77,7 @@ async def search(request: Request, _: Reader) -> Response:
     form = await request.form()
     chosen = {key: str(form.get(key, "")).strip()[:LONGEST_TEXT] for key in _KEYS}
     if chosen["text"]:
-        sealed = store_of(request).sealer.seal(chosen["text"].encode(), _PURPOSE)
+        sealed = store_of(request).cipher.encrypt(chosen["text"].encode(), _PURPOSE)
         chosen["text"] = base64.urlsafe_b64encode(sealed).decode()
     query = urlencode({key: value for key, value in chosen.items() if value})
     return RedirectResponse(f"/?{query}" if query else "/", status_code=303)
@@ -86,7 +86,7 @@ async def search(request: Request, _: Reader) -> Response:
 def _unsealed(store: Store, text: str) -> str:
     """The text of a filter; what was not made here is no filter."""
     try:
-        return store.sealer.open(base64.urlsafe_b64decode(text), _PURPOSE).decode() if text else ""
+        return store.cipher.decrypt(base64.urlsafe_b64decode(text), _PURPOSE).decode() if text else ""
     except (binascii.Error, ValueError, PneumoscopeError):
         return ""
 

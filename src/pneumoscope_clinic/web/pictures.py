@@ -16,8 +16,8 @@ from starlette.requests import Request
 
 from pneumoscope.core.errors import InputError, NotFoundError, PneumoscopeError
 from pneumoscope_clinic.results.film_result import FilmResult
-from pneumoscope_clinic.store.bell import ring
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.notification import notify
 from pneumoscope_clinic.store.queue import THE_FILMS, add_job
 from pneumoscope_clinic.store.tables import Film, Job, now
 from pneumoscope_clinic.worker.film_results import bundle_card, heat_maps
@@ -76,7 +76,7 @@ def _ask(store: Store, film_id: str) -> bool:
             add_job(session, film_id, "picture")
         elif job.state == "done" or _may_try_again(job):
             job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
-    ring(store.settings.directory, "work")
+    notify(store.settings.directory, "work")
     return True
 
 

@@ -1,7 +1,7 @@
 """Waiting for jobs without a thread or a query for each who waits.
 
-In: film ids, and the bell that workers of this machine ring. Out: a wake-up when the job is settled. One loop
-for the whole process asks the database for all of them at once, when the bell rings and now and then, for as
+In: film ids, and notifications of workers on this machine. Out: a wake-up when the job is settled. One loop
+for the whole process asks the database for all of them at once, at a notification and now and then, for as
 long as somebody waits.
 """
 
@@ -14,14 +14,14 @@ import logging
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from pneumoscope_clinic.store.bell import Bell
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.notification import Listener
 from pneumoscope_clinic.store.queue import Queue
 
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 0.25
-"""Between two looks at the database when no bell rings: workers elsewhere, or killed before they rang."""
+"""Between two looks at the database without a notification: workers elsewhere, or killed before."""
 
 _AWAY_S = 1.0
 """Between two looks at a database that does not answer."""
@@ -68,9 +68,9 @@ class Waiting:
         return True
 
     async def _watch(self) -> None:
-        with Bell(self._directory, "done") as bell:
+        with Listener(self._directory, "done") as listener:
             loop = asyncio.get_running_loop()
-            loop.add_reader(bell, self._rang, bell)
+            loop.add_reader(listener, self._notified, listener)
             try:
                 while self._waiting:
                     self._look.clear()
@@ -82,10 +82,10 @@ class Waiting:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._look.wait(), _LOOK_S)
             finally:
-                loop.remove_reader(bell)
+                loop.remove_reader(listener)
 
-    def _rang(self, bell: Bell) -> None:
-        bell.wait(0)
+    def _notified(self, listener: Listener) -> None:
+        listener.wait(0)
         self._look.set()
 
     async def _wake(self) -> None:

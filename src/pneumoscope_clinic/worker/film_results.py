@@ -74,7 +74,7 @@ def identity_of(store: Store, film_id: str, identity: bytes) -> Dataset:
     from pydicom.dataset import Dataset
 
     with collected_warnings():  # they may quote values
-        return Dataset.from_json(json.loads(store.sealer.open(identity, f"identity/{film_id}")))
+        return Dataset.from_json(json.loads(store.cipher.decrypt(identity, f"identity/{film_id}")))
 
 
 def bundle_card(store: Store, bundle_id: str) -> dict[str, object]:

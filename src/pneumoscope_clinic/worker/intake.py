@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from pneumoscope.core.errors import ConflictError, UnreadableFileError
 from pneumoscope.core.files import sha256_bytes
 from pneumoscope_clinic.store import audit_log
-from pneumoscope_clinic.store.bell import ring
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.notification import notify
 from pneumoscope_clinic.store.queue import add_job
 from pneumoscope_clinic.store.tables import Film, Idempotency, Job, Study, new_id
 from pneumoscope_clinic.worker.deidentification import coarse_age
@@ -79,7 +79,7 @@ def receive(
         sha256=sha256_bytes(content),
         size=len(content),
         options=_coarse(options or {}),
-        instance_key=None if instance_uid is None else store.sealer.pseudonym(instance_uid, "instance"),
+        instance_key=None if instance_uid is None else store.cipher.pseudonym(instance_uid, "instance"),
     )
     request = _Request(sender, reference, idempotency_key)
     with store.read() as session:
@@ -91,7 +91,7 @@ def receive(
     if known is not None:
         store.blobs.delete("received", film.id)
     else:
-        ring(store.settings.directory, "work")
+        notify(store.settings.directory, "work")
     return known or Received(film.id, film.study_id)
 
 
@@ -103,7 +103,7 @@ def _coarse(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def study_of_uid(session: Session, store: Store, study_uid: str, owner_id: int | None) -> Study | None:
     """The study that holds the films of a DICOM study, as far as its owner is the same."""
-    key = store.sealer.pseudonym(study_uid, "study")
+    key = store.cipher.pseudonym(study_uid, "study")
     owner = Study.owner_id.is_(None) if owner_id is None else Study.owner_id == owner_id
     return session.scalar(
         select(Study).where(Study.study_key == key, owner).order_by(Study.created_at).limit(1)
@@ -126,7 +126,7 @@ def _insert(store: Store, film: Film, request: _Request) -> Received | None:
             return known
         study = Study(id=new_id(), owner_id=sender.owner_id)
         if request.reference:
-            study.reference = store.sealer.seal(request.reference.encode(), f"reference/{study.id}")
+            study.reference = store.cipher.encrypt(request.reference.encode(), f"reference/{study.id}")
         film.study = study
         session.add(film)
         if request.idempotency_key is not None and sender.owner_id is not None:

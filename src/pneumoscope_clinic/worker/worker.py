@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session
 from pneumoscope.core.errors import PneumoscopeError, UnreadableFileError
 from pneumoscope_clinic.settings import ClinicSettings
 from pneumoscope_clinic.store import audit_log
-from pneumoscope_clinic.store.bell import Bell, ring
 from pneumoscope_clinic.store.bundles import active_bundle, check_activation
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.notification import Listener, notify
 from pneumoscope_clinic.store.queue import (
     DEATHS,
     OURS,
@@ -50,7 +50,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 0.25
-"""Between two looks at the queue when no bell rings: films of other machines, retries, lost leases."""
+"""Between two looks at the queue without a notification: films of other machines, retries, lost leases."""
 
 _RETRY_S = 1.0
 _ATTEMPTS_AT_OUR_FAULT = 12
@@ -60,15 +60,15 @@ _LONGEST_RETRY_S = 300.0
 def run_worker(store: Store, handlers: Mapping[str, Handler], stop: Callable[[], bool]) -> None:
     """Do jobs of the kinds in ``handlers`` until ``stop()``; a database that is away is waited for."""
     queue = Queue(store)
-    with Bell(store.settings.directory, "work") as bell:
+    with Listener(store.settings.directory, "work") as listener:
         while not stop():
             try:
                 claim = queue.claim(handlers)
                 if claim is None:
-                    bell.wait(_LOOK_S)
+                    listener.wait(_LOOK_S)
                 else:
                     _work(queue, claim, handlers[claim.kind])
-                    ring(store.settings.directory, "done")
+                    notify(store.settings.directory, "done")
             except OperationalError as error:
                 _log.warning("the database does not answer (%s); trying again", type(error.orig).__name__)
                 time.sleep(_RETRY_S)
@@ -224,7 +224,7 @@ class FilmHandlers:
             film = session.get_one(Film, claim.film_id)
             film.facts, film.age_years, film.sex = examined.facts, examined.age_years, examined.sex
             if examined.identity is not None and _keeps_identity(store.settings):
-                film.identity = store.sealer.seal(examined.identity, f"identity/{film.id}")
+                film.identity = store.cipher.encrypt(examined.identity, f"identity/{film.id}")
             _join_study(store, session, film, examined.names)
             session.add(_result(film, examined, seconds, store.settings.shadow))
             if not store.settings.shadow:
@@ -235,7 +235,7 @@ class FilmHandlers:
                 store, session, "worker", "film.examined", film.id,
                 bundle=examined.record["bundle"], decision=examined.record["decision"],
             )  # fmt: skip
-        ring(store.settings.directory, "work")  # for the deliveries
+        notify(store.settings.directory, "work")  # for the deliveries
         store.blobs.delete("received", claim.film_id)  # after a crash before this line the sweep does it
 
 
@@ -268,14 +268,14 @@ def _join_study(store: Store, session: Session, film: Film, names: Mapping[str, 
     """Films of one DICOM study share a study; the one made at intake goes when it is empty."""
     study = film.study
     if names.get("patient_id"):
-        study.patient_key = store.sealer.pseudonym(names["patient_id"], "patient")
+        study.patient_key = store.cipher.pseudonym(names["patient_id"], "patient")
     if names.get("sop_instance_uid") and film.instance_key is None:
-        film.instance_key = store.sealer.pseudonym(names["sop_instance_uid"], "instance")
+        film.instance_key = store.cipher.pseudonym(names["sop_instance_uid"], "instance")
     if not names.get("study_instance_uid"):
         return
     known = study_of_uid(session, store, names["study_instance_uid"], study.owner_id)
     if known is None:
-        study.study_key = store.sealer.pseudonym(names["study_instance_uid"], "study")
+        study.study_key = store.cipher.pseudonym(names["study_instance_uid"], "study")
     elif known.id != study.id:
         film.study = known
         session.flush()

@@ -1,7 +1,7 @@
-"""Bells that wake the workers of this machine when work comes, and the web server when work is done.
+"""Notifications between processes of one machine: a job waits, or a job is settled.
 
-In: the data directory, with one datagram socket for each who waits (unix(7)). Out: a wait that ends early. A
-bell that nobody hears loses nothing: the queue is in the database, and who waits looks there now and then.
+Each listener has a Unix datagram socket in the data directory (unix(7)). A lost notification loses nothing:
+the queue is in the database, and every listener polls it too.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-Rung = Literal["work", "done"]
-"""What a bell says: a job waits, or a job is settled."""
+Event = Literal["work", "done"]
+"""A job waits, or a job is settled."""
 
-_FOLDER = "bells"
+_FOLDER = "notifications"
 
 
-class Bell:
-    """Hears :func:`ring`; a context manager.
+class Listener:
+    """Waits for :func:`notify`; a context manager.
 
     Args:
         directory: of the installation.
-        rung: for what.
+        event: what it waits for.
     """
 
-    def __init__(self, directory: Path, rung: Rung) -> None:
-        folder = directory / _FOLDER / rung
+    def __init__(self, directory: Path, event: Event) -> None:
+        folder = directory / _FOLDER / event
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = folder / f"{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with _short(folder) as name:
             self._socket.bind(f"{name}/{self._file.name}")
 
-    def __enter__(self) -> Bell:
+    def __enter__(self) -> Listener:
         return self
 
     def __exit__(
@@ -47,34 +47,31 @@ class Bell:
         self._file.unlink(missing_ok=True)
 
     def fileno(self) -> int:
-        """For an event loop: readable when it rang."""
+        """For an event loop: readable after a notification."""
         return self._socket.fileno()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the bell, at most so long (0: look only); whether it rang. Earlier rings count."""
+        """Wait at most ``seconds`` (0: poll); whether a notification came. Earlier ones count."""
         self._socket.settimeout(seconds)
         try:
             self._socket.recv(1)
         except (TimeoutError, BlockingIOError):
             return False
-        with contextlib.suppress(BlockingIOError):  # rings since then are one
+        with contextlib.suppress(BlockingIOError):  # several notifications count as one
             self._socket.setblocking(False)
             while True:
                 self._socket.recv(1)
         return True
 
 
-def ring(directory: Path, rung: Rung) -> None:
-    """Wake everyone on this machine who waits for that in the installation of ``directory``.
-
-    Who died is forgotten. What goes wrong is no error: those who wait look now and then anyway.
-    """
-    folder = directory / _FOLDER / rung
+def notify(directory: Path, event: Event) -> None:
+    """Wake all listeners of ``event`` on this machine; removes sockets of dead processes, ignores errors."""
+    folder = directory / _FOLDER / event
     with contextlib.suppress(OSError):
-        _ring(folder)
+        _notify(folder)
 
 
-def _ring(folder: Path) -> None:
+def _notify(folder: Path) -> None:
     if not folder.is_dir():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, _short(folder) as name:
@@ -82,14 +79,14 @@ def _ring(folder: Path) -> None:
         for file in folder.glob(f"{_host()}-*"):
             try:
                 sender.sendto(b"!", f"{name}/{file.name}")
-            except BlockingIOError:  # it has more rings than it can hold, and will wake
+            except BlockingIOError:  # its buffer is full: it wakes anyway
                 continue
             except (ConnectionRefusedError, FileNotFoundError):
                 file.unlink(missing_ok=True)
 
 
 def _host() -> str:
-    """Of this machine: a data directory may be shared, and nobody hears a bell of another."""
+    """Name of this machine: a data directory may be shared, but sockets work on one machine only."""
     return re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())[:40]
 
 

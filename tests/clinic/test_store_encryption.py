@@ -6,22 +6,22 @@ import threading
 import pytest
 
 from pneumoscope.core.errors import ConfigError, PneumoscopeError
-from pneumoscope_clinic.store.sealing import Sealer, open_sealer
+from pneumoscope_clinic.store.encryption import Cipher, open_cipher
 
 KEY = bytes(range(32))
 
 
 def test_what_is_sealed_opens_again():
-    sealer = Sealer(KEY)
-    sealed = sealer.seal(b"Doe^Jane", "identity/1")
+    cipher = Cipher(KEY)
+    sealed = cipher.encrypt(b"Doe^Jane", "identity/1")
     assert b"Doe" not in sealed
-    assert sealer.open(sealed, "identity/1") == b"Doe^Jane"
-    assert sealer.seal(b"Doe^Jane", "identity/1") != sealed
+    assert cipher.decrypt(sealed, "identity/1") == b"Doe^Jane"
+    assert cipher.encrypt(b"Doe^Jane", "identity/1") != sealed
 
 
 @pytest.mark.parametrize("change", ["key", "purpose", "first", "last", "short"])
 def test_anything_else_does_not_open(change):
-    sealed = bytearray(Sealer(KEY).seal(b"content", "films/1"))
+    sealed = bytearray(Cipher(KEY).encrypt(b"content", "films/1"))
     key, purpose = KEY, "films/1"
     if change == "key":
         key = bytes(32)
@@ -32,23 +32,23 @@ def test_anything_else_does_not_open(change):
     else:
         sealed[0 if change == "first" else -1] ^= 1
     with pytest.raises(PneumoscopeError, match="cannot be decrypted"):
-        Sealer(key).open(bytes(sealed), purpose)
+        Cipher(key).decrypt(bytes(sealed), purpose)
 
 
 def test_pseudonyms_are_stable_and_keyed():
-    sealer = Sealer(KEY)
-    name = sealer.pseudonym("1.2.3", "study")
-    assert name == Sealer(KEY).pseudonym("1.2.3", "study")
+    cipher = Cipher(KEY)
+    name = cipher.pseudonym("1.2.3", "study")
+    assert name == Cipher(KEY).pseudonym("1.2.3", "study")
     assert (
-        len({name, sealer.pseudonym("1.2.3", "patient"), Sealer(bytes(32)).pseudonym("1.2.3", "study")}) == 3
+        len({name, cipher.pseudonym("1.2.3", "patient"), Cipher(bytes(32)).pseudonym("1.2.3", "study")}) == 3
     )
 
 
 def test_a_key_is_made_once_for_its_owner(tmp_path):
     file = tmp_path / "deep" / "secret.key"
-    sealed = open_sealer(file).seal(b"x", "y")
+    sealed = open_cipher(file).encrypt(b"x", "y")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert open_sealer(file).open(sealed, "y") == b"x"
+    assert open_cipher(file).decrypt(sealed, "y") == b"x"
     assert sorted(path.name for path in file.parent.iterdir()) == ["secret.key"]
 
 
@@ -56,7 +56,7 @@ def test_two_that_make_the_key_at_once_have_the_same(tmp_path):
     names = []
 
     def start():
-        names.append(open_sealer(tmp_path / "secret.key").pseudonym("a", "b"))
+        names.append(open_cipher(tmp_path / "secret.key").pseudonym("a", "b"))
 
     threads = [threading.Thread(target=start) for _ in range(16)]
     for thread in threads:
@@ -71,4 +71,4 @@ def test_two_that_make_the_key_at_once_have_the_same(tmp_path):
 def test_a_file_that_is_no_key(tmp_path, content):
     (tmp_path / "secret.key").write_text(content)
     with pytest.raises(ConfigError, match="not a key"):
-        open_sealer(tmp_path / "secret.key")
+        open_cipher(tmp_path / "secret.key")

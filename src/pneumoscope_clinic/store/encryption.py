@@ -1,8 +1,7 @@
-"""Encryption at rest, and keyed names: everything that could name a patient passes through here.
+"""Encryption at rest (AES-256-GCM, NIST SP 800-38D) and pseudonyms (HMAC-SHA-256, RFC 2104).
 
-In: the key file (made at first use, readable by its owner alone). Out: sealed bytes (AES-256-GCM, NIST SP
-800-38D, a fresh nonce each), and pseudonyms (HMAC-SHA-256, RFC 2104) that nobody can turn back without the
-key.
+Everything that could name a patient is encrypted or replaced here. The key file is made at first use,
+readable by its owner alone.
 """
 
 from __future__ import annotations
@@ -20,31 +19,31 @@ from pneumoscope.core.errors import ConfigError, PneumoscopeError
 _KEY_BYTES, _NONCE_BYTES = 32, 12
 
 
-class Sealer:
-    """Seals and opens bytes, and makes pseudonyms.
+class Cipher:
+    """Encrypts and decrypts bytes, and makes pseudonyms, with keys derived from one.
 
     Args:
         key: 32 random bytes.
     """
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(_derived(key, b"seal"))
+        self._aes = AESGCM(_derived(key, b"seal"))
         self._names = _derived(key, b"names")
         self.audit_key = _derived(key, b"audit")
 
-    def seal(self, content: bytes, purpose: str) -> bytes:
-        """``content`` encrypted; it opens for the same ``purpose`` (for instance a film's id) only."""
+    def encrypt(self, content: bytes, purpose: str) -> bytes:
+        """``nonce + ciphertext + tag``; ``purpose`` (for instance an image's id) is authenticated with it."""
         nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, content, purpose.encode())
+        return nonce + self._aes.encrypt(nonce, content, purpose.encode())
 
-    def open(self, sealed: bytes, purpose: str) -> bytes:
-        """What was sealed.
+    def decrypt(self, encrypted: bytes, purpose: str) -> bytes:
+        """What :meth:`encrypt` was given.
 
         Raises:
             PneumoscopeError: another key or purpose, or the bytes were altered.
         """
         try:
-            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], purpose.encode())
+            return self._aes.decrypt(encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:], purpose.encode())
         except (InvalidTag, ValueError) as error:  # ValueError: too short to hold a nonce
             raise PneumoscopeError(
                 "stored data cannot be decrypted",
@@ -57,8 +56,8 @@ class Sealer:
         return hmac.new(self._names, f"{kind}\0{value}".encode(), hashlib.sha256).hexdigest()
 
 
-def open_sealer(key_file: Path) -> Sealer:
-    """The sealer of ``key_file``; the file is made, with mode 0600, when it is missing.
+def open_cipher(key_file: Path) -> Cipher:
+    """The cipher of ``key_file``; the file is made, with mode 0600, when it is missing.
 
     Raises:
         ConfigError: the file cannot be read or made, or is no key.
@@ -74,7 +73,7 @@ def open_sealer(key_file: Path) -> Sealer:
         raise ConfigError("not a key", where=key_file, expected="64 hexadecimal digits") from error
     if len(key) != _KEY_BYTES:
         raise ConfigError("not a key", where=key_file, expected="64 hexadecimal digits")
-    return Sealer(key)
+    return Cipher(key)
 
 
 def _make(key_file: Path) -> None:

@@ -1,9 +1,8 @@
-"""When a destination is tried again, and by which of the jobs that wait for it.
+"""Circuit breaker of a destination, with exponential backoff and jitter.
 
-In: what came of each attempt. Out: pauses. A destination that nothing gets through to is left alone for a
-while, and then asked by one job. Whether an error is the destination's or one result's cannot be told from
-the error itself (status 500, no answer in time), so another job asks each time, and a job that fails where
-another has just got through waits for itself alone.
+After a failure the circuit is open: nothing is sent for a while, then one job probes. Whether an error is
+the destination's or one result's cannot be told from the error itself (status 500, time-out), so another job
+probes each time, and a job that fails right after another succeeded backs off alone.
 """
 
 from __future__ import annotations
@@ -22,25 +21,22 @@ _TURN_S = 1.0
 
 
 def pause_after(attempts: int, chance: Callable[[], float] = random.random) -> float:
-    """Seconds until the next attempt: doubled each time, up to LONGEST_PAUSE_S, half of it at random.
-
-    Chance keeps all that waits from coming at the same moment.
-    """
+    """Exponential backoff in seconds, up to LONGEST_PAUSE_S; half of it is random jitter."""
     longest = min(LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 30))
     return longest * (0.5 + 0.5 * chance())
 
 
 @dataclass
-class DestinationState:
-    """What this process knows of a destination.
+class CircuitBreaker:
+    """State of one destination in this process.
 
     Attributes:
-        up: the last that was heard of it is a success.
-        until: nothing is tried before that moment of ``time.monotonic``.
+        up: closed: the last attempt succeeded.
+        until: open until that moment of ``time.monotonic``.
         problem: why.
         failures: in a row.
         tried: jobs that failed since the last success.
-        suspects: jobs that failed just after another got through: the fault may be theirs alone.
+        suspects: jobs that failed just after another succeeded: the fault may be theirs alone.
     """
 
     up: bool = False
@@ -51,7 +47,7 @@ class DestinationState:
     suspects: set[int] = field(default_factory=set)
 
     def left(self) -> float:
-        """Seconds until it is tried again."""
+        """Seconds until the next probe."""
         return self.until - time.monotonic()
 
     def turn(self, job_id: int) -> float:
