@@ -109,7 +109,7 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
     from pneumoscope.imaging.library_warnings import collected_warnings
     from pneumoscope_clinic.results.dicom_objects import dicom_objects
     from pneumoscope_clinic.results.fhir import StudyResults, fhir_bundle
-    from pneumoscope_clinic.results.film_result import FilmResult
+    from pneumoscope_clinic.results.stored_result import StoredResult
     from pneumoscope_clinic.worker.deidentification import identifying_texts, identity_header, scrubbed
 
     def attack(content: bytes) -> bool:
@@ -122,14 +122,14 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
         scrubbed("a warning", identifying_texts(header))
         with collected_warnings():
             known = Dataset.from_json(header)
-        result = FilmResult(
+        result = StoredResult(
             "0" * 32,
             record(),
-            np.zeros(_SHAPE, np.uint8),
             _SHAPE,
-            {"bacterial": np.zeros((6, 5), np.uint8)},
             datetime.now(UTC),
-            known,
+            image=np.zeros(_SHAPE, np.uint8),
+            heat_maps={"bacterial": np.zeros((6, 5), np.uint8)},
+            header=known,
         )
         for made in dicom_objects(result, ("sr", "gsps")):
             made.save_as(io.BytesIO(), enforce_file_format=True)

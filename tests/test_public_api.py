@@ -55,7 +55,7 @@ def test_five_lines_of_python(tmp_path):
 
     bundle = ps.load_bundle(tmp_path / "tiny")
     result = ps.examine(path, bundle)
-    picture = ps.overlay(ps.read_radiograph(path), result.explanation)
+    picture = ps.overlay(ps.read_radiograph(path).pixels, result.explanation.heat_map)
     assert result.prediction.decision == "POSITIVE"
     assert picture.shape == (120, 160, 3)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.stored_result import StoredResult
 from tests.imaging.dicom_builder import radiograph, ramp
 
 FILM_ID = "0123456789abcdef0123456789abcdef"
@@ -59,16 +59,16 @@ def record(**changes: Any) -> dict[str, Any]:
             "outside_lungs": 0.1, "mirrored": None, "nearest": None,
         },
         "heatmap": None, "warnings": [], "error": None,
-        "bundle_card": {
-            "id": "tiny@0123456789ab", "default_operating_point": "balanced", "intended_use": "Tests.",
-            "validation": {"sensitivity": ESTIMATE, "specificity": ESTIMATE, "ece": ESTIMATE},
-        },
         "limitations": ["It knows nothing about pneumonia."],
         "versions": {"pneumoscope": "0.1.0", "numpy": "2"},
         **changes,
     }  # fmt: skip
 
 
+CARD = {
+    "id": "tiny@0123456789ab", "default_operating_point": "balanced", "intended_use": "Tests.",
+    "validation": {"sensitivity": ESTIMATE, "specificity": ESTIMATE, "ece": ESTIMATE},
+}  # fmt: skip
 REFUSED: dict[str, Any] = {
     "gate": {"verdict": "REFUSE", "reasons": ["the picture is noise"], "scores": {}},
     "probability": None, "probabilities": None, "decision": "ABSTAIN", "abstained_by": "gate",
@@ -86,16 +86,17 @@ NEGATIVE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def film_result(source: Dataset | None = None, **changes: Any) -> FilmResult:
+def film_result(source: Dataset | None = None, **changes: Any) -> StoredResult:
     """A result of :func:`record` with a round heat map centred at 3/4 of the height, 1/4 of the width."""
     row, column = np.mgrid[0:1:30j, 0:1:25j]
     heat = np.exp(-((row - 0.75) ** 2 + (column - 0.25) ** 2) / 0.02)
     maps = {"bacterial": np.rint(255 * heat).astype(np.uint8), "viral": np.zeros((30, 25), np.uint8)}
     answer = record(**changes)
-    return FilmResult(
+    return StoredResult(
         film_id=FILM_ID,
-        record=answer,
-        picture=np.rint(np.linspace(20, 200, ROWS * COLUMNS)).astype(np.uint8).reshape(ROWS, COLUMNS),
+        document=answer,
+        bundle_card=CARD,
+        image=np.rint(np.linspace(20, 200, ROWS * COLUMNS)).astype(np.uint8).reshape(ROWS, COLUMNS),
         original_size=(ROWS, COLUMNS),
         heat_maps={} if answer["explanation"] is None else maps,
         examined_at=EXAMINED,
@@ -103,7 +104,7 @@ def film_result(source: Dataset | None = None, **changes: Any) -> FilmResult:
     )
 
 
-def refused(source: Dataset | None = None) -> FilmResult:
+def refused(source: Dataset | None = None) -> StoredResult:
     return film_result(source, **REFUSED)
 
 

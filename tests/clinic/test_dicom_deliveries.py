@@ -56,12 +56,12 @@ class FakeClient:
 def results(monkeypatch):
     """Results without pixels to decode; the identity decides whether there is a header."""
 
-    def load(store, film_id, sandbox):
+    def load(store, film_id, image, *, identified):
         with store.read() as session:
             identified = session.get_one(Film, film_id).identity is not None
         return replace(film_result(header() if identified else None), film_id=film_id)
 
-    monkeypatch.setattr(deliveries, "load_film_result", load)
+    monkeypatch.setattr(deliveries, "load_result", load)
     monkeypatch.setattr(Deliverer, "_ready", lambda self: None)
 
 

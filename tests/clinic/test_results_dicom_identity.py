@@ -18,10 +18,10 @@ from pneumoscope.core.errors import InputError
 from pneumoscope_clinic.results.dicom_identity import (
     Kind,
     created_at,
+    finalize,
     image_reference,
     instance_arguments,
     own_uid,
-    seal,
     source_reference,
 )
 from tests.clinic.film_results import FILM_ID, film_result, header
@@ -169,7 +169,7 @@ def test_times_are_in_the_time_zone_of_the_source(offset: str, clock: str) -> No
 
 
 def test_references_name_the_sources_own_class() -> None:
-    """highdicom is told one class for all; :func:`seal` writes the true one, a private one too."""
+    """highdicom is told one class for all; :func:`finalize` writes the true one, a private one too."""
     from pydicom.dataset import FileMetaDataset
 
     for sop_class in (DigitalXRayImageStorageForPresentation, "1.2.840.113619.4.999"):
@@ -178,7 +178,7 @@ def test_references_name_the_sources_own_class() -> None:
         dataset = Dataset()
         dataset.file_meta = FileMetaDataset()
         dataset.SourceImageSequence = [image_reference(source)]
-        sealed = seal(dataset, result, source)
+        sealed = finalize(dataset, result, source)
         assert sealed.SourceImageSequence[0].ReferencedSOPClassUID == sop_class
         assert sealed.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.4"
         assert sealed.preamble == b"\0" * 128

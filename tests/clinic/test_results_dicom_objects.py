@@ -20,7 +20,7 @@ from pydicom.uid import (
 
 from pneumoscope.core.errors import InputError, UnreadableFileError
 from pneumoscope_clinic.results.dicom_objects import KINDS, dicom_objects
-from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.stored_result import StoredResult
 from tests.clinic.film_results import EXAMINED, FILM_ID, film_result, header, refused, violations
 
 FAST = ("sr", "sc", "gsps")  # setting a PDF takes seconds when the library is first used
@@ -134,7 +134,7 @@ def test_results_of_real_files_are_valid(force: bool, tmp_path: Path) -> None:
     assert seen >= 10
 
 
-def _examined(file: Path, bundle: Any, *, force: bool) -> FilmResult:
+def _examined(file: Path, bundle: Any, *, force: bool) -> StoredResult:
     from pneumoscope.imaging.radiograph import read_radiograph
     from pneumoscope.inference.answer import record
     from pneumoscope.inference.pipeline import examine
@@ -144,11 +144,11 @@ def _examined(file: Path, bundle: Any, *, force: bool) -> FilmResult:
     explanation = examination.explanation
     maps = {} if explanation is None else explanation.heat_maps
     source: Dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True)
-    return FilmResult(
+    return StoredResult(
         film_id=FILM_ID,
-        record=record(file, examination)
-        | {"bundle_card": dict(examination.bundle_card), "limitations": [], "versions": {}},
-        picture=np.rint(255 * film.pixels).astype(np.uint8),
+        document=record(file, examination) | {"limitations": [], "versions": {}},
+        bundle_card=examination.bundle_card,
+        image=np.rint(255 * film.pixels).astype(np.uint8),
         original_size=film.original_size,
         heat_maps={name: np.rint(255 * one).astype(np.uint8) for name, one in maps.items()},
         examined_at=EXAMINED,

@@ -10,7 +10,7 @@ from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage
 
 from pneumoscope_clinic.results.dicom_identity import source_reference
-from pneumoscope_clinic.results.encapsulated_pdf import encapsulated_pdf
+from pneumoscope_clinic.results.dicom_objects import encapsulated_pdf
 from tests.clinic.film_results import film_result, header, violations
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pneumoscope_clinic.results.fhir import StudyResults, fhir_bundle
-from pneumoscope_clinic.results.film_result import FilmResult
 from tests.clinic.film_results import ABSTAINED, NEGATIVE, REFUSED, film_result, header
 
 STUDY = "f" * 32
@@ -19,12 +19,7 @@ def _study(*changes: dict[str, Any], source: bool = True) -> StudyResults:
     films = []
     for number, one in enumerate(changes or ({},)):
         film = film_result(header() if source else None, **one)
-        films.append(
-            FilmResult(
-                f"{number:032x}", film.record, film.picture, film.original_size, film.heat_maps,
-                film.examined_at, film.header,
-            )
-        )  # fmt: skip
+        films.append(replace(film, film_id=f"{number:032x}"))
     return StudyResults(STUDY, films)
 
 

@@ -54,7 +54,9 @@ def test_what_is_said_of_the_probabilitys_interval() -> None:
         "Over 50 validation films such probabilities were off by 90.0 % on average (expected calibration "
         "error, 95 % interval 80.0 % to 95.0 %). The bundle has no interval for a single film." in words
     )
-    assert "calibration error" not in _words(film_report_html(film_result(bundle_card={})))
+    assert "calibration error" not in _words(
+        film_report_html(dataclasses.replace(film_result(), bundle_card={}))
+    )
     other = _words(film_report_html(film_result(operating_point="screening")))
     assert "sensitivity" not in other  # of the default operating point only
 
@@ -176,7 +178,7 @@ def test_the_pdf_is_one_page_even_when_much_is_to_be_said(wide: bool) -> None:
     )
     if wide:
         shape = (60, 300)
-        result = dataclasses.replace(result, picture=np.zeros(shape, np.uint8), original_size=shape)
+        result = dataclasses.replace(result, image=np.zeros(shape, np.uint8), original_size=shape)
     talkative = dataclasses.replace(FEEDBACK, comment="A long comment. " * 200)
     pdf = film_report_pdf(result, page=Page("a" * 32, talkative))
     assert pdf.startswith(b"%PDF")

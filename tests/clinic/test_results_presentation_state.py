@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.overlay import LEVELS
 from pneumoscope_clinic.results.dicom_identity import source_reference
-from pneumoscope_clinic.results.examination import on_grid
 from pneumoscope_clinic.results.presentation_state import contours, presentation_state
+from pneumoscope_clinic.results.stored_result import on_grid
 from tests.clinic.film_results import COLUMNS, ROWS, film_result, header, refused, violations
 from tests.imaging.dicom_builder import lut_item, radiograph, ramp, write
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from pneumoscope.inference.heat_map_picture import draw_heat_map
+from pneumoscope.inference.heat_map_picture import caption_of, draw_heat_map
 from pneumoscope.inference.overlay import overlay
 from pneumoscope_clinic.results.dicom_identity import source_reference
-from pneumoscope_clinic.results.examination import examination_of, radiograph_of
-from pneumoscope_clinic.results.secondary_capture import secondary_capture
+from pneumoscope_clinic.results.dicom_objects import secondary_capture
+from pneumoscope_clinic.results.stored_result import on_grid
 from tests.clinic.film_results import COLUMNS, ROWS, film_result, header, refused, violations
 
 
@@ -20,13 +20,15 @@ def test_the_film_is_on_its_original_grid_and_the_legend_below(tmp_path: Path) -
     result = film_result(header())
     secondary_capture(result, source_reference(result)).save_as(tmp_path / "sc.dcm", enforce_file_format=True)
     capture = dcmread(tmp_path / "sc.dcm")
-    examination = examination_of(result)
-    assert examination.explanation is not None
-    film = overlay(radiograph_of(result), examination.explanation)
+    assert result.heat_map is not None
+    assert result.image is not None
+    heat = on_grid(result.heat_map, (ROWS, COLUMNS))
+    film = overlay(result.image, heat)
     assert capture.Columns == COLUMNS
     assert capture.Rows > ROWS
     np.testing.assert_array_equal(capture.pixel_array[:ROWS], film)
-    np.testing.assert_array_equal(capture.pixel_array, draw_heat_map(radiograph_of(result), examination))
+    drawn = draw_heat_map(result.image, {"bacterial": heat}, caption_of(result.document))
+    np.testing.assert_array_equal(capture.pixel_array, drawn)
     assert capture.pixel_array[ROWS:].max() > 200  # letters
 
 

@@ -23,12 +23,12 @@ from pneumoscope_clinic.results.codes import (
     VERDICTS,
 )
 from pneumoscope_clinic.results.dicom_identity import own_uid, source_reference
-from pneumoscope_clinic.results.film_result import FilmResult
-from pneumoscope_clinic.results.structured_report import structured_report
+from pneumoscope_clinic.results.dicom_objects import structured_report
+from pneumoscope_clinic.results.stored_result import StoredResult
 from tests.clinic.film_results import ABSTAINED, FILM_ID, NEGATIVE, REFUSED, film_result, header, violations
 
 
-def _report(**changes: Any) -> tuple[FilmResult, Dataset]:
+def _report(**changes: Any) -> tuple[StoredResult, Dataset]:
     result = film_result(header(), **changes)
     return result, structured_report(result, source_reference(result))
 

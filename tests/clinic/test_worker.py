@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from pneumoscope.core.errors import BundleError, ConfigError
+from pneumoscope_clinic.results.stored_result import heat_maps, load_result, stored_image
 from pneumoscope_clinic.settings import LimitSettings
 from pneumoscope_clinic.store.bundles import activate, open_active
 from pneumoscope_clinic.store.queue import Queue
 from pneumoscope_clinic.store.retention import sweep
 from pneumoscope_clinic.store.tables import Film, Job, now
-from pneumoscope_clinic.worker.film_results import heat_maps, load_film_result
 from pneumoscope_clinic.worker.intake import Sender, receive
 from pneumoscope_clinic.worker.sandbox import Sandbox
 from pneumoscope_clinic.worker.worker import FilmHandlers, run_worker
@@ -395,10 +395,12 @@ def test_a_result_is_put_together_again_for_delivery(clinic, bundle):
     film_id = receive(store, dicom_film(0.8), PACS).film_id
     work(store, films)
     with Sandbox(str(bundle.directory), LimitSettings(), threads=1) as sandbox:
-        result = load_film_result(store, film_id, sandbox)
-    np.testing.assert_array_equal(result.picture, pixels(0.8))
+        result = load_result(
+            store, film_id, lambda: stored_image(store, film_id, sandbox.picture), identified=True
+        )
+    np.testing.assert_array_equal(result.image, pixels(0.8))
     assert str(result.header.PatientName) == "Canary^Coalmine"
-    assert result.record["bundle_card"]["id"] == bundle.id
+    assert result.bundle_card["id"] == bundle.id
     assert result.original_size == (120, 160)
 
 

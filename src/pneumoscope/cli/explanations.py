@@ -75,12 +75,14 @@ class Explainer:
     def _draw(self, path: Path, examination: Examination, folder: Path) -> str:
         """Write the picture, named after the film and its content, and return where."""
         from pneumoscope.imaging.radiograph import read_radiograph
-        from pneumoscope.inference.heat_map_picture import Look, write_heat_map
+        from pneumoscope.inference.answer import record
+        from pneumoscope.inference.heat_map_picture import Look, caption_of, write_heat_map
 
+        assert examination.explanation is not None
         file = folder / f"{path.stem}-{examination.sha256[:8]}.png"
-        nearest = examination.explanation.nearest if examination.explanation else None
-        look = Look(self.style, self.classes, _pictures(nearest or ()))
-        write_heat_map(file, read_radiograph(path), examination, look)
+        look = Look(self.style, self.classes, _pictures(examination.explanation.nearest or ()))
+        maps, caption = examination.explanation.heat_maps, caption_of(record(path, examination))
+        write_heat_map(file, read_radiograph(path).pixels, maps, caption, look)
         return str(file)
 
 

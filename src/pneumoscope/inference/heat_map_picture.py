@@ -1,22 +1,20 @@
-"""A heat map as a picture for people: film, maps, scale, sides, what was answered, and a warning, in one PNG.
+"""Heat map picture: image with heat map, colour scale, sides, answer and notice in one picture.
 
-The legend stands below the film and never on it: the costophrenic angles are at the lower border. The film's
-pixels are those of the original grid.
-
-In: a film and its examination. Out: a PNG file.
+The legend stands below the image and never on it: the costophrenic angles are at the lower border.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pneumoscope.core.files import atomic_path
-from pneumoscope.core.records import Examination, Explanation, NearestCase, Radiograph
+from pneumoscope.core.records import FloatArray, NearestCase, Radiograph
 from pneumoscope.inference.overlay import LEVELS, RGB, colours, contour, grey, overlay
 from pneumoscope.inference.prediction import percent
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 NOTICE = "not for primary diagnosis"
-STYLES = ("overlay", "side-by-side", "contour")
 
 TEXT = 1 / 34
 """Height of the legend's letters as a share of a film's width: a line of 70 letters under one film."""
@@ -39,7 +36,7 @@ class Look:
     """How a heat map is drawn.
 
     Attributes:
-        style: ``overlay``, ``side-by-side`` (the bare film to the left) or ``contour``.
+        style: ``overlay``, ``side-by-side`` (the bare image to the left) or ``contour``.
         classes: whose maps, one panel each; empty is the likelier kind of pneumonia.
         cases: training films to show below, each with its pixels where the data set is at hand.
     """
@@ -49,81 +46,115 @@ class Look:
     cases: Sequence[tuple[NearestCase, Radiograph]] = ()
 
 
-def write_heat_map(
-    file: Path, radiograph: Radiograph, examination: Examination, look: Look | None = None
-) -> None:
-    """Write the picture of :func:`draw_heat_map` as a PNG, atomically.
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What the legend says.
+
+    Attributes:
+        target: the class whose map is drawn unless the look names others.
+        lines: the answer, and where the evidence lies.
+        mirrored: the patient's left is on the left of the picture; None: not known.
+        probabilities: by class, for the titles; None where the image was not answered.
+        method: of the heat map.
+    """
+
+    target: str
+    lines: Sequence[str]
+    mirrored: bool | None = None
+    probabilities: Mapping[str, float] | None = None
+    method: str = ""
+
+
+def caption_of(document: Mapping[str, Any]) -> Caption:
+    """The caption for a result (:func:`pneumoscope.inference.answer.record`).
 
     Raises:
-        ValueError: the film was not explained, or the heat map is another film's.
+        ValueError: the image was not explained.
     """
+    explanation = document["explanation"]
+    if explanation is None:
+        raise ValueError("the image was not explained")
+    lines = [explanation["sentence"]]
+    if document["forced"]:
+        lines.insert(0, f"FORCED although refused: {'; '.join(document['gate']['reasons'])}")
+    if document["probability"] is not None:
+        shown = percent(document["probability"])
+        lines.insert(0, f"{document['decision']}, probability of pneumonia {shown}")
+    return Caption(
+        explanation["target"],
+        lines,
+        explanation["mirrored"],
+        document["probabilities"],
+        explanation["method"],
+    )
+
+
+def write_heat_map(
+    file: Path,
+    image: npt.NDArray[Any],
+    heat_maps: Mapping[str, FloatArray],
+    caption: Caption,
+    look: Look | None = None,
+) -> None:
+    """Write the picture of :func:`draw_heat_map` as a PNG, atomically."""
     from PIL import Image, PngImagePlugin
 
-    explanation = _explanation(examination)
     facts = PngImagePlugin.PngInfo()
-    facts.add_text("Description", f"{explanation.method} heat map for {explanation.target}; {NOTICE}")
-    facts.add_text("Comment", explanation.sentence)
-    image = Image.fromarray(draw_heat_map(radiograph, examination, look))
+    facts.add_text("Description", f"{caption.method} heat map for {caption.target}; {NOTICE}")
+    facts.add_text("Comment", caption.lines[-1])
+    picture = Image.fromarray(draw_heat_map(image, heat_maps, caption, look))
     with atomic_path(file) as temporary:
-        image.save(temporary, "PNG", compress_level=3, pnginfo=facts)
+        picture.save(temporary, "PNG", compress_level=3, pnginfo=facts)
 
 
-def draw_heat_map(radiograph: Radiograph, examination: Examination, look: Look | None = None) -> RGB:
-    """Panels side by side (the bare film where the style has it, then one a class), the legend below.
+def draw_heat_map(
+    image: npt.NDArray[Any],
+    heat_maps: Mapping[str, FloatArray],
+    caption: Caption,
+    look: Look | None = None,
+) -> RGB:
+    """Panels side by side (the bare image where the style has it, then one a class), the legend below.
 
     Args:
-        radiograph: the film.
-        examination: with an explanation.
-        look: how; None is an overlay of the likelier class.
+        image: (h, w), float32 in [0, 1] or uint8.
+        heat_maps: by class, each (H, W) float32 in [0, 1] on the original pixel grid.
+        caption: what the legend says.
+        look: how; None is an overlay of the caption's target.
 
     Returns:
-        (H + legend, W * panels, 3) uint8; the rows of the film are on its original grid.
+        (H + legend, W * panels, 3) uint8; the rows of the image are on its original grid.
 
     Raises:
-        ValueError: the film was not explained, or the heat map is another film's.
+        ValueError: a heat map is missing, or another image's.
     """
     from PIL import Image
 
     look = look or Look()
-    explanation = _explanation(examination)
-    classes = look.classes or (explanation.target,)
+    classes = look.classes or (caption.target,)
+    missing = [name for name in classes if name not in heat_maps]
+    if missing:
+        raise ValueError(f"no heat map of {missing[0]}, only of {', '.join(heat_maps)}")
     draw = contour if look.style == "contour" else overlay
-    panels = [draw(radiograph, explanation, name if look.classes else None) for name in classes]
-    titles = [_title(examination, name) for name in classes]
+    panels = [draw(image, heat_maps[name]) for name in classes]
+    titles = [_title(caption, name) for name in classes]
     if look.style == "side-by-side":
-        panels.insert(0, np.repeat(grey(radiograph)[..., None], 3, axis=2))
-        titles.insert(0, "film")
-    legend = _Legend(panels[0].shape[1], len(panels), explanation.mirrored)
+        bare = grey(image, heat_maps[classes[0]].shape)
+        panels.insert(0, np.repeat(bare[..., None], 3, axis=2))
+        titles.insert(0, "image")
+    legend = _Legend(panels[0].shape[1], len(panels), caption.mirrored)
     parts = [Image.fromarray(np.hstack(panels)), legend.titles(titles), legend.scale(look.style)]
-    parts += [legend.text(line, _WHITE) for line in _answer(examination)]
+    parts += [legend.text(line, _WHITE) for line in caption.lines]
     if look.cases:
-        parts += [legend.text("Most alike among the training films:", _WHITE), legend.cases(look.cases)]
-    sides = "sides as the file says" if explanation.mirrored is not None else "sides by convention"
+        parts += [legend.text("Most alike among the training images:", _WHITE), legend.cases(look.cases)]
+    sides = "sides as the file says" if caption.mirrored is not None else "sides by convention"
     parts.append(legend.text(f"{NOTICE}; {sides}", _DIM))
     return _stack(parts)
 
 
-def _explanation(examination: Examination) -> Explanation:
-    if examination.explanation is None:
-        raise ValueError("the film was not explained")
-    return examination.explanation
-
-
-def _title(examination: Examination, name: str) -> str:
-    if examination.prediction is None:
+def _title(caption: Caption, name: str) -> str:
+    if caption.probabilities is None:
         return name
-    return f"{name} {percent(examination.prediction.probabilities[name])}"
-
-
-def _answer(examination: Examination) -> list[str]:
-    """What was answered, and where the evidence lies."""
-    lines = [_explanation(examination).sentence]
-    if examination.forced:
-        lines.insert(0, f"FORCED although refused: {'; '.join(examination.gate.reasons)}")
-    if examination.prediction is not None:
-        decision = str(examination.prediction.decision)
-        lines.insert(0, f"{decision}, probability of pneumonia {percent(examination.prediction.probability)}")
-    return lines
+    return f"{name} {percent(caption.probabilities[name])}"
 
 
 def _stack(parts: Sequence[Picture]) -> RGB:
@@ -210,8 +241,8 @@ class _Legend:
         shown = cases[: max(1, int(self.width // widest))]
         side = min(self.width // len(shown), self.panel // 2)
         image, draw = self._row(side + self.line)
-        for number, (case, film) in enumerate(shown):
-            picture = Image.fromarray(np.rint(film.pixels * 255).astype(np.uint8))
+        for number, (case, image_of_case) in enumerate(shown):
+            picture = Image.fromarray(np.rint(image_of_case.pixels * 255).astype(np.uint8))
             thumbnail = ImageOps.contain(picture, (side - self.size // 2, side))
             centre = round((number + 0.5) * self.width / len(shown))
             image.paste(thumbnail, (centre - thumbnail.width // 2, (side - thumbnail.height) // 2))

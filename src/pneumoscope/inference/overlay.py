@@ -1,14 +1,13 @@
-"""A heat map on its film: laid over it in colour, or as contour lines.
-
-In: a radiograph and its explanation. Out: RGB pixels on the film's original grid.
-"""
+"""Heat map overlay: a heat map blended over its image in colour, or drawn as contour lines. Arrays only."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pneumoscope.core.records import Explanation, FloatArray, Radiograph
+from pneumoscope.core.records import FloatArray
 
 RGB = npt.NDArray[np.uint8]
 
@@ -41,46 +40,43 @@ def colours(strength: npt.NDArray[np.float32]) -> FloatArray:
     return np.asarray(_PLASMA[lower] * (1 - share) + _PLASMA[lower + 1] * share)
 
 
-def overlay(radiograph: Radiograph, explanation: Explanation, target: str | None = None) -> RGB:
-    """The film in grey with the heat map over it; opacity grows with strength, no evidence leaves it bare.
+def overlay(image: npt.NDArray[Any], heat_map: FloatArray) -> RGB:
+    """The image in grey with the heat map blended over it; opacity grows with strength.
 
     Args:
-        radiograph: the film; when it was decoded at reduced size it is enlarged to its original grid.
-        explanation: its heat maps, (H, W) on the original grid.
-        target: the class whose map is shown; None is the likelier one.
+        image: (h, w), float32 in [0, 1] or uint8; a smaller one is enlarged to the heat map's grid.
+        heat_map: (H, W) float32 in [0, 1], on the original pixel grid.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: the heat map belongs to a film of another size, or there is none of that class.
+        ValueError: the two differ in proportion, so they are not of one image.
     """
-    heat = _map_of(radiograph, explanation, target)
-    film = _on_original_grid(radiograph) * np.float32(255)
-    alpha = heat * np.float32(OPACITY)
+    film = _on_grid(image, heat_map.shape) * np.float32(255)
+    alpha = heat_map * np.float32(OPACITY)
     shades = colours(np.linspace(0, 1, 256, dtype=np.float32))
-    shade = np.rint(heat * np.float32(255)).astype(np.uint8)
+    shade = np.rint(heat_map * np.float32(255)).astype(np.uint8)
     film *= 1 - alpha
-    picture = np.empty((*heat.shape, 3), np.uint8)
-    for channel in range(3):  # one at a time: a film of 2,000 x 2,000 as float RGB is 48 MB
+    picture = np.empty((*heat_map.shape, 3), np.uint8)
+    for channel in range(3):  # one at a time: 2,000 x 2,000 pixels as float RGB are 48 MB
         picture[..., channel] = np.rint(film + shades[shade, channel] * alpha)
     return picture
 
 
-def contour(radiograph: Radiograph, explanation: Explanation, target: str | None = None) -> RGB:
-    """The film in grey with lines, in the scale's colours, where the strength passes :data:`LEVELS`.
+def contour(image: npt.NDArray[Any], heat_map: FloatArray) -> RGB:
+    """The image in grey with lines, in the scale's colours, where the strength passes :data:`LEVELS`.
 
     A pixel's distance from a line is, to first order, the difference to the level over the map's slope; so
     the lines have smooth edges and the same width everywhere. A dark rim shows them on dense parts.
 
     Args, Returns, Raises: as :func:`overlay`.
     """
-    heat = _map_of(radiograph, explanation, target)
-    slope = np.maximum(np.hypot(*np.gradient(heat)), np.float32(1e-6))
-    half = max(1.5, min(heat.shape) * LINE) / 2
-    picture = np.repeat(grey(radiograph)[..., None], 3, axis=2)
+    slope = np.maximum(np.hypot(*np.gradient(heat_map)), np.float32(1e-6))
+    half = max(1.5, min(heat_map.shape) * LINE) / 2
+    picture = np.repeat(grey(image, heat_map.shape)[..., None], 3, axis=2)
     for level, shade in zip(LEVELS, colours(np.array(LEVELS, np.float32)), strict=True):
-        distance = np.abs(heat - np.float32(level)) / slope
+        distance = np.abs(heat_map - np.float32(level)) / slope
         near = np.flatnonzero(distance.ravel() < 2 * half + 0.5)
         beside = distance.ravel()[near, None]
         pixels = picture.reshape(-1, 3)[near].astype(np.float32)
@@ -90,26 +86,20 @@ def contour(radiograph: Radiograph, explanation: Explanation, target: str | None
     return picture
 
 
-def grey(radiograph: Radiograph) -> npt.NDArray[np.uint8]:
-    """(H, W) uint8, the film on its original grid."""
-    pixels: npt.NDArray[np.uint8] = np.rint(_on_original_grid(radiograph) * np.float32(255)).astype(np.uint8)
+def grey(image: npt.NDArray[Any], size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """(H, W) uint8: ``image``, as in :func:`overlay`, on a grid of ``size``."""
+    pixels: npt.NDArray[np.uint8] = np.rint(_on_grid(image, size) * np.float32(255)).astype(np.uint8)
     return pixels
 
 
-def _map_of(radiograph: Radiograph, explanation: Explanation, target: str | None) -> FloatArray:
-    if target is not None and target not in explanation.heat_maps:
-        raise ValueError(f"no heat map of '{target}', only of {', '.join(explanation.heat_maps)}")
-    heat = explanation.heat_map if target is None else explanation.heat_maps[target]
-    if heat.shape != radiograph.original_size:
-        raise ValueError(f"heat map {heat.shape}, film {radiograph.original_size}")
-    return heat
-
-
-def _on_original_grid(radiograph: Radiograph) -> FloatArray:
+def _on_grid(image: npt.NDArray[Any], size: tuple[int, ...]) -> FloatArray:
+    """(H, W) float32 in [0, 1]."""
     from PIL import Image
 
-    if radiograph.pixels.shape == radiograph.original_size:
-        return radiograph.pixels
-    rows, columns = radiograph.original_size
-    image = Image.fromarray(radiograph.pixels).resize((columns, rows), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    pixels = image / np.float32(255) if image.dtype == np.uint8 else image
+    if pixels.shape == size:
+        return np.asarray(pixels, np.float32)
+    (h, w), (rows, columns) = pixels.shape, size
+    if abs(h * columns - w * rows) > max(rows, columns, h, w):  # more than rounding to whole pixels
+        raise ValueError(f"heat map {tuple(size)}, image {image.shape}")
+    return np.asarray(Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR))

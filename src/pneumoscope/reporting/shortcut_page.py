@@ -52,7 +52,8 @@ def contact_sheet(examples: Sequence[ExampleFilm]) -> bytes:
 def _tiles(example: ExampleFilm) -> list[tuple[RGB, str]]:
     """Pictures and captions of one row."""
     outlined = _grey(example.radiograph.pixels)
-    heat = np.asarray(Image.fromarray(overlay(example.radiograph, example.explanation)).resize(
+    laid_over = overlay(example.radiograph.pixels, example.explanation.heat_map)
+    heat = np.asarray(Image.fromarray(laid_over).resize(
         (outlined.shape[1], outlined.shape[0]), Image.Resampling.LANCZOS)).copy()  # fmt: skip
     for lung, color in zip(example.lungs, (_RIGHT, _LEFT), strict=True):
         line = _outline(lung)

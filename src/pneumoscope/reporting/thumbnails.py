@@ -92,7 +92,7 @@ def film_beside_heat_map(file: Path, bundle: Bundle, height: int = HEIGHT) -> by
     explanation = examine(file, bundle, force=True, radiograph=radiograph).explanation
     assert explanation is not None  # a forced examination always explains
     left = _scaled(_to_bytes(radiograph.pixels), height).convert("RGB")
-    right = _scaled(overlay(radiograph, explanation), height)
+    right = _scaled(overlay(radiograph.pixels, explanation.heat_map), height)
     pair = Image.new("RGB", (left.width + right.width + 6, height), "white")
     pair.paste(left, (0, 0))
     pair.paste(right, (left.width + 6, 0))

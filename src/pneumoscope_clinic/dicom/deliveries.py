@@ -28,13 +28,13 @@ from pneumoscope_clinic.dicom.dicomweb import StowClient
 from pneumoscope_clinic.dicom.fhir_client import FhirClient
 from pneumoscope_clinic.dicom.storage_client import StorageClient
 from pneumoscope_clinic.results.fhir import StudyResults
+from pneumoscope_clinic.results.stored_result import load_result, stored_image
 from pneumoscope_clinic.settings import ClinicSettings, Destination
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.bundles import active_bundle
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.queue import Claim, LeaseLostError, Queue, fail, finish
 from pneumoscope_clinic.store.tables import Film, Job, now
-from pneumoscope_clinic.worker.film_results import load_film_result
 from pneumoscope_clinic.worker.sandbox import Sandbox
 from pneumoscope_clinic.worker.sandbox_tasks import problem
 
@@ -124,7 +124,10 @@ class Deliverer:
             raise _IdentityErasedError(
                 "patient and study of the film are not kept any more", remedy="send the film again"
             )
-        result = load_film_result(self._store, claim.film_id, self._ready())
+        store, film_id = self._store, claim.film_id
+        result = load_result(
+            store, film_id, lambda: stored_image(store, film_id, self._ready().picture), identified=True
+        )
         return self._client(destination).deliver(StudyResults(study_id, (result,)))
 
     def _delivered(self, claim: Claim, count: int) -> None:

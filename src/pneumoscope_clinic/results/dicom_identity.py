@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pneumoscope import __version__
 from pneumoscope.core.errors import InputError
 from pneumoscope.imaging.library_warnings import collected_warnings
-from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.stored_result import StoredResult
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -65,12 +65,12 @@ def own_uid(*words: str) -> UID:
     return UID(f"2.25.{uuid.uuid5(_NAME_SPACE, chr(31).join(words)).int}")
 
 
-def source_reference(result: FilmResult) -> Dataset:
+def source_reference(result: StoredResult) -> Dataset:
     """The source as far as a result needs it: patient, study, and what identifies the image.
 
     The text is Unicode (Specific Character Set ISO_IR 192). A UID that the header lacks, or that is none, is
     one of ours that depends on the film alone. Class and modality are computed radiography whatever the
-    source is, because highdicom knows the modules of current standard classes only; :func:`seal` puts the
+    source is, because highdicom knows the modules of current standard classes only; :func:`finalize` puts the
     true one where the result refers to it.
 
     Raises:
@@ -179,7 +179,7 @@ def image_reference(source: Dataset, purpose: Code | None = None) -> Dataset:
     return item
 
 
-def created_at(result: FilmResult, source: Dataset) -> datetime:
+def created_at(result: StoredResult, source: Dataset) -> datetime:
     """When the film was examined, in the time zone of the source, or in this computer's."""
     offset = _OFFSET.fullmatch(source.get("TimezoneOffsetFromUTC", ""))
     if offset is None:
@@ -189,12 +189,12 @@ def created_at(result: FilmResult, source: Dataset) -> datetime:
     return result.examined_at.astimezone(timezone(east))
 
 
-def instance_arguments(result: FilmResult, kind: Kind) -> dict[str, Any]:
+def instance_arguments(result: StoredResult, kind: Kind) -> dict[str, Any]:
     """Arguments of every highdicom object: its UIDs, series and equipment.
 
     UIDs depend on film, bundle, operating point and kind: the same result sent twice is the same object.
     """
-    words = (result.film_id, result.bundle_id, str(result.record["operating_point"]), kind.name)
+    words = (result.film_id, result.bundle_id, str(result.document["operating_point"]), kind.name)
     return {
         "series_instance_uid": own_uid(*words, "series"),
         "series_number": kind.series_number,
@@ -208,7 +208,7 @@ def instance_arguments(result: FilmResult, kind: Kind) -> dict[str, Any]:
     }
 
 
-def seal(dataset: Dataset, result: FilmResult, source: Dataset) -> Dataset:
+def finalize(dataset: Dataset, result: StoredResult, source: Dataset) -> Dataset:
     """Make a result reproducible and complete: times of the examination, time zone, our implementation."""
     created = created_at(result, source)
     dataset.SeriesDate, dataset.SeriesTime = f"{created:%Y%m%d}", f"{created:%H%M%S.%f}"

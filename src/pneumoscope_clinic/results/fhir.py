@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pneumoscope import __version__
+from pneumoscope.core.errors import NotFoundError
 from pneumoscope.inference.heat_map_picture import NOTICE
 from pneumoscope_clinic.results.codes import (
     CHEST_VIEWS,
@@ -33,8 +34,11 @@ from pneumoscope_clinic.results.codes import (
     VERDICTS,
 )
 from pneumoscope_clinic.results.dicom_identity import MANUFACTURER, MODEL, own_uid, source_reference
-from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.stored_result import StoredResult, load_result
 from pneumoscope_clinic.results.wording import answer_sentence, explained
+from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.studies import shown
+from pneumoscope_clinic.store.tables import Study
 
 if TYPE_CHECKING:
     from pydicom.sr.coding import Code
@@ -55,7 +59,21 @@ class StudyResults:
     """The results of one study: its number with us, and its films, at least one."""
 
     study_id: str
-    films: Sequence[FilmResult]
+    films: Sequence[StoredResult]
+
+
+def study_bundle(store: Store, study: Study) -> Resource:
+    """The results of a stored study that may be shown.
+
+    Raises:
+        NotFoundError: none of its images has one.
+    """
+    results = [
+        load_result(store, film.id, identified=True) for film in study.films if shown(film) is not None
+    ]
+    if not results:
+        raise NotFoundError("the study has no result")
+    return fhir_bundle(StudyResults(study.id, results), identities=store.settings.fhir.identities)
 
 
 def fhir_bundle(study: StudyResults, *, identities: bool) -> Resource:
@@ -100,8 +118,8 @@ def _full_url(uid: str) -> str:
     return f"urn:uuid:{uuid.UUID(int=int(uid.removeprefix('2.25.')))}"
 
 
-def _film_uid(film: FilmResult) -> str:
-    return own_uid("observation", film.film_id, film.bundle_id, str(film.record["operating_point"]))
+def _film_uid(film: StoredResult) -> str:
+    return own_uid("observation", film.film_id, film.bundle_id, str(film.document["operating_point"]))
 
 
 def _device(bundle_id: str) -> Resource:
@@ -115,9 +133,9 @@ def _device(bundle_id: str) -> Resource:
     }
 
 
-def _observation(film: FilmResult, context: Mapping[str, Any]) -> Resource:
+def _observation(film: StoredResult, context: Mapping[str, Any]) -> Resource:
     """Is there pneumonia on this film? A refused film has no value but the reason why it is missing."""
-    record, examined = film.record, film.examined_at.isoformat(timespec="seconds")
+    document, examined = film.document, film.examined_at.isoformat(timespec="seconds")
     observation: Resource = {
         "resourceType": "Observation",
         "status": "preliminary",
@@ -130,37 +148,37 @@ def _observation(film: FilmResult, context: Mapping[str, Any]) -> Resource:
         "device": {"reference": _full_url(own_uid("device", __version__, film.bundle_id))},
         "derivedFrom": context["imaging"],
         "component": _components(film),
-        "note": [{"text": text} for text in explained(record)],
+        "note": [{"text": text} for text in explained(document)],
     }
     if not context["imaging"]:
         del observation["derivedFrom"]
     if film.refused:
         absent = _concept_of(f"{_TERMINOLOGY}/data-absent-reason", "not-performed", "Not Performed")
         return {**observation, "dataAbsentReason": absent}
-    code, display = _INTERPRETATIONS[record["decision"]]
+    code, display = _INTERPRETATIONS[document["decision"]]
     interpretation = _concept_of(f"{_TERMINOLOGY}/v3-ObservationInterpretation", code, display)
-    interpretation["coding"].append(_coding(DECISIONS[record["decision"]]))
+    interpretation["coding"].append(_coding(DECISIONS[document["decision"]]))
     return {
         **observation,
-        "valueCodeableConcept": _concept(PRESENCES[record["decision"]]),
+        "valueCodeableConcept": _concept(PRESENCES[document["decision"]]),
         "interpretation": [interpretation],
     }
 
 
-def _components(film: FilmResult) -> list[Resource]:
+def _components(film: StoredResult) -> list[Resource]:
     """Gate, etiology and, of an answered film, probability and threshold."""
-    record = film.record
+    document = film.document
     found: list[Resource] = [
-        {"code": _concept(GATE), "valueCodeableConcept": _concept(VERDICTS[record["gate"]["verdict"]])}
+        {"code": _concept(GATE), "valueCodeableConcept": _concept(VERDICTS[document["gate"]["verdict"]])}
     ]
-    if record["etiology"] is not None:
-        value = _concept(ETIOLOGIES[record["etiology"]])
+    if document["etiology"] is not None:
+        value = _concept(ETIOLOGIES[document["etiology"]])
         found.append({"code": _concept(ETIOLOGY), "valueCodeableConcept": value})
     if film.answered:
         for name, key in ((PROBABILITY, "probability"), (THRESHOLD, "threshold")):
-            found.append({"code": _concept(name), "valueQuantity": _share(record[key])})
-        if record.get("probability_interval") is not None:
-            low, high = (_share(end) for end in record["probability_interval"])
+            found.append({"code": _concept(name), "valueQuantity": _share(document[key])})
+        if document.get("probability_interval") is not None:
+            low, high = (_share(end) for end in document["probability_interval"])
             found.append({"code": _concept(INTERVAL), "valueRange": {"low": low, "high": high}})
     return found
 
@@ -183,7 +201,7 @@ def _report(study: StudyResults, context: Mapping[str, Any]) -> Resource:
         "issued": examined,
         "result": [{"reference": _full_url(_film_uid(film))} for film in study.films],
         "conclusion": " ".join(
-            [*(answer_sentence(film.record) for film in study.films), f"Computer-aided, {NOTICE}."]
+            [*(answer_sentence(film.document) for film in study.films), f"Computer-aided, {NOTICE}."]
         ),
     }
     if context["imaging"]:

@@ -7,7 +7,6 @@ it carries our film and study numbers, by which the clinic finds the patient.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import tempfile
 from collections.abc import Mapping
@@ -23,8 +22,7 @@ from pneumoscope import __version__
 from pneumoscope.inference.answer import unsaid_warnings
 from pneumoscope.inference.overlay import colours, overlay
 from pneumoscope.reporting.pages import data_uri, environment, write_pdf
-from pneumoscope_clinic.results.examination import examination_of, radiograph_of
-from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.stored_result import StoredResult, on_grid
 from pneumoscope_clinic.results.wording import (
     Texts,
     answer_sentence,
@@ -71,7 +69,7 @@ class Page:
     style_nonce: str | None = None
 
 
-def film_report_html(result: FilmResult, texts: Texts = str, page: Page | None = None) -> str:
+def film_report_html(result: StoredResult, texts: Texts = str, page: Page | None = None) -> str:
     """The page as HTML; every value is escaped, and what a template lacks is an error.
 
     Args:
@@ -87,22 +85,22 @@ def film_report_html(result: FilmResult, texts: Texts = str, page: Page | None =
             _=texts,
             page=page,
             result=result,
-            record=result.record,
+            record=result.document,
             version=__version__,
             examined_at=f"{result.examined_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-            answer=answer_sentence(result.record, texts),
-            evidence=evidence_sentence(result.record, texts),
-            interval=interval_sentence(result.record, texts),
-            reasons=[translated(reason, texts) for reason in _reasons(result.record)],
-            notes=[translated(note, texts) for note in unsaid_warnings(result.record)],
+            answer=answer_sentence(result.document, texts),
+            evidence=evidence_sentence(result.document, texts),
+            interval=interval_sentence(result.document, texts),
+            reasons=[translated(reason, texts) for reason in _reasons(result.document)],
+            notes=[translated(note, texts) for note in unsaid_warnings(result.document)],
             pictures=_pictures(result),
-            point=_validated_point(result.record),
-            calibration=result.record["bundle_card"].get("validation", {}).get("ece"),
+            point=_validated_point(result),
+            calibration=result.bundle_card.get("validation", {}).get("ece"),
         )
     )
 
 
-def film_report_pdf(result: FilmResult, texts: Texts = str, page: Page | None = None) -> bytes:
+def film_report_pdf(result: StoredResult, texts: Texts = str, page: Page | None = None) -> bytes:
     """The page as an A4 PDF of one page.
 
     Args: as :func:`film_report_html`.
@@ -120,37 +118,31 @@ def _reasons(record: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*record["gate"]["reasons"], *record["reasons"]]))
 
 
-def _validated_point(record: Mapping[str, Any]) -> dict[str, Any] | None:
+def _validated_point(result: StoredResult) -> dict[str, Any] | None:
     """Sensitivity and specificity on validation films; cards have them at the default operating point."""
-    card = record["bundle_card"]
-    if not card or record["operating_point"] != card["default_operating_point"]:
+    card = result.bundle_card
+    if not card or result.document["operating_point"] != card["default_operating_point"]:
         return None
     found = {key: card["validation"].get(key) for key in ("sensitivity", "specificity")}
     return found if all(found.values()) else None
 
 
-def _pictures(result: FilmResult) -> dict[str, str]:
-    """``film`` and, of an explained one, ``heat_map`` and ``scale``, as data addresses."""
-    small = _reduced(result)
-    pictures = {"film": _jpeg(small.picture)}
-    if small.heat_map is not None:
-        explanation = examination_of(small).explanation
-        assert explanation is not None  # there is a heat map
-        pictures["heat_map"] = _jpeg(overlay(radiograph_of(small), explanation))
-        shades = np.rint(colours(np.linspace(0, 1, 256, dtype=np.float32)))
-        pictures["scale"] = _jpeg(np.repeat(shades[None].astype(np.uint8), 8, axis=0))
-    return pictures
-
-
-def _reduced(result: FilmResult) -> FilmResult:
-    """The same result with a film that fits the page, in the proportions of the original."""
+def _pictures(result: StoredResult) -> dict[str, str]:
+    """``film`` and, of an explained one, ``heat_map`` and ``scale``, as data addresses; they fit the page."""
     from PIL import Image
 
+    if result.image is None:
+        raise ValueError("a report needs the image")
     rows, columns = result.original_size
     scale = min(1.0, SIDE / max(rows, columns))
     size = max(1, round(rows * scale)), max(1, round(columns * scale))
-    picture = Image.fromarray(result.picture).resize((size[1], size[0]), Image.Resampling.LANCZOS)
-    return dataclasses.replace(result, picture=np.array(picture), original_size=size)
+    small = np.array(Image.fromarray(result.image).resize((size[1], size[0]), Image.Resampling.LANCZOS))
+    pictures = {"film": _jpeg(small)}
+    if result.heat_map is not None:
+        pictures["heat_map"] = _jpeg(overlay(small, on_grid(result.heat_map, size)))
+        shades = np.rint(colours(np.linspace(0, 1, 256, dtype=np.float32)))
+        pictures["scale"] = _jpeg(np.repeat(shades[None].astype(np.uint8), 8, axis=0))
+    return pictures
 
 
 def _jpeg(pixels: npt.NDArray[np.uint8]) -> str:

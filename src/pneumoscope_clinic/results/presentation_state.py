@@ -18,9 +18,8 @@ from pneumoscope.imaging.dicom_facts import numbers
 from pneumoscope.imaging.dicom_grayscale import LookupTable
 from pneumoscope.inference.heat_map_picture import NOTICE
 from pneumoscope.inference.overlay import LEVELS
-from pneumoscope_clinic.results.dicom_identity import Kind, instance_arguments, seal
-from pneumoscope_clinic.results.examination import on_grid
-from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.dicom_identity import Kind, finalize, instance_arguments
+from pneumoscope_clinic.results.stored_result import StoredResult, on_grid
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -37,7 +36,7 @@ LINE_COLOUR = (85, 0, 90)
 Points = npt.NDArray[np.float64]
 
 
-def contours(result: FilmResult, level: float) -> list[Points]:
+def contours(result: StoredResult, level: float) -> list[Points]:
     """Lines along which the heat map of the likelier class passes ``level``.
 
     Returns:
@@ -55,7 +54,7 @@ def contours(result: FilmResult, level: float) -> list[Points]:
     return [np.asarray(line, np.float64) for line in lines if len(line) >= 3]
 
 
-def presentation_state(result: FilmResult, source: Dataset) -> Dataset | None:
+def presentation_state(result: StoredResult, source: Dataset) -> Dataset | None:
     """The presentation state as :class:`highdicom.pr.GrayscaleSoftcopyPresentationState`, ready to store.
 
     Args:
@@ -89,7 +88,7 @@ def presentation_state(result: FilmResult, source: Dataset) -> Dataset | None:
         **instance_arguments(result, KIND),
     )
     state.Laterality = ""  # type 2C: of a paired body part, which the chest is not
-    return seal(state, result, source)
+    return finalize(state, result, source)
 
 
 def _annotation(source: Dataset, layer: Any, lines: Sequence[Points]) -> Any:

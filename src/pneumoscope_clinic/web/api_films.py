@@ -179,7 +179,7 @@ async def film_report(request: Request, viewer: Reader, film_id: Id) -> Response
     if shown(await run_in_threadpool(film_of, store, viewer, film_id)) is None:
         raise NotFoundError("the film has no result")
     await pictures.drawn(request, film_id)
-    content = await run_in_threadpool(lambda: film_report_pdf(pictures.film_result(store, film_id)))
+    content = await run_in_threadpool(lambda: film_report_pdf(pictures.illustrated_result(store, film_id)))
     return Response(content, media_type="application/pdf")
 
 

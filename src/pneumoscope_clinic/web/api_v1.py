@@ -120,7 +120,7 @@ def study(request: Request, viewer: Reader, study_id: Id) -> StudyOut:
 )
 def study_fhir(request: Request, viewer: Reader, study_id: Id) -> Response:
     """DiagnosticReport, Observations and Device, as they are sent to a FHIR server."""
-    from pneumoscope_clinic.worker.study_fhir import study_bundle
+    from pneumoscope_clinic.results.fhir import study_bundle
 
     store = store_of(request)
     bundle = study_bundle(store, study_of(store, viewer, study_id))

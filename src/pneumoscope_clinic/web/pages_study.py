@@ -37,7 +37,7 @@ from pneumoscope_clinic.store.tables import Activation, Film, User
 from pneumoscope_clinic.store.viewers import Viewer
 from pneumoscope_clinic.web.access import check_csrf, page_viewer, store_of
 from pneumoscope_clinic.web.film_view import DIAGNOSES, FilmView, film_view, outcome_of, study_title
-from pneumoscope_clinic.web.pictures import drawn, film_result, heat_map_png, picture
+from pneumoscope_clinic.web.pictures import drawn, heat_map_png, illustrated_result, picture
 from pneumoscope_clinic.web.rendering import page, reader_words
 from pneumoscope_clinic.web.translation import Words
 
@@ -105,7 +105,7 @@ def _report_page(request: Request, viewer: Viewer, film: Film) -> Response:
     nonce = secrets.token_urlsafe(16)
     of, parts = _report(request, viewer, film, nonce)
     policy = f"default-src 'none'; img-src data:; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # noqa: E501
-    html = film_report_html(film_result(store_of(request), film.id), of, parts)
+    html = film_report_html(illustrated_result(store_of(request), film.id), of, parts)
     return HTMLResponse(html, headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"})
 
 
@@ -122,7 +122,7 @@ def _report_pdf(request: Request, viewer: Viewer, film: Film) -> Response:
     of, parts = _report(request, viewer, film, None)
     with store.write() as session:
         audit_log.append(store, session, viewer.actor, "report.downloaded", film.id)
-    content = film_report_pdf(film_result(store, film.id), of, parts)
+    content = film_report_pdf(illustrated_result(store, film.id), of, parts)
     name = f"pneumoscope-{film.id[:8]}.pdf"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
     return Response(content, media_type="application/pdf", headers=headers)

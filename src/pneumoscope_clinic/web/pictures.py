@@ -10,17 +10,17 @@ import io
 from datetime import timedelta
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from pneumoscope.core.errors import InputError, NotFoundError, PneumoscopeError
-from pneumoscope_clinic.results.film_result import FilmResult
+from pneumoscope_clinic.results.stored_result import StoredResult, heat_maps, load_result
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.notification import notify
 from pneumoscope_clinic.store.queue import THE_FILMS, add_job
 from pneumoscope_clinic.store.tables import Film, Job, now
-from pneumoscope_clinic.worker.film_results import bundle_card, heat_maps
 
 _PAUSE = timedelta(minutes=1)
 """From a drawing that failed through a fault of ours to the next: who asks meanwhile is answered at once."""
@@ -98,28 +98,16 @@ def heat_map_png(store: Store, film_id: str, name: str) -> bytes | None:
     return out.getvalue()
 
 
-def film_result(store: Store, film_id: str) -> FilmResult:
-    """A film's result for the report, without the patient's header.
+def illustrated_result(store: Store, film_id: str) -> StoredResult:
+    """A result for the report, with the image and without the patient's header.
 
     Raises:
-        InputError: as :func:`picture`, or there is no result.
+        InputError: as :func:`picture`. PneumoscopeError: there is no result.
     """
     from PIL import Image
 
-    content = picture(store, film_id)
-    with store.read() as session:
-        film = session.get_one(Film, film_id)
-        if film.result is None:
-            raise InputError("the film has no result", where=film_id)
-        record, examined_at, facts = film.result.record, film.result.created_at, film.facts
-        bundle_id = film.result.bundle_id
-    with Image.open(io.BytesIO(content)) as image:
-        pixels = np.array(image.convert("L"))
-    return FilmResult(
-        film_id=film_id,
-        record={**record, "bundle_card": bundle_card(store, bundle_id)},
-        picture=pixels,
-        original_size=(facts["rows"], facts["columns"]),
-        heat_maps=heat_maps(store, film_id),
-        examined_at=examined_at,
-    )
+    def image() -> npt.NDArray[np.uint8]:
+        with Image.open(io.BytesIO(picture(store, film_id))) as jpeg:
+            return np.array(jpeg.convert("L"))
+
+    return load_result(store, film_id, image)

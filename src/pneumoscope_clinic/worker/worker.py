@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pneumoscope.core.errors import PneumoscopeError, UnreadableFileError
+from pneumoscope_clinic.results.stored_result import pack_maps
 from pneumoscope_clinic.settings import ClinicSettings
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.bundles import active_bundle, check_activation
@@ -37,7 +38,6 @@ from pneumoscope_clinic.store.queue import (
     finish,
 )
 from pneumoscope_clinic.store.tables import Activation, Film, Result
-from pneumoscope_clinic.worker.film_results import pack_maps
 from pneumoscope_clinic.worker.intake import study_of_uid
 from pneumoscope_clinic.worker.sandbox import Examined, Sandbox, SandboxDiedError
 from pneumoscope_clinic.worker.sandbox_tasks import encode_picture, problem
