@@ -1,8 +1,8 @@
 """DICOM result objects: Structured Report, Secondary Capture, presentation state and Encapsulated PDF.
 
-They go back into the study of an image that came as DICOM. The Structured Report is a Comprehensive 3D SR, the
-class that the IHE profile AI Results asks for, after TID 1500 (PS3.16): one measurement group (TID 1501) about
-pneumonia. After a refusal or an abstention it has no probability: a bare number would be read as an answer.
+They go back into the study of an image that came as DICOM. The Structured Report is a Comprehensive 3D SR,
+the class that the IHE profile AI Results asks for, after TID 1500 (PS3.16), with one measurement group (TID
+1501). After a refusal or an abstention it has no probability: a bare number would be read as an answer.
 """
 
 from __future__ import annotations
