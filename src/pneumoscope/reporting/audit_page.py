@@ -1,7 +1,4 @@
-"""The audit as a page for people: what to know first, then the pictures and figures behind it.
-
-In: the audit's JSON, the data set and its pixel cache. Out: one self-contained HTML file.
-"""
+"""Data set audit and acquisition clusters as self-contained HTML pages, with their figures and files."""
 
 from __future__ import annotations
 

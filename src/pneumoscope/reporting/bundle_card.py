@@ -1,8 +1,6 @@
-"""A bundle's card: what it answers, how well, on whose films, and what it must not be used for.
+"""Model card of a bundle in Markdown, made from ``bundle.json`` alone.
 
-In: the content of ``bundle.json``. Out: Markdown. Every number comes from the document, so that the card in a
-bundle's folder can be made again and compared. It is a view of the bundle, not a part of it: ``SHA256SUMS``
-does not list it, and a bundle without it is whole.
+It is a view of the bundle, not a part of it: ``SHA256SUMS`` does not list it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The commissioning of a bundle at a site as a page to print and sign.
-
-In: the content of ``commissioning.json``. Out: ``commissioning.html`` (self-contained, two sides of A4) and
-``commissioning.md``.
-"""
+"""Commissioning report of a site: ``commissioning.html`` (two sides of A4, to sign) and ``.md``."""
 
 from __future__ import annotations
 

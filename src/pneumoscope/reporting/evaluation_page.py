@@ -1,8 +1,4 @@
-"""The page of one evaluation, and its figures as separate files.
-
-In: an evaluation as JSON and the table of its predictions. Out: ``evaluation.html`` and ``figures/*.svg`` and
-``*.png``. The same figures and rows make the results of a run's report.
-"""
+"""Evaluation report: ``evaluation.html``, and its figures as ``figures/*.svg`` and ``*.png``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The evidence pack of a bundle: card, reporting checklists, hashes and bill of materials.
+"""Evidence pack of a bundle: card, CLAIM and TRIPOD+AI checklists, hashes, CycloneDX bill of materials.
 
-``card.json`` is the truth; the Markdown and the page are views of it, and the PDF is the page on paper.
-
-In: a bundle, and what other commands found. Out: one folder.
+``card.json`` is the truth; the Markdown, the page and the PDF are views of it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The look of every figure, and the figures about data and training.
+"""Matplotlib style of every figure, and the figures about data and training.
 
-In: plain numbers. Out: matplotlib figures (object API, no global state), which :func:`svg` and :func:`png`
-turn into text and bytes; the same figure gives the same bytes. Colours are those of Okabe and Ito (2008,
-"Color universal design"), which people with any kind of colour vision tell apart; a class keeps its colour in
-every figure.
+Figures use the object API without global state; the same figure gives the same bytes (:func:`svg`,
+:func:`png`). Colours are those of Okabe and Ito (2008, "Color universal design"), which people with any kind
+of colour vision tell apart; a class keeps its colour in every figure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The page of a ladder, and its tables as files.
-
-In: the content of ``ladder.json``. Out: ``ladder.html`` (one self-contained page), ``ladder.csv`` and
-``ladder.md``.
-"""
+"""Comparison of model families: ``ladder.html``, ``ladder.csv`` and ``ladder.md`` from ``ladder.json``."""
 
 from __future__ import annotations
 

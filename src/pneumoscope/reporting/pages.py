@@ -1,11 +1,8 @@
-"""One HTML page in one file: every report of the project is rendered here.
+"""Self-contained HTML pages and PDFs: the one Jinja environment of all reports.
 
-In: a template of ``templates/`` and its values. Out: HTML that needs nothing else: style and pictures are
-inside, there is no script, and its Content-Security-Policy forbids to fetch anything, so it can be mailed,
-archived or opened without a network. Values are escaped; only :func:`data_uri` puts pictures in.
-
-A page extends ``base.html`` (blocks ``title``, ``header``, ``content``) and takes its parts from the macros
-of ``parts.html``: ``figure``, ``card``, ``note``, ``table``, ``estimate``.
+A page needs nothing else: style and pictures are inside, there is no script, and its Content-Security-Policy
+forbids to fetch anything. Values are escaped; only :func:`data_uri` puts pictures in. A page extends
+``base.html`` (blocks ``title``, ``header``, ``content``) and takes its parts from the macros of ``parts.html``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The results of an evaluation in words and rows: goals, plain frequencies, metrics, costs.
-
-In: an evaluation as JSON (``evaluation/<scoring>.json``). Out: small records that the pages lay out. All
-that is computed here is the turning of a share into "about 3 of 100".
-"""
+"""Results of an evaluation in words and rows: goals, natural frequencies, metrics, costs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Films for a second look as a page of thumbnails, to read on a screen or on paper.
-
-In: the films of :mod:`~pneumoscope.evaluation.label_review` and where they lie. Out: ``review.html``,
-self-contained.
-"""
+"""Label review: the images worth a second look as a page of thumbnails, ``review.html``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The report of a run: one page that a person reads who was not there.
+"""Report of a training run or cross-validation: ``report/report.html`` and the same as PDF.
 
-In: the folder of a training run or of a cross-validation. Out: ``report/report.html`` in it, self-contained,
-and the same as PDF. The run's JSON and CSV files are the truth; this page is a view of them.
+The run is read back without training libraries; what is missing is said, not hidden.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The page of a hyper-parameter search: what was found, what mattered, and what it can be trusted for.
-
-In: the content of ``search.json``. Out: one self-contained HTML file.
-"""
+"""Hyper-parameter search report: best trials, history, importances and slices as one HTML page."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The stress test as a page and as a Markdown table.
-
-In: the stress test's JSON and one film under every stress. Out: ``stress.html`` (self-contained) and
-``stress.md``, the table that the documentation shows.
-"""
+"""Stress test report: ``stress.html``, and ``stress.md`` with the table of the documentation."""
 
 from __future__ import annotations
 

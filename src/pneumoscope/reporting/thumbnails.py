@@ -1,7 +1,4 @@
-"""The mistakes that teach most, and small pictures of them: the film beside its heat map.
-
-In: a table of predictions; a film and a bundle. Out: the films with the worst wrong answers, and JPEG bytes.
-"""
+"""Thumbnails for reports: an image, or an image beside its heat map, as JPEG; the worst mistakes."""
 
 from __future__ import annotations
 
