@@ -1,4 +1,4 @@
-"""Run folders as ``train`` leaves them, without training: grey films and the tiny bundle's own answers."""
+"""Run folders as ``train`` leaves them, without training: grey images and the tiny bundle's own answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunOptions:
 
 
 def write_dataset(directory: Path, count: int = 60, seed: int = 0) -> Dataset:
-    """Grey films, brighter with pneumonia, two a patient; bacterial, viral and normal in turn."""
+    """Grey images, brighter with pneumonia, two a patient; bacterial, viral and normal in turn."""
     rng = np.random.default_rng(seed)
     samples = []
     for number in range(count):
@@ -87,7 +87,7 @@ def write_evaluation(
 
 
 def write_run(directory: Path, dataset: Dataset, options: RunOptions = RunOptions()) -> Path:
-    """A training run on ``dataset`` whose second half of films is scored."""
+    """A training run on ``dataset`` whose second half of images is scored."""
     bundle = write_tiny_bundle(directory / "bundle", options.task)
     half = len(dataset.samples) // 2
     table = predict(bundle, dataset, dataset.samples[half:])

@@ -23,7 +23,7 @@ def page(tmp_path_factory):
     films = write_phantoms(folder / "films", WriteConfig(count=36, size=40))
     first = sorted((films / "train" / "NORMAL").iterdir())[0]
     (films / "train" / "NORMAL" / "IM-0999-0001.jpeg").write_bytes(first.read_bytes())
-    (films / "train" / "NORMAL" / "IM-0998-<b>.jpeg").write_bytes(b"not a film")
+    (films / "train" / "NORMAL" / "IM-0998-<b>.jpeg").write_bytes(b"not an image")
     dataset = import_dataset(films, folder / "dataset")
     audit = run_audit(dataset)
     file = dataset.directory / "audit" / "audit.html"

@@ -53,11 +53,11 @@ def test_every_part_is_there():
         'bundle = ps.load_bundle("tiny")',
         f"| SHA-256 of its manifest | `{'ab' * 32}` |",
         "| split | name default, method fractions, seed 3 |",
-        "| training films | 1,200 |",
+        "| training images | 1,200 |",
         "| patients | 2 |",
         "| auc | 0.9000 | 0.8000 to 1.0000 | 10 |",
         "| `balanced` | 0.7000 | 0.9000 | 0.9000 | 10 | "
-        "weighs films with and without pneumonia alike (default) |",
+        "weighs images with and without pneumonia alike (default) |",
         "Calibration: temperature, temperature 1.000.",
         "- It knows nothing about pneumonia.",
         "- training: python 3.11, onnxruntime 1.20",
@@ -129,5 +129,5 @@ def test_abstention_and_predictive_values_are_told():
 def test_why_nothing_is_abstained_is_told():
     absent = {"method": METHOD, "error_rate": 0.025, "absent": "too few patients"}
     card = bundle_card(document(**COMPLETE, selection=absent, etiology=absent), "tiny")
-    assert "Every film that the gate lets pass is answered: too few patients." in card
+    assert "Every image that the gate lets pass is answered: too few patients." in card
     assert "The likelier etiology is always named: too few patients." in card

@@ -1,4 +1,4 @@
-"""What is said of the films rests on the manifest."""
+"""What is said of the images rests on the manifest."""
 
 from dataclasses import replace
 
@@ -37,13 +37,13 @@ def test_facts_count_films_patients_and_what_is_known(tmp_path):
             )
         )
     )
-    assert facts["Films"] == "3"
+    assert facts["Images"] == "3"
     assert facts["Patients"] == "2"
-    assert facts["Films labelled viral"] == "2"
-    assert "Films labelled bacterial" not in facts
+    assert facts["Images labelled viral"] == "2"
+    assert "Images labelled bacterial" not in facts
     assert facts["Sites"] == "north (2), not known (1)"
     assert facts["Views"] == "not in the manifest"
-    assert facts["Age in years"] == "1 to 4, median 4 (2 films)"
+    assert facts["Age in years"] == "1 to 4, median 4 (2 images)"
 
 
 def test_parts_are_counted_by_label(run_directory):

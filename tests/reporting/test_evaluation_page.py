@@ -90,7 +90,7 @@ def test_films_of_one_class_are_said_to_allow_no_curves(tmp_path):
     text = words(write_evaluation_page(document, table, tmp_path))
     assert "No ROC and no precision-recall curve" in text
     assert "Costs cannot be given" in text
-    assert "ROC AUC (needs films with and without pneumonia)" in text
+    assert "ROC AUC (needs images with and without pneumonia)" in text
 
 
 @pytest.mark.parametrize(("treat_all", "said"), [(0.0, True), (1e9, False)])
@@ -133,4 +133,4 @@ def test_abstention_and_every_operating_point_are_on_the_page(tmp_path):
 def test_without_bounds_every_film_is_answered(written):
     document, page = written
     assert document["selection"] is None
-    assert "Every film is answered" in words(page)
+    assert "Every image is answered" in words(page)

@@ -101,7 +101,7 @@ def test_further_evidence_answers_more(tmp_path):
     assert answers["32"]["answer"].startswith(
         "5-fold cross-validation: roc_auc 0.9000 (0.8000 to 1.0000, n 10)"
     )
-    assert answers["33"]["answer"].startswith("GO on 10 films of here")
+    assert answers["33"]["answer"].startswith("GO on 10 images of here")
     for before, after in zip(bare["checklists"], full["checklists"], strict=True):
         assert after["answered"] >= before["answered"]
     assert full["checklists"][0]["answered"] == bare["checklists"][0]["answered"] + 3

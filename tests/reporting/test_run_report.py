@@ -56,10 +56,10 @@ def test_first_page_has_question_answer_frequencies_and_warnings(page, run_direc
     sensitivity, specificity = (evaluation["estimates"][key] for key in ("sensitivity", "specificity"))
     assert "What was asked." in first
     assert f"found {100 * sensitivity['value']:.1f} % of the pneumonias" in first
-    assert f"cleared {100 * specificity['value']:.1f} % of the normal films" in first
+    assert f"cleared {100 * specificity['value']:.1f} % of the normal images" in first
     assert "Of 100 children with pneumonia" in first
     assert "Of 100 children without pneumonia" in first
-    assert f"from {sensitivity['n']} films with pneumonia" in first
+    assert f"from {sensitivity['n']} images with pneumonia" in first
     assert "What it must not be used for" in first
     assert "does not rule out pneumonia" in first
 
@@ -112,7 +112,7 @@ def test_a_cross_validation_lists_its_folds(quick, tmp_path, dataset):
     assert text.count("fold-0") == text.count("fold-1") == 1
     assert "Cross-validation of" in text
     assert "one threshold set beforehand" in text
-    assert "Right of each film" in text
+    assert "Right of each image" in text
 
 
 def test_validation_films_are_said_to_flatter(quick, tmp_path, dataset):
@@ -132,22 +132,22 @@ def test_phantoms_are_named_before_anything_else(quick, tmp_path):
     directory = write_run(tmp_path / "run", dataset)
     write_png(dataset.file(dataset.samples[0]), np.full((80, 96), 0.4, np.float32))
     text = words(write_run_report(directory))
-    assert text.index("Synthetic films.") < text.index("In short")
+    assert text.index("Synthetic images.") < text.index("In short")
 
 
 def test_findings_of_the_audit_are_shown_by_severity(quick, tmp_path):
     dataset = write_dataset(tmp_path / "data", 24)
     findings = [
         {"severity": "danger", "kind": "leak", "text": "Seven patients are in two parts."},
-        {"severity": "note", "kind": "balance", "text": "Most films are ill."},
+        {"severity": "note", "kind": "balance", "text": "Most images are ill."},
     ]
     write_json(
         dataset.directory / "audit" / "audit.json",
         {"dataset": {"hash": "other"}, "findings": findings, "parts": "the publisher's folders"},
     )
     text = words(write_run_report(write_run(tmp_path / "run", dataset)))
-    assert text.index("Seven patients") < text.index("Most films are ill.")
-    assert "The audit was made of other films" in text
+    assert text.index("Seven patients") < text.index("Most images are ill.")
+    assert "The audit was made of other images" in text
     assert "has not been audited" not in text
 
 
@@ -159,7 +159,7 @@ def test_without_films_there_are_no_mistakes_but_a_sentence(quick, tmp_path):
     assert "A mistake cannot be shown" in text
     shutil.rmtree(dataset.directory)
     text = words(write_run_report(directory))
-    assert "Not shown: the predictions or the films are not at hand." in text
+    assert "Not shown: the predictions or the images are not at hand." in text
     assert "The data set is not at hand" in text
 
 

@@ -29,7 +29,7 @@ def document(rows, **changes):
     complete = [r for r in rows if r["state"] == "complete"]
     return {
         "search": SEARCH.model_dump(mode="json"), "searched": NAMES,
-        "films": {"dataset": "films <of> mine", "split": "default", "training": 4000, "validation": 500,
+        "films": {"dataset": "images <of> mine", "split": "default", "training": 4000, "validation": 500,
                   "validation_patients": 380, "validation_classes": {"normal": 130, "viral": 370}},
         "inputs": {"dataset": "ab" * 32, "split": "cd" * 32}, "versions": {"optuna": "5.0.0"},
         "direction": "minimize", "base": 0,
@@ -60,7 +60,7 @@ def html(tmp_path_factory):
 def test_the_page_is_self_contained_and_escaped(html):
     assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
     assert "<script" not in html
-    assert "films &lt;of&gt; mine" in html
+    assert "images &lt;of&gt; mine" in html
     assert "out of &lt;memory&gt;" in html
     pictures = re.findall(r"<img [^>]*>", html)
     assert len(pictures) == 4

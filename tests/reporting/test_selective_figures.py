@@ -15,7 +15,7 @@ def test_the_curve_what_is_achieved_and_what_all_answers_cost():
     np.testing.assert_allclose(horizontal[:, 0], [0.85, 0.95])
     np.testing.assert_allclose(vertical[:, 1], [0.5, 3])
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert texts == ["surest films first", "all answered: 4.00 %", "set"]
+    assert texts == ["surest images first", "all answered: 4.00 %", "set"]
 
 
 def test_without_an_answered_film_there_is_no_point():

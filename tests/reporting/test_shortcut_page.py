@@ -43,7 +43,7 @@ def document() -> dict[str, Any]:
             "best": {"name": "file_bytes", "roc_auc": 0.88}}  # fmt: skip
     return {
         "verdict": release_verdict(checks), "checks": checks, "films": 40, "patients": 40,
-        "dataset": "made-up <films>", "dataset_hash": "0" * 64, "protocol": "out of fold", "left_out": 7,
+        "dataset": "made-up <images>", "dataset_hash": "0" * 64, "protocol": "out of fold", "left_out": 7,
         "without_lungs": {"viral": 2}, "segmenter": "abc", "seed": 0, "bundles": {"fold-0": "a@1"},
         "limits": CONFIG.model_dump(), "probes": probes, "maps": maps,
         "giveaways": {"method": "boosting", "majority": 0.5, "kinds": {"metadata": kind}},
@@ -52,7 +52,7 @@ def document() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def examples() -> list[ExampleFilm]:
-    """Two films of 80 x 120, the left half lung, the heat map everywhere."""
+    """Two images of 80 x 120, the left half lung, the heat map everywhere."""
     film = np.full((80, 120), 0.5, np.float32)
     lungs = np.zeros((2, 80, 120), dtype=bool)
     lungs[0, 10:70, 10:50] = lungs[1, 10:70, 70:110] = True
@@ -73,7 +73,7 @@ def test_the_page_says_it_all_in_one_file(document, examples, tmp_path: Path) ->
         assert check["title"].replace("'", "&#39;") in html
     for probe in document["probes"][1:]:
         assert probe["what"][1:].replace("'", "&#39;") in html
-    assert "not measured: every film is square" in html
+    assert "not measured: every image is square" in html
     assert "2 viral" in html
     assert (tmp_path / "shortcuts.md").read_text(encoding="utf-8") == shortcut_markdown(document)
     assert (tmp_path / "contact-sheet.jpg").is_file()
@@ -82,7 +82,7 @@ def test_the_page_says_it_all_in_one_file(document, examples, tmp_path: Path) ->
 def test_without_maps_the_page_says_so(document, examples, tmp_path: Path) -> None:
     bare = {**document, "maps": None, "giveaways": {"method": "", "majority": 0.5, "kinds": {}}}
     html = write_shortcut_page(bare, examples, tmp_path).read_text(encoding="utf-8")
-    assert "none of the films shows pneumonia" in html
+    assert "none of the images shows pneumonia" in html
     assert "heat maps |" not in shortcut_markdown(bare)
 
 
@@ -96,11 +96,11 @@ def test_the_markdown_has_every_table(document) -> None:
     assert "| The file alone | its size | 0.900 (0.850 to 0.950) | 90.0 % | file bytes: 0.880 |" in lines
     assert "| The commoner class | nothing | 0.500 | 50.0 % |  |" in lines
     assert any(line.startswith("| Share of the map in the lungs | 0.500 (") for line in lines)
-    for start in ("| check", "| film", "| classifier", "| heat maps"):
+    for start in ("| check", "| image", "| classifier", "| heat maps"):
         first = next(number for number, line in enumerate(lines) if line.startswith(start))
         rows = lines[first : lines.index("", first)]
         assert len({row.count("|") for row in rows}) == 1
-    assert lines[-1].endswith("Left out, as no pair of lungs was found on them: 2 films (2 viral).")
+    assert lines[-1].endswith("Left out, as no pair of lungs was found on them: 2 images (2 viral).")
 
 
 def test_the_contact_sheet_has_a_row_a_film(examples) -> None:

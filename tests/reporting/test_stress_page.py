@@ -21,7 +21,7 @@ from tests.evaluation.test_stress_scores import table as table  # a fixture
 @pytest.fixture
 def document(table: Any) -> dict[str, Any]:
     return score_stress(table, StressConfig(resamples=100), CHOSEN) | {
-        "dataset": "made-up <films>",
+        "dataset": "made-up <images>",
         "dataset_hash": "0" * 64,
         "protocol": "out of fold",
         "left_out": 7,
@@ -38,7 +38,7 @@ def test_the_page_says_it_all_in_one_file(document: dict[str, Any], tmp_path: Pa
     assert "<script" not in html
     assert "<films>" not in html
     assert "Failed: Exposure -30 %, Black box over the lungs." in html
-    assert "7 films that were trained on or not tested" in html
+    assert "7 images that were trained on or not tested" in html
     for row in document["stresses"][1:]:
         assert row["title"] in html
         assert row["what"].capitalize() in html
@@ -55,7 +55,7 @@ def test_the_table_has_a_line_a_stress(document: dict[str, Any]) -> None:
     assert "| 3.0 % |" in worse
     assert worse.endswith("| **fail** |")
     assert lines[5].endswith("| not judged |")
-    assert lines[-1].startswith("100 films of 100 patients of made-up <films>, out of fold; ")
+    assert lines[-1].startswith("100 images of 100 patients of made-up <images>, out of fold; ")
 
 
 def test_the_chart_marks_the_limit_and_what_is_beyond(document: dict[str, Any]) -> None:

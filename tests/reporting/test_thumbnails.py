@@ -1,4 +1,4 @@
-"""The worst mistakes are chosen by confidence; their pictures are film beside heat map."""
+"""The worst mistakes are chosen by confidence; their pictures are image beside heat map."""
 
 import io
 
@@ -42,7 +42,7 @@ def test_a_film_on_the_threshold_is_an_alarm():
 
 @pytest.fixture
 def bright_side(tmp_path):
-    """A film whose right half is bright: for the tiny bundle that is where pneumonia lies."""
+    """An image whose right half is bright: for the tiny bundle that is where pneumonia lies."""
     pixels = np.zeros((120, 160), np.uint8)
     pixels[:, 80:] = 230
     Image.fromarray(pixels).save(tmp_path / "film.png")
@@ -66,6 +66,6 @@ def test_heat_map_lies_beside_the_film_and_colours_the_evidence(bright_side, run
 
 
 def test_an_unreadable_film_is_named(tmp_path):
-    (tmp_path / "film.png").write_bytes(b"no film")
+    (tmp_path / "film.png").write_bytes(b"no image")
     with pytest.raises(UnreadableFileError, match=r"film\.png"):
         film(tmp_path / "film.png")

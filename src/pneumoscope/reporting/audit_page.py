@@ -97,7 +97,7 @@ def _headline(audit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_class(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """Films by class, in the order of :class:`Label`; classes without films are left out."""
+    """Images by class, in the order of :class:`Label`; classes without images are left out."""
     by_class = {label.value: [s for s in samples if s.label is label] for label in Label}
     return {label: own for label, own in by_class.items() if own}
 
@@ -187,7 +187,7 @@ def _short(value: float) -> str:
 
 
 def _duplicates(audit: Mapping[str, Any], dataset: Dataset, cache: PixelCache) -> list[dict[str, Any]]:
-    """The groups to show with their films: those that cross something first."""
+    """The groups to show with their images: those that cross something first."""
     by_path = {sample.path: sample for sample in dataset.samples}
 
     def crossings(group: Mapping[str, Any]) -> int:
@@ -214,7 +214,7 @@ _DECADES = 30
 
 
 def sheet(films: Films, columns: int = 6) -> bytes:
-    """Films (N, S, S) side by side as one grey JPEG."""
+    """Images (N, S, S) side by side as one grey JPEG."""
     rows = -(-len(films) // columns)
     columns = min(columns, len(films))
     width, height = columns * (_TILE + _GAP) - _GAP, rows * (_TILE + _GAP) - _GAP
@@ -230,7 +230,7 @@ def sheet(films: Films, columns: int = 6) -> bytes:
 
 @styled
 def mean_images(means: Mapping[str, Maps], counts: Mapping[str, int]) -> Figure:
-    """The mean film (S, S), in grey levels, of each class, all in the same grey scale."""
+    """The mean image (S, S), in grey levels, of each class, all in the same grey scale."""
     figure = new_figure(3.2 * len(means), 3.5)
     axes = np.atleast_1d(figure.subplots(1, len(means)))
     for axis, (name, mean) in zip(axes, means.items(), strict=True):
@@ -333,7 +333,7 @@ def _wrapped(title: str) -> str:
     return title.replace(" (", "\n(", 1) if len(title) > 30 else title
 
 
-_COLUMNS = 6  # films of each class in a cluster's sheet
+_COLUMNS = 6  # images of each class in a cluster's sheet
 
 
 def write_acquisition(
@@ -370,7 +370,7 @@ def write_acquisition(
 def _sheet(
     samples: Sequence[Sample], clusters: Clusters, cache: PixelCache, number: int
 ) -> tuple[bytes, list[str]]:
-    """Films of a cluster drawn at random, a row a class, and the classes in the order of the rows."""
+    """Images of a cluster drawn at random, a row a class, and the classes in the order of the rows."""
     rng = np.random.default_rng(number)
     inside = [s for s, member in zip(samples, clusters.members, strict=True) if member == number]
     rows, names = [], []

@@ -18,8 +18,8 @@ CARD = "CARD.md"
 
 _ANSWERS = {
     Task.BINARY: "A probability of pneumonia.",
-    Task.THREE_CLASS: "A probability of pneumonia and, for a film that is called positive, whether it looks "
-    "bacterial or viral, or that this is uncertain.",
+    Task.THREE_CLASS: "A probability of pneumonia and, for an image that is called positive, whether it "
+    "looks bacterial or viral, or that this is uncertain.",
 }
 _FITS = {
     "squash": "stretched to {size} x {size} pixels, whatever its proportions",
@@ -27,11 +27,11 @@ _FITS = {
 }
 _EXPLANATIONS = {
     "class-activation": "a class-activation map, read from the network's last feature map",
-    "occlusion": "occlusion: how much the answer changes when a patch of the film is hidden",
+    "occlusion": "occlusion: how much the answer changes when a patch of the image is hidden",
 }
 _POINTS = {
     "screening": f"misses few: highest specificity at a sensitivity of at least {SCREENING_SENSITIVITY}",
-    "balanced": "weighs films with and without pneumonia alike",
+    "balanced": "weighs images with and without pneumonia alike",
     "rule-in": f"alarms little: highest sensitivity at a specificity of at least {RULE_IN_SPECIFICITY}",
     "cost": "makes errors cheapest",
 }
@@ -122,7 +122,7 @@ def _preprocessing(document: Mapping[str, Any]) -> Iterator[str]:
     }
     yield "## Preprocessing"
     yield (
-        f"A film is {_FITS[values['fit']].format(size=values['size'])}, and "
+        f"An image is {_FITS[values['fit']].format(size=values['size'])}, and "
         f"{exposure[values['exposure']]}. The bundle does this itself; callers pass files."
     )
 
@@ -136,13 +136,13 @@ def _training(document: Mapping[str, Any]) -> Iterator[str]:
             ("data set", training["dataset_name"]),
             ("SHA-256 of its manifest", f"`{training['dataset_hash']}`"),
             ("split", ", ".join(f"{key} {value}" for key, value in training["split"].items())),
-            *((f"{part} films", f"{count:,}") for part, count in training.get("counts", {}).items()),
+            *((f"{part} images", f"{count:,}") for part, count in training.get("counts", {}).items()),
             ("patients", f"{len(training['patients']):,}"),
             ("started from", training.get("initial_weights", "not said")),
         ],
     )
     yield (
-        "`bundle.json` names every film and every patient of both parts by hash; `pneumoscope evaluate` "
+        "`bundle.json` names every image and every patient of both parts by hash; `pneumoscope evaluate` "
         "refuses to score them."
     )
 
@@ -152,12 +152,12 @@ def _figures(document: Mapping[str, Any]) -> Iterator[str]:
     default = document["default_operating_point"]
     yield "## Validation figures"
     yield (
-        f"On the validation films, at the operating point `{default}`. The same films chose calibration, "
-        "operating points and gate, so new films of the same hospital do a little worse, and those of other "
+        f"On the validation images, at the operating point `{default}`. The same images chose calibration, "
+        "operating points and gate, so new images of the same hospital do a little worse, and those of other "
         "hospitals and ages can do much worse."
     )
     yield markdown_table(
-        ("figure", "value", "95 % interval", "films"),
+        ("figure", "value", "95 % interval", "images"),
         [
             (title, f"{found['value']:.4f}", f"{found['low']:.4f} to {found['high']:.4f}", f"{found['n']:,}")
             for title, found in ((TITLES.get(name, name), estimates[name]) for name in estimates)
@@ -167,7 +167,7 @@ def _figures(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _operating_points(document: Mapping[str, Any]) -> Iterator[str]:
     yield "## Operating points"
-    yield "A film is positive when its calibrated probability of pneumonia is at least the threshold."
+    yield "An image is positive when its calibrated probability of pneumonia is at least the threshold."
     rows = []
     for point in document["operating_points"]:
         name, meaning = point["name"], _POINTS.get(point["name"], "")
@@ -177,7 +177,7 @@ def _operating_points(document: Mapping[str, Any]) -> Iterator[str]:
         shares = (_share(point[key], known.get(key)) for key in ("sensitivity", "specificity"))
         cells = (f"{point['threshold']:.4f}", *shares)
         rows.append((f"`{name}`", *cells, f"{point['n']:,}", meaning))
-    yield markdown_table(("name", "threshold", "sensitivity", "specificity", "films", "what for"), rows)
+    yield markdown_table(("name", "threshold", "sensitivity", "specificity", "images", "what for"), rows)
     if all("predictive_values" in point for point in document["operating_points"]):
         yield from _predictive_values(document["operating_points"])
     yield from _calibration(document["calibration"])
@@ -214,7 +214,7 @@ def _calibration(calibration: Mapping[str, Any]) -> Iterator[str]:
     if calibration.get("bias"):
         numbers += f", bias {', '.join(f'{bias:.3f}' for bias in calibration['bias'])}"
     compared = calibration.get("candidates", ())
-    how = " It was the simplest within one standard error of the best, on films it was not fitted to:"
+    how = " It was the simplest within one standard error of the best, on images it was not fitted to:"
     yield f"Calibration: {calibration['method']}{numbers}.{how if compared else ''}"
     if compared:
         keys = ("log_loss", "brier", "above_best", "standard_error")
@@ -226,7 +226,7 @@ def _calibration(calibration: Mapping[str, Any]) -> Iterator[str]:
     if band is not None:
         yield (
             "Every probability of pneumonia comes with a 95 % interval, as far as "
-            f"{band['n']:,} films of {band['patients']:,} patients pin the calibration down "
+            f"{band['n']:,} images of {band['patients']:,} patients pin the calibration down "
             f"({band['method']})."
         )
 
@@ -237,16 +237,16 @@ def _abstention(document: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "## Abstention"
     if "absent" in values:
-        yield f"Every film that the gate lets pass is answered: {values['absent']}."
+        yield f"Every image that the gate lets pass is answered: {values['absent']}."
         return
     low, high = sorted((values["normal_to"], values["pneumonia_from"]))
     doubt = "fits both answers" if values["pneumonia_from"] <= values["normal_to"] else "fits neither answer"
     yield (
-        f"A film whose probability of pneumonia lies between {low:.4f} and {high:.4f} {doubt} and is not "
+        f"An image whose probability of pneumonia lies between {low:.4f} and {high:.4f} {doubt} and is not "
         "answered (ABSTAIN; its probability is shown). Of new patients of either class at most "
         f"{100 * values['error_rate']:g} % get the wrong answer, if they are drawn as the validation "
-        f"patients were ({_patients(values)}). An operating point below this range calls every film from its "
-        "threshold on, with more false alarms than that; one above it calls none below its threshold."
+        f"patients were ({_patients(values)}). An operating point below this range calls every image from "
+        "its threshold on, with more false alarms than that; one above it calls none below its threshold."
     )
 
 
@@ -254,11 +254,11 @@ def _gate(document: Mapping[str, Any]) -> Iterator[str]:
     gate = document["gate"]
     yield "## Gate"
     yield (
-        "A film is answered with a warning when its features lie farther from those of the training films "
-        f"than {gate['warn_distance']:.3f}, and refused beyond {gate['refuse_distance']:.3f}. Of new films "
+        "An image is answered with a warning when its features lie farther from those of the training images "
+        f"than {gate['warn_distance']:.3f}, and refused beyond {gate['refuse_distance']:.3f}. Of new images "
         f"from the same source at most {gate['false_refusal_rate']:.1%} lie beyond the first distance, which "
-        f"{gate['n']:,} validation films set. What is no frontal chest film by its file or its pixels is "
-        "refused too."
+        f"{gate['n']:,} validation images set. What is no frontal chest radiograph by its file or its pixels "
+        "is refused too."
     )
 
 

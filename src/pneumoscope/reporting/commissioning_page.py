@@ -42,10 +42,10 @@ def commissioning_markdown(document: Mapping[str, Any]) -> str:
     """Verdict, figures and checks as Markdown."""
     lines = [
         f"**{document['verdict']}** for {document['bundle']} on {document['dataset']}: "
-        f"{document['films']:,} films of {document['patients']:,} patients, {document['ill']:,} with "
+        f"{document['films']:,} images of {document['patients']:,} patients, {document['ill']:,} with "
         f"pneumonia; stated prevalence {document['limits']['prevalence']:g}.",
         "",
-        "| figure | value | 95 % interval | films |",
+        "| figure | value | 95 % interval | images |",
         "|---|---|---|---|",
         *("| " + " | ".join(row) + " |" for row in _figure_rows(document)),
         "",

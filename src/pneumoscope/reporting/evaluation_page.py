@@ -74,7 +74,7 @@ def evaluation_context(evaluation: Mapping[str, Any], pictures: Mapping[str, Pic
 
 
 def draw_evaluation(evaluation: Mapping[str, Any], table: PredictionTable | None) -> dict[str, Picture]:
-    """All figures that these films allow: name -> picture; ``table`` is needed for the scores alone."""
+    """All figures that these images allow: name -> picture; ``table`` is needed for the scores alone."""
     pictures = {"decisions": _decisions(evaluation)}
     if len(evaluation["classes"]) > 2:
         pictures["confusion"] = _confusion(evaluation)
@@ -101,8 +101,8 @@ def _decisions(evaluation: Mapping[str, Any]) -> Picture:
             ["negative", "positive"],
         ),
         f"Answers at the operating point \u201c{point['name']}\u201d (alarm at a probability of "
-        f"{point['threshold']:.3f} or more); films, and the share of the row.",
-        f"{cells['tp']} pneumonias found, {cells['fn']} missed, {cells['tn']} normal films cleared, "
+        f"{point['threshold']:.3f} or more); images, and the share of the row.",
+        f"{cells['tp']} pneumonias found, {cells['fn']} missed, {cells['tn']} normal images cleared, "
         f"{cells['fp']} false alarms.",
     )
 
@@ -112,8 +112,8 @@ def _confusion(evaluation: Mapping[str, Any]) -> Picture:
     right = sum(row[index] for index, row in enumerate(matrix))
     return Picture(
         confusion_matrix(matrix, classes),
-        "The likeliest class against the reference; films, and the share of the row.",
-        f"{right} of {sum(map(sum, matrix))} films on the diagonal.",
+        "The likeliest class against the reference; images, and the share of the row.",
+        f"{right} of {sum(map(sum, matrix))} images on the diagonal.",
     )
 
 
@@ -126,7 +126,7 @@ def _scores(evaluation: Mapping[str, Any], table: PredictionTable) -> Picture:
             threshold=evaluation["operating_point"]["threshold"],
         ),
         "Probability of pneumonia by reference class. What lies on the wrong side of the dashed line is a "
-        "mistake. The count axis is logarithmic, so single films can be seen.",
+        "mistake. The count axis is logarithmic, so single images can be seen.",
         "Histogram of the probability of pneumonia for each class.",
     )
 
@@ -167,7 +167,7 @@ def _precision_recall(evaluation: Mapping[str, Any]) -> Picture:
             label=label,
         ),
         "How many alarms are right as more pneumonias are found. Precision holds for the share of pneumonia "
-        "among these films only.",
+        "among these images only.",
         f"Precision-recall curve, {label}.",
     )
 
@@ -180,7 +180,7 @@ def _reliability(evaluation: Mapping[str, Any]) -> Picture:
             _bins(evaluation["reliability"]), before=_bins(before["reliability"]) if before else None
         ),
         f"Do the probabilities mean what they say? Expected calibration error {ece}{words}. Each dot holds "
-        "about as many films.",
+        "about as many images.",
         "Reliability diagram: observed share with pneumonia against predicted probability.",
     )
 
@@ -198,9 +198,9 @@ def _risk_coverage(selection: Mapping[str, Any]) -> Picture:
         point = MarkedPoint("abstention as it is set, 95 % intervals", _interval(answered), _interval(wrong))
     return Picture(
         risk_coverage(curve["coverage"], curve["risk"], point, estimates["error_all"]["value"]),
-        "How wrong the answers are when only the surest films are answered; the surest are those farthest "
+        "How wrong the answers are when only the surest images are answered; the surest are those farthest "
         f"from the threshold. Area under the curve {_text(estimates.get('aurc'), 4)}.",
-        "Risk-coverage curve: error among answered films against their share.",
+        "Risk-coverage curve: error among answered images against their share.",
     )
 
 
@@ -209,7 +209,7 @@ def _costs(costs: Mapping[str, Any]) -> dict[str, Picture]:
     ratio = used["missed_pneumonia"] / used["false_alarm"]
     marked = [
         MarkedPoint(name, (costs[key]["threshold"],) * 3, (costs[key]["cost_per_1000"],) * 3)
-        for name, key in (("operating point", "at_operating_point"), ("cheapest on these films", "cheapest"))
+        for name, key in (("operating point", "at_operating_point"), ("cheapest on these images", "cheapest"))
     ]
     pictures = {
         "cost_threshold": Picture(
@@ -238,7 +238,7 @@ def _cost_curves(rows: Sequence[Mapping[str, Any]], key: str, label: str, mark: 
     thresholds = [row["cheapest"]["threshold"] for row in rows]
     return Picture(
         cost_curves([row[key] for row in rows], label, lines, thresholds, mark),
-        f"Expected cost per 1,000 children (left) and the cheapest threshold on these films (right) as the "
+        f"Expected cost per 1,000 children (left) and the cheapest threshold on these images (right) as the "
         f"{label} changes. The dotted line marks what this run was asked for.",
         f"Expected cost and cheapest threshold against the {label}.",
     )
@@ -400,9 +400,9 @@ def _plain_numbers(axes: Axes) -> None:
 
 @styled
 def reliability_diagram(bins: Reliability, label: str = "", before: Reliability | None = None) -> Figure:
-    """Observed share against predicted probability, with intervals, over the number of films in each bin.
+    """Observed share against predicted probability, with intervals, over the number of images in each bin.
 
-    ``before`` is drawn behind it: the same films without calibration.
+    ``before`` is drawn behind it: the same images without calibration.
     """
     figure = new_figure(6.4, 5.6)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -422,19 +422,19 @@ def reliability_diagram(bins: Reliability, label: str = "", before: Reliability 
         color=PALETTE[0],
         capsize=3,
         elinewidth=1.4,
-        label=label or "films, 95 % interval",
+        label=label or "images, 95 % interval",
     )
     axes.set(ylabel="share that has pneumonia", xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
     axes.legend(loc="upper left")
     below.bar(predicted, np.asarray(bins.count), width=0.035, color=PALETTE[5])
-    below.set(xlabel="calibrated probability of pneumonia", ylabel="films", yscale="log", ylim=(0.7, None))
+    below.set(xlabel="calibrated probability of pneumonia", ylabel="images", yscale="log", ylim=(0.7, None))
     _plain_numbers(below)
     return figure
 
 
 @styled
 def score_histogram(scores: Mapping[str, Array], *, threshold: float | None = None, bins: int = 40) -> Figure:
-    """Number of films per probability of pneumonia, by reference class, on a logarithmic count axis."""
+    """Number of images per probability of pneumonia, by reference class, on a logarithmic count axis."""
     figure = new_figure(8.0, 4.0)
     axes = figure.subplots()
     edges = np.linspace(0, 1, bins + 1).tolist()
@@ -451,7 +451,7 @@ def score_histogram(scores: Mapping[str, Array], *, threshold: float | None = No
         axes.hist(sample, edges, alpha=0.15, color=class_color(name))
     if threshold is not None:
         axes.axvline(threshold, color=INK, linewidth=1.4, linestyle="--", label=f"threshold {threshold:.3f}")
-    axes.set(xlabel="calibrated probability of pneumonia", ylabel="films", yscale="log", xlim=(-0.01, 1.01))
+    axes.set(xlabel="calibrated probability of pneumonia", ylabel="images", yscale="log", xlim=(-0.01, 1.01))
     axes.set_ylim(bottom=0.7)
     _plain_numbers(axes)
     figure.legend(loc="outside upper left", ncols=4)
@@ -470,7 +470,7 @@ def cost_over_threshold(thresholds: Array, cost: Array, points: Sequence[MarkedP
     """
     figure = new_figure(8.0, 4.2)
     axes = figure.subplots()
-    axes.plot(thresholds, cost, color=PALETTE[0], drawstyle="steps-mid", label="these films")
+    axes.plot(thresholds, cost, color=PALETTE[0], drawstyle="steps-mid", label="these images")
     _mark(axes, points)
     axes.set(xlabel="threshold on the probability of pneumonia (log-odds scale)", ylabel=unit)
     axes.set(xscale="logit")
@@ -534,17 +534,17 @@ def _thinned(x: Array) -> list[float]:
 def risk_coverage(
     coverage: npt.ArrayLike, risk: npt.ArrayLike, achieved: MarkedPoint | None, everyone: float
 ) -> Figure:
-    """Error among the answered films against the share that is answered, the surest films first.
+    """Error among the answered images against the share that is answered, the surest images first.
 
     Args:
         coverage: (M,) rising, in (0, 1].
-        risk: (M,) error among these films, in [0, 1].
+        risk: (M,) error among these images, in [0, 1].
         achieved: what a bundle's own abstention does (x is the share answered, y the error among them).
-        everyone: error when every film is answered.
+        everyone: error when every image is answered.
     """
     figure = new_figure(8.0, 4.2)
     axes = figure.subplots()
-    axes.plot(coverage, 100 * np.asarray(risk), color=PALETTE[0], label="surest films first")
+    axes.plot(coverage, 100 * np.asarray(risk), color=PALETTE[0], label="surest images first")
     axes.axhline(
         100 * everyone, color=SOFT, linewidth=1, linestyle=":", label=f"all answered: {100 * everyone:.2f} %"
     )
@@ -563,7 +563,7 @@ def risk_coverage(
             label=achieved.name,
             zorder=4,
         )
-    axes.set(xlabel="share of the films that are answered", ylabel="wrong among them, in %", xlim=(0, 1.02))
+    axes.set(xlabel="share of the images that are answered", ylabel="wrong among them, in %", xlim=(0, 1.02))
     axes.set_ylim(bottom=0)
     axes.legend(loc="center left")
     return figure

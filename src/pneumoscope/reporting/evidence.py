@@ -34,7 +34,7 @@ def evidence(
     Args:
         bundle: whose evidence.
         address: what ``load_bundle`` takes to open it.
-        internal: ``cross-validation.json`` of the recipe, or another evaluation of unseen films.
+        internal: ``cross-validation.json`` of the recipe, or another evaluation of unseen images.
         attached: further JSON documents by file name.
 
     Returns:
@@ -154,8 +154,8 @@ def attach(files: Sequence[Path]) -> dict[str, Any]:
 
 
 _TASKS = {
-    Task.BINARY: "Pneumonia or not on one frontal chest film, as a probability.",
-    Task.THREE_CLASS: "Pneumonia or not, and whether bacterial or viral, on one frontal chest film, as "
+    Task.BINARY: "Pneumonia or not on one frontal chest radiograph, as a probability.",
+    Task.THREE_CLASS: "Pneumonia or not, and whether bacterial or viral, on one frontal chest radiograph, as "
     "probabilities.",
 }
 _SHOWN = ("roc_auc", "sensitivity", "specificity", "three_class_accuracy", "bacterial_vs_viral_auc", "ece")
@@ -172,7 +172,7 @@ def evidence_facts(
     Args:
         document: content of ``bundle.json``.
         model_hash: SHA-256 of ``model.onnx``.
-        internal: an evaluation of films that were not trained on (``cross-validation.json``), or None.
+        internal: an evaluation of images that were not trained on (``cross-validation.json``), or None.
         evidence: JSON of ``stress``, ``audit-shortcuts`` and ``commission``, each by its keys.
     """
     training, network = document["training"], document["network"]
@@ -191,20 +191,20 @@ def evidence_facts(
         "split": ", ".join(f"{key} {value}" for key, value in training["split"].items()),
         "patients": f"{len(training['patients']):,}",
         "preprocessing": _preprocessing(document["preprocessing"]),
-        "calibration": f"Calibration: {document['calibration']['method']}, chosen on validation films.",
-        "explanation": f"Heat maps by {document['explanation']['method']}, on the film's own grid.",
+        "calibration": f"Calibration: {document['calibration']['method']}, chosen on validation images.",
+        "explanation": f"Heat maps by {document['explanation']['method']}, on the image's own grid.",
         "gate": _gate(document["gate"]),
         "points": _points(document),
         "performance": _figures(document["validation"]),
         "metrics": ", ".join(document["validation"]),
         "history": _history(document.get("history", [])),
         "population": _population(document.get("population", {})),
-        "internal_short": "cross-validation by patient" if internal else "validation films",
-        "external_short": "no external film was scored.",
+        "internal_short": "cross-validation by patient" if internal else "validation images",
+        "external_short": "no external image was scored.",
         "ensemble": "None: one network answers.",
     }
     if "counts" in training:
-        facts["counts"] = ", ".join(f"{count:,} {part} films" for part, count in training["counts"].items())
+        facts["counts"] = ", ".join(f"{count:,} {part} images" for part, count in training["counts"].items())
     if "initial_weights" in training:
         facts["initial_weights"] = training["initial_weights"]
     if training.get("versions"):
@@ -218,7 +218,7 @@ def evidence_facts(
             f"{100 * selection['error_rate']:g} % does not single one out."
         )
     else:
-        facts["abstention"] = "Every film that the gate lets through is answered."
+        facts["abstention"] = "Every image that the gate lets through is answered."
     if internal:
         facts["internal"] = f"{internal['protocol']}: {_figures(internal['estimates'])}"
     return facts | _further(evidence)
@@ -229,14 +229,16 @@ def _preprocessing(values: Mapping[str, Any]) -> str:
     if values["exposure"] == "percentile":
         low, high = values["percentiles"]
         exposure = f"with the percentiles {low:g} and {high:g} of its grey levels at black and white"
-    return f"The film is brought to {values['size']} x {values['size']} pixels ({values['fit']}), {exposure}."
+    return (
+        f"The image is brought to {values['size']} x {values['size']} pixels ({values['fit']}), {exposure}."
+    )
 
 
 def _gate(gate: Mapping[str, Any]) -> str:
     looks = " and of what it looks like" if "appearance" in gate else ""
     return (
-        "A gate refuses or warns of films by rules on the source and by the distance of the network's "
-        f"features{looks}; of usual films at most {100 * gate['false_refusal_rate']:g} % are beyond each "
+        "A gate refuses or warns of images by rules on the source and by the distance of the network's "
+        f"features{looks}; of usual images at most {100 * gate['false_refusal_rate']:g} % are beyond each "
         "bound."
     )
 
@@ -244,7 +246,7 @@ def _gate(gate: Mapping[str, Any]) -> str:
 def _points(document: Mapping[str, Any]) -> str:
     return " ".join(
         f"{point['name']}: positive from {point['threshold']:.3f}, sensitivity {point['sensitivity']:.3f}, "
-        f"specificity {point['specificity']:.3f} on {point['n']:,} validation films."
+        f"specificity {point['specificity']:.3f} on {point['n']:,} validation images."
         for point in document["operating_points"]
         if point.get("sensitivity") is not None and point.get("n") is not None
     )
@@ -263,7 +265,7 @@ def _history(history: Sequence[Mapping[str, Any]]) -> str:
     if not history:
         return "The bundle has not been changed since its training."
     return " ".join(
-        f"{entry['date'][:10]}: {entry['what']} on {entry['films']:,} films of "
+        f"{entry['date'][:10]}: {entry['what']} on {entry['films']:,} images of "
         f"{entry['dataset']['name']} for a prevalence of {entry['prevalence']:g}, verdict {entry['verdict']}."
         for entry in history
     )
@@ -271,7 +273,7 @@ def _history(history: Sequence[Mapping[str, Any]]) -> str:
 
 def _population(values: Mapping[str, Any]) -> str:
     if "age_years" not in values:
-        return "The bundle does not say whom its films show."
+        return "The bundle does not say whom its images show."
     low, high = values["age_years"]
     return f"Trained on patients of {low:g} to {high:g} years."
 
@@ -287,7 +289,7 @@ def _training(config: Mapping[str, Any]) -> dict[str, str]:
             f"seed {config['seed']}."
         ),
         "selection": f"Weights of the {config['checkpoint']} epoch; thresholds and calibration from "
-        "validation films.",
+        "validation images.",
         "imbalance": f"Handled by: {config['imbalance']}.",
     }
 
@@ -300,17 +302,17 @@ def _further(evidence: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             failed = [row["title"] for row in content["stresses"] if row["verdict"] == "fail"]
             judged = sum(row["verdict"] is not None for row in content["stresses"])
             robustness.append(
-                f"Stress test on {content['films']:,} films: {judged - len(failed)} of {judged} checks passed"
-                + (f", failed: {', '.join(failed)}." if failed else ".")
+                f"Stress test on {content['films']:,} images: {judged - len(failed)} of {judged} checks "
+                + (f"passed, failed: {', '.join(failed)}." if failed else "passed.")
             )
         elif "new_bundle" in content:
             external.append(
-                f"{content['verdict']} on {content['films']:,} films of {content['dataset']}: "
+                f"{content['verdict']} on {content['films']:,} images of {content['dataset']}: "
                 f"{_figures(_estimates(content['figures']))}"
             )
         elif "verdict" in content:
             robustness.append(
-                f"Audit of shortcuts on {content.get('films', 0):,} films: {content['verdict']}."
+                f"Audit of shortcuts on {content.get('films', 0):,} images: {content['verdict']}."
             )
     found = {"robustness": " ".join(robustness), "external": " ".join(external)}
     if external:
@@ -349,7 +351,7 @@ def bill_of_materials(document: Mapping[str, Any], model_hash: str) -> str:
         type=ComponentType.DATA,
         bom_ref="training-data",
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=training["dataset_hash"])],
-        description="training films; the hash is of their manifest (path, hash, patient, label)",
+        description="training images; the hash is of their manifest (path, hash, patient, label)",
     )
     bill = Bom(components=[data])
     bill.metadata.component = model

@@ -138,7 +138,7 @@ def _two_panels() -> tuple[Figure, tuple[Axes, Axes]]:
     figure = new_figure(10.0, 3.9)
     loss, quality = figure.subplots(1, 2)
     loss.set(title="Loss", xlabel="epoch", ylabel="cross-entropy")
-    quality.set(title="On validation films", xlabel="epoch")
+    quality.set(title="On validation images", xlabel="epoch")
     for axes in (loss, quality):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, (loss, quality)
@@ -159,11 +159,11 @@ def _curves(
 
 
 @styled
-def class_balance(counts: Mapping[str, Mapping[str, int]], xlabel: str = "films") -> Figure:
+def class_balance(counts: Mapping[str, Mapping[str, int]], xlabel: str = "images") -> Figure:
     """Horizontal bars, one row a part (``train``, ...; or one row in all), stacked by class, with the counts.
 
     Args:
-        counts: part -> class -> number of films.
+        counts: part -> class -> number of images.
     """
     classes = list(dict.fromkeys(name for row in counts.values() for name in row))
     figure = new_figure(8.0, 1.5 + 0.55 * len(counts))

@@ -217,11 +217,11 @@ def ladder_markdown(result: Result) -> str:
     folds = ", ".join(map(str, protocol["shared_folds"]))
     parts = [
         "# The ladder",
-        f"{len(compared_rungs(result))} networks under one protocol on {protocol['films']:,} films of "
+        f"{len(compared_rungs(result))} networks under one protocol on {protocol['films']:,} images of "
         f"{protocol['patients']:,} patients: fold{'s' if len(protocol['shared_folds']) > 1 else ''} {folds} "
-        f"of {protocol['folds']}, split by patient, the same for all. Every film is scored by a network that "
-        f"never saw its patient, at the operating point \u201c{protocol['operating_point']}\u201d that was "
-        "chosen on other films. 95 % intervals in brackets.",
+        f"of {protocol['folds']}, split by patient, the same for all. Every image is scored by a network "
+        f"that never saw its patient, at the operating point \u201c{protocol['operating_point']}\u201d that "
+        "was chosen on other images. 95 % intervals in brackets.",
         "## What was cut",
         _bullets(result["cut"] or ["Nothing."]),
         "## Ranking by ROC AUC",
@@ -243,9 +243,9 @@ def ladder_markdown(result: Result) -> str:
         f"The base: {settings_text(result['base'])}.",
         "## Costs",
         markdown_table(
-            ["rung", "parameters", "training, s a fold", "ms a film", "bundle, MB"], _cost_rows(result)
+            ["rung", "parameters", "training, s a fold", "ms an image", "bundle, MB"], _cost_rows(result)
         ),
-        "Milliseconds are those of the network's pass over one film in ONNX Runtime on "
+        "Milliseconds are those of the network's pass over one image in ONNX Runtime on "
         f"{protocol['speed_threads']} thread of the CPU; training times are those of the machine that "
         "trained, busy or not.",
     ]

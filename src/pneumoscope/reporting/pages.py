@@ -2,7 +2,8 @@
 
 A page needs nothing else: style and pictures are inside, there is no script, and its Content-Security-Policy
 forbids to fetch anything. Values are escaped; only :func:`data_uri` puts pictures in. A page extends
-``base.html`` (blocks ``title``, ``header``, ``content``) and takes its parts from the macros of ``parts.html``.
+``base.html`` (blocks ``title``, ``header``, ``content``) and takes its parts from the macros of
+``parts.html``.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def write_pdf(html: str, file: Path) -> Path:
             "libharfbuzz-subset0), or print the HTML page from a browser",
         ) from error
 
-    # WeasyPrint lets Pillow fill up truncated pictures, in the whole process; a truncated film is refused.
+    # WeasyPrint lets Pillow fill up truncated pictures, in the whole process; a truncated image is refused.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     # A report holds all its parts; nothing may be fetched while it is set.
     fetcher = URLFetcher(allowed_protocols=("data",))

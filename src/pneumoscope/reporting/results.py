@@ -16,7 +16,7 @@ GOAL = 0.90
 _GOALS = {"precision": "Precision", "sensitivity": "Recall (sensitivity)", "f1": "F1"}
 _MEANING = {
     "precision": "of the alarms, the share that is right",
-    "sensitivity": "of the films with pneumonia, the share that is found",
+    "sensitivity": "of the images with pneumonia, the share that is found",
     "f1": "harmonic mean of the two",
 }
 _GROUPS = {
@@ -86,7 +86,7 @@ class Frequency:
 
 
 def goals(estimates: Estimates, goal: float = GOAL) -> tuple[Goal, ...]:
-    """Precision, recall and F1 against ``goal``; a metric that is undefined on these films is left out."""
+    """Precision, recall and F1 against ``goal``; a metric that is undefined on these images is left out."""
     found = []
     for key, name in _GOALS.items():
         if key in estimates:
@@ -100,7 +100,7 @@ def goals(estimates: Estimates, goal: float = GOAL) -> tuple[Goal, ...]:
 def verdict(found: Sequence[Goal]) -> str:
     """One sentence about all goals."""
     if len(found) < len(_GOALS):
-        return "Not all goals can be judged, because these films do not show both classes."
+        return "Not all goals can be judged, because these images do not show both classes."
     missed = [goal.short for goal in found if goal.state == "missed"]
     still_open = [goal.short for goal in found if goal.state == "open"]
     what = f"precision, recall and F1 of at least {found[0].goal:.2f}"
@@ -164,7 +164,7 @@ def selection_rows(selection: Mapping[str, Any] | None) -> list[tuple[str, Mappi
 def selection_sentence(selection: Mapping[str, Any] | None) -> str:
     """What was answered, at which error rate, in one paragraph."""
     if selection is None:
-        return "Every film is answered: nothing here abstains."
+        return "Every image is answered: nothing here abstains."
     counts = selection["counts"]
     whose = (
         "each network's own default operating point" if selection["own_points"] else "this operating point"
@@ -176,8 +176,8 @@ def selection_sentence(selection: Mapping[str, Any] | None) -> str:
     ]
     promised = f"Promised error rate: {' and '.join(rates)}, for each class by itself. " if rates else ""
     return (
-        f"{promised}At {whose} {counts['positive']:,} films are positive, {counts['negative']:,} negative "
-        f"and {counts['abstained']:,} are not answered, as the film fits both answers or neither."
+        f"{promised}At {whose} {counts['positive']:,} images are positive, {counts['negative']:,} negative "
+        f"and {counts['abstained']:,} are not answered, as the image fits both answers or neither."
     )
 
 

@@ -13,7 +13,7 @@ from pneumoscope.reporting.pages import render
 from pneumoscope.reporting.thumbnails import film as thumbnail
 
 _EXPLAINED = {
-    ReviewKind.LABEL: "Networks that did not see these films count them as another class; the most "
+    ReviewKind.LABEL: "Networks that did not see these images count them as another class; the most "
     "suspicious first.",
     ReviewKind.HARD: "Their label is plausible, but the networks were least sure of it.",
 }
@@ -33,11 +33,11 @@ def write_review_page(
         films: in the order of the page.
         dataset: where they lie.
         directory: made when it is missing.
-        blind: show neither labels nor why a film is shown.
-        progress: called with the number of films drawn.
+        blind: show neither labels nor why an image is shown.
+        progress: called with the number of images drawn.
 
     Raises:
-        UnreadableFileError: a film cannot be read any more.
+        UnreadableFileError: an image cannot be read any more.
     """
     entries: list[tuple[int, ReviewFilm, bytes]] = []
     for number, film in enumerate(films, 1):
@@ -50,7 +50,7 @@ def write_review_page(
         if (own := [entry for entry in entries if entry[1].kind is kind])
     ]
     if blind:
-        sections = [{"title": "Films", "text": "Labels are hidden.", "entries": entries}]
+        sections = [{"title": "Images", "text": "Labels are hidden.", "entries": entries}]
     page = directory / "review.html"
     write_text(
         page, render("review.html", sections=sections, dataset=dataset.name, blind=blind, count=len(films))

@@ -154,13 +154,13 @@ class RunFolder:
     Attributes:
         directory: where it lies.
         manifest: ``run.json``.
-        scoring: ``test``, ``cross-validation`` or ``validation``: which films the results are about.
+        scoring: ``test``, ``cross-validation`` or ``validation``: which images the results are about.
         evaluation: their evaluation as JSON; table: their predictions, or None.
         history: columns of ``history.csv`` as numbers (column ``stage`` left out), or None.
         bundle: ``bundle/bundle.json``, or None.
-        dataset: where the films came from, or None when it is not there any more.
+        dataset: where the images came from, or None when it is not there any more.
         audit: ``audit/audit.json`` of the data set, or None.
-        split: film -> part (``train``, ...; ``fold-0``, ... for a cross-validation), or None.
+        split: image -> part (``train``, ...; ``fold-0``, ... for a cross-validation), or None.
         folds: the runs of a cross-validation, otherwise empty.
         missing: what was not found, as sentences.
     """
@@ -184,7 +184,7 @@ class RunFolder:
         return str(self.manifest.get("config", {}).get("name") or self.directory.resolve().name)
 
     def fold_of(self, path: str) -> RunFolder:
-        """The run whose bundle has not seen the film: the fold that tested it, or this run itself."""
+        """The run whose bundle has not seen the image: the fold that tested it, or this run itself."""
         for fold in self.folds:
             if fold.table is not None and path in fold.table.paths:
                 return fold
@@ -343,7 +343,7 @@ def _dataset(directory: Path, manifest: Mapping[str, Any], missing: list[str]) -
                     "The data set has changed since this run; what is said of it here is as it is now."
                 )
             return dataset
-    missing.append("The data set is not where it was: no films are shown, nothing is said of its audit.")
+    missing.append("The data set is not where it was: no images are shown, nothing is said of its audit.")
     return None
 
 
@@ -378,11 +378,11 @@ _IMAGE_DESCRIPTION = 0x010E  # EXIF 2.3, table 4
 _UNKNOWN = "label not known"
 
 _ALWAYS = (
-    "No clinical histories: the films come without temperature, oxygen saturation, course of the illness or "
-    "earlier films, which a physician would use.",
-    "The reference is what readers made of film and record, not a proof; the cause is its noisiest part.",
-    "The share with pneumonia among these films is that of the collection. Where pneumonia is rarer, more of "
-    "the alarms are false (see the costs).",
+    "No clinical histories: the images come without temperature, oxygen saturation, course of the illness or "
+    "earlier images, which a physician would use.",
+    "The reference is what readers made of image and record, not a proof; the cause is its noisiest part.",
+    "The share with pneumonia among these images is that of the collection. Where pneumonia is rarer, more "
+    "of the alarms are false (see the costs).",
 )
 _GUANGZHOU = (
     "One hospital: Guangzhou Women and Children's Medical Center (Kermany et al., Cell 172(5), 2018, "
@@ -394,14 +394,14 @@ _GUANGZHOU = (
 
 
 def dataset_facts(dataset: Dataset) -> list[tuple[str, str]]:
-    """Rows (what, value) about the films of the manifest."""
+    """Rows (what, value) about the images of the manifest."""
     samples = dataset.samples
     labels = Counter(str(sample.label) for sample in samples)
     rows = [
         ("Name and layout", f"{dataset.name} ({dataset.layout})"),
-        ("Films", f"{len(samples):,}"),
+        ("Images", f"{len(samples):,}"),
         ("Patients", f"{len({sample.patient_id for sample in samples}):,}"),
-        *((f"Films labelled {label}", f"{labels[label]:,}") for label in map(str, Label) if labels[label]),
+        *((f"Images labelled {label}", f"{labels[label]:,}") for label in map(str, Label) if labels[label]),
         ("Files that could not be used", f"{len(dataset.problems):,}"),
         ("Sites", _distinct([sample.site for sample in samples])),
         ("Views", _distinct([sample.view for sample in samples])),
@@ -413,7 +413,7 @@ def dataset_facts(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 def part_counts(run: RunFolder) -> dict[str, dict[str, int]]:
-    """Part of the split -> label -> films; empty when there is no split."""
+    """Part of the split -> label -> images; empty when there is no split."""
     labels = {sample.path: str(sample.label) for sample in run.dataset.samples} if run.dataset else {}
     counts: dict[str, Counter[str]] = {}
     for path, part in (run.split or {}).items():
@@ -435,13 +435,13 @@ def limits(run: RunFolder) -> list[str]:
     where = (
         f"{len(sites)} site{'s' if len(sites) > 1 else ''} ({', '.join(sorted(sites)[:5])})"
         if sites
-        else "The manifest names no hospital: the films must be taken to come from one"
+        else "The manifest names no hospital: the images must be taken to come from one"
     )
     return [f"{where}. Other devices and populations may shift the answers.", *_ALWAYS]
 
 
 def is_synthetic(dataset: Dataset | None) -> bool:
-    """Whether the films are phantoms: their own metadata says so (the first film's is read)."""
+    """Whether the images are phantoms: their own metadata says so (the first image's is read)."""
     if dataset is None or not dataset.samples:
         return False
     first = dataset.samples[0]
@@ -484,4 +484,4 @@ def _range(values: list[float | None] | list[int | None]) -> str:
     known = sorted(value for value in values if value is not None)
     if not known:
         return "not in the manifest"
-    return f"{known[0]:g} to {known[-1]:g}, median {known[len(known) // 2]:g} ({len(known):,} films)"
+    return f"{known[0]:g} to {known[-1]:g}, median {known[len(known) // 2]:g} ({len(known):,} images)"

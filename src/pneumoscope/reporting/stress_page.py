@@ -30,7 +30,7 @@ def write_stress_page(document: Mapping[str, Any], films: Mapping[str, FloatArra
 
     Args:
         document: what ``pneumoscope stress`` found, the content of ``stress.json``.
-        films: one film, unchanged and under every stress, by title.
+        films: one image, unchanged and under every stress, by title.
         directory: made when it is missing.
     """
     everyday = [row for row in document["stresses"] if row["kind"] not in (None, StressKind.PROBE)]
@@ -59,7 +59,7 @@ def write_stress_page(document: Mapping[str, Any], films: Mapping[str, FloatArra
 def stress_markdown(document: Mapping[str, Any]) -> str:
     """The table of all stresses, and under it what was measured on what, as Markdown."""
     about = (
-        f"{document['films']:,} films of {document['patients']:,} patients of {document['dataset']}, "
+        f"{document['films']:,} images of {document['patients']:,} patients of {document['dataset']}, "
         f"{document['protocol']}; operating point {document['operating_point']}; seed {document['seed']}."
     )
     return f"{markdown_table(_COLUMNS, _rows(document['stresses']))}\n\n{about}\n"
@@ -99,7 +99,7 @@ _TILE, _GAP, _CAPTION, _QUALITY = 190, 10, 24, 85
 
 
 def stressed_films(films: Mapping[str, FloatArray], columns: int = 5) -> bytes:
-    """Films by their titles, in rows of ``columns``, as one grey JPEG; a small film is drawn small."""
+    """Images by their titles, in rows of ``columns``, as one grey JPEG; a small image is drawn small."""
     largest = max(max(film.shape) for film in films.values())
     rows = -(-len(films) // columns)
     step = _TILE + _GAP

@@ -25,7 +25,7 @@ _QUALITY = 85
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A film that was answered wrongly.
+    """An image that was answered wrongly.
 
     Attributes:
         path: as in the manifest.
@@ -66,23 +66,23 @@ def worst_mistakes(table: PredictionTable, threshold: float, count: int = 8) -> 
 
 
 def film(file: Path, height: int = HEIGHT) -> bytes:
-    """The film as a grey JPEG of ``height`` rows.
+    """The image as a grey JPEG of ``height`` rows.
 
     Raises:
-        UnreadableFileError: the film cannot be read.
+        UnreadableFileError: the image cannot be read.
     """
     radiograph = read_radiograph(file, min_size=height)
     return _jpeg(_scaled(_to_bytes(radiograph.pixels), height))
 
 
 def film_beside_heat_map(file: Path, bundle: Bundle, height: int = HEIGHT) -> bytes:
-    """The film and, beside it, the film under the heat map, as one JPEG of ``height`` rows.
+    """The image and, beside it, the image under the heat map, as one JPEG of ``height`` rows.
 
-    The heat map shows where the network found its answer; where the gate would refuse the film, it is asked
-    all the same, since the run has scored the film.
+    The heat map shows where the network found its answer; where the gate would refuse the image, it is asked
+    all the same, since the run has scored the image.
 
     Raises:
-        UnreadableFileError: the film cannot be read.
+        UnreadableFileError: the image cannot be read.
         BundleError: the bundle is damaged.
     """
     radiograph = read_radiograph(file, min_size=max(height, bundle.preprocessing.size))
