@@ -25,7 +25,7 @@ from pneumoscope.core.errors import DatasetError, InputError, PneumoscopeError
 from pneumoscope.core.files import read_json, sha256_bytes, write_bytes, write_json
 from pneumoscope.core.records import Label, Progress, Sample
 from pneumoscope.data.dataset import Dataset, Problem, read_header
-from pneumoscope.data.import_tables import to_sex, to_view
+from pneumoscope.data.tables import to_sex, to_view
 from pneumoscope.imaging.burned_in_text import mask_text
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.database import Store

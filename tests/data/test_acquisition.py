@@ -10,11 +10,14 @@ from PIL import Image
 from scipy import ndimage
 
 from pneumoscope.core.errors import DatasetError
-from pneumoscope.data.acquisition import Clusters, cluster_dataset, describe_clusters, find_clusters
-from pneumoscope.data.acquisition_features import (
+from pneumoscope.data.acquisition import (
     ACQUISITION,
     FEATURES,
     AcquisitionFeatures,
+    Clusters,
+    cluster_dataset,
+    describe_clusters,
+    find_clusters,
     measure_acquisition,
 )
 from pneumoscope.data.cache import build_cache

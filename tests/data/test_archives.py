@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from pneumoscope.core.errors import DownloadError
-from pneumoscope.data.archives import unpack_zip
+from pneumoscope.data.download import unpack_zip
 
 
 def make(path, members):

@@ -12,12 +12,11 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from pneumoscope.core.records import Label, Preprocessing
-from pneumoscope.data.audit import audit_dataset, run_audit
-from pneumoscope.data.audit_findings import list_findings
-from pneumoscope.data.audit_shortcuts import _weighted_auc, ask, score_jointly, score_property
+from pneumoscope.data.audit import audit_dataset, list_findings, run_audit
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.importers import import_dataset
 from pneumoscope.data.phantoms import WriteConfig, write_phantoms
+from pneumoscope.data.shortcuts import _weighted_auc, ask, score_jointly, score_property
 from pneumoscope.data.splits import SplitConfig, split_dataset
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.records import Label
-from pneumoscope.data.class_names import Skip, parse_class_map, require_known, to_label
+from pneumoscope.data.layouts import Skip, parse_class_map, require_known, to_label
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import pytest
 from pneumoscope.core.errors import DatasetError, InputError
 from pneumoscope.core.files import read_json, sha256_file
 from pneumoscope.core.records import Label
-from pneumoscope.data.corrections import apply_corrections, read_corrections
-from pneumoscope.data.dataset import Dataset
+from pneumoscope.data.dataset import Dataset, apply_corrections, read_corrections
 from tests.learning.phantoms import phantom_dataset
 
 

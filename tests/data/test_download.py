@@ -14,8 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pneumoscope.core.errors import DownloadError
-from pneumoscope.data.download import CATALOGUE, Source, download
-from pneumoscope.data.transfer import RetryPolicy, fetch
+from pneumoscope.data.download import CATALOGUE, RetryPolicy, Source, download, fetch
 
 CONTENT = bytes(i * 37 % 251 for i in range(400_000))
 FAST = RetryPolicy(attempts=3, first_pause_s=0.001, timeout_s=5)

@@ -8,8 +8,8 @@ import pytest
 
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.records import Label
-from pneumoscope.data.class_names import parse_class_map
 from pneumoscope.data.importers import ImportOptions, import_dataset
+from pneumoscope.data.layouts import parse_class_map
 from pneumoscope.imaging.radiograph import read_radiograph
 from tests.data.films import picture
 

@@ -9,9 +9,9 @@ from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.records import Label, Preprocessing
 from pneumoscope.data import decoding
 from pneumoscope.data.cache import cache_directory
-from pneumoscope.data.class_names import parse_class_map
 from pneumoscope.data.dataset import Dataset, Problem
 from pneumoscope.data.importers import ImportOptions, import_dataset
+from pneumoscope.data.layouts import parse_class_map
 from tests.data.films import write_film, write_kaggle
 
 

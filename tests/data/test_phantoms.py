@@ -14,9 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.records import Label
-from pneumoscope.data.phantom_anatomy import sample_anatomy
-from pneumoscope.data.phantom_files import WATERMARK
-from pneumoscope.data.phantoms import PhantomConfig, WriteConfig, draw_phantom, write_phantoms
+from pneumoscope.data.phantom_drawing import sample_anatomy
+from pneumoscope.data.phantoms import WATERMARK, PhantomConfig, WriteConfig, draw_phantom, write_phantoms
 
 LABELS = (Label.NORMAL, Label.BACTERIAL, Label.VIRAL)
 

@@ -7,7 +7,7 @@ import pytest
 
 from pneumoscope.core.records import Label, Sample
 from pneumoscope.data.dataset import Dataset
-from pneumoscope.data.phantom_files import write_jpeg, write_png
+from pneumoscope.data.phantoms import write_jpeg, write_png
 from pneumoscope.reporting.run_report import (
     dataset_facts,
     is_synthetic,

@@ -9,7 +9,7 @@ import pytest
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.files import read_json, write_json
-from pneumoscope.data.phantom_files import write_png
+from pneumoscope.data.phantoms import write_png
 from pneumoscope.reporting import evaluation_page, figures
 from pneumoscope.reporting.run_report import write_run_report
 from tests.reporting.runs import RunOptions, write_cross_validation, write_dataset, write_run

@@ -101,8 +101,8 @@ def import_films(
     json: Json = False,
 ) -> None:
     """Make a data set: a manifest with hashes and patients, and a cache of decoded films."""
-    from pneumoscope.data.class_names import parse_class_map
     from pneumoscope.data.importers import ImportOptions, import_dataset
+    from pneumoscope.data.layouts import parse_class_map
 
     options = ImportOptions(layout, parse_class_map(class_map or ()), name, workers)
     with progress_bar("Opening films") as progress:

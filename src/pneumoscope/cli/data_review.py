@@ -80,7 +80,7 @@ def _review(directory: Path, run: Path, count: int, blind: bool, output: Path | 
 
 
 def _apply(directory: Path, table: Path, reader: str | None, output: Path | None) -> None:
-    from pneumoscope.data.corrections import apply_corrections, read_corrections
+    from pneumoscope.data.dataset import apply_corrections, read_corrections
 
     if reader is None or output is None:
         raise ConfigError("--apply needs --reader and --output", remedy="say who looked, and where to write")

@@ -1,7 +1,6 @@
-"""What is wrong with a data set before anything is learned from it: leaks, shortcuts, duplicates, imbalance.
+"""Audit of a data set before training: leaks, shortcuts, duplicates, imbalance.
 
-In: a data set, its pixel cache, its duplicates and, optionally, a split. Out: one JSON-able dictionary, kept
-as ``DATASET/audit/audit.json``; the audit page is a view of it.
+The result is one JSON document, kept as ``DATASET/audit/audit.json``; the audit page is a view of it.
 """
 
 from __future__ import annotations
@@ -16,13 +15,18 @@ import numpy.typing as npt
 
 from pneumoscope.core.files import write_json
 from pneumoscope.core.records import Label, Preprocessing, Progress, Sample
-from pneumoscope.data.audit_findings import list_findings
-from pneumoscope.data.audit_links import describe_duplicates, describe_patients
-from pneumoscope.data.audit_properties import Property, measure_properties
-from pneumoscope.data.audit_shortcuts import METHOD, Question, ask, score_jointly, score_property
 from pneumoscope.data.cache import PixelCache, build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import DuplicateGroup, find_duplicates
+from pneumoscope.data.shortcuts import (
+    METHOD,
+    Property,
+    Question,
+    ask,
+    measure_properties,
+    score_jointly,
+    score_property,
+)
 from pneumoscope.data.splits import Split
 
 SCHEMA_VERSION = 1
@@ -191,3 +195,213 @@ def _joint_shortcuts(
                 },
             }
     return shortcuts
+
+
+def describe_patients(samples: Sequence[Sample], parts: Mapping[str, str]) -> dict[str, Any]:
+    """How many patients, how many films each, and who is in more than one part or class.
+
+    Args:
+        samples: the films.
+        parts: part by path; films without one take no part in the search for leaks.
+    """
+    films: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        films[sample.patient_id].append(sample)
+    counts = Counter(len(own) for own in films.values())
+    crossing, mixed = [], []
+    for patient, own in sorted(films.items()):
+        where = Counter(parts[s.path] for s in own if s.path in parts)
+        labels = Counter(s.label.value for s in own)
+        if len(where) > 1:
+            crossing.append({"patient_id": patient, "parts": dict(where), "paths": [s.path for s in own]})
+        if len(labels) > 1:
+            mixed.append({"patient_id": patient, "labels": dict(labels), "paths": [s.path for s in own]})
+    return {
+        "n": len(films),
+        "films_per_patient": {str(size): number for size, number in sorted(counts.items())},
+        "in_more_than_one_part": crossing,
+        "with_more_than_one_label": mixed,
+    }
+
+
+def describe_duplicates(
+    groups: Iterable[DuplicateGroup], samples: Sequence[Sample], parts: Mapping[str, str]
+) -> dict[str, Any]:
+    """Groups of duplicates by kind, and which of them cross parts, classes or patients."""
+    by_path = {sample.path: sample for sample in samples}
+    described = []
+    for group in groups:
+        own = [by_path[path] for path in group.paths]
+        described.append(
+            {
+                "kind": group.kind,
+                "paths": list(group.paths),
+                "parts": sorted({parts[s.path] for s in own if s.path in parts}),
+                "labels": sorted({s.label.value for s in own}),
+                "patients": sorted({s.patient_id for s in own}),
+            }
+        )
+    kinds = {
+        kind: {
+            "groups": sum(g["kind"] == kind for g in described),
+            "films": sum(len(g["paths"]) for g in described if g["kind"] == kind),
+        }
+        for kind in ("exact", "near")
+    }
+    crossing = {
+        name: sum(len(g[key]) > 1 for g in described)
+        for name, key in (
+            ("across_parts", "parts"),
+            ("across_labels", "labels"),
+            ("across_patients", "patients"),
+        )
+    }
+    return {**kinds, **crossing, "groups": described}
+
+
+SHORTCUT_AUC = 0.65
+"""A property warns from this AUC on, when the interval also lies above chance. Chosen: well above what noise
+gives at some hundreds of films, far below what a network reaches."""
+
+_RARE = 0.1
+_SEVERITIES = ("danger", "warning", "note")
+_QUESTIONS = {"pneumonia": "pneumonia from normal", "etiology": "bacterial from viral"}
+_KINDS = {
+    "file": "File facts alone (size, bytes, age, ...)",
+    "picture": "Exposure, frame and sharpness alone (in part disease itself)",
+}
+
+
+def list_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    """All findings of an audit, worst first; each ``{"severity", "kind", "text"}``."""
+    findings = [
+        *_leak_findings(audit),
+        *_duplicate_findings(audit),
+        *_shortcut_findings(audit),
+        *_balance_findings(audit),
+        *_problem_findings(audit),
+    ]
+    return sorted(findings, key=lambda finding: _SEVERITIES.index(finding["severity"]))
+
+
+def is_shortcut(score: Mapping[str, float]) -> bool:
+    """Whether an AUC with its interval is a warning."""
+    return score["value"] >= SHORTCUT_AUC and score["low"] > 0.5
+
+
+def _finding(severity: str, kind: str, text: str) -> dict[str, str]:
+    return {"severity": severity, "kind": kind, "text": text}
+
+
+def _leak_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    patients = audit["patients"]
+    crossing, mixed = patients["in_more_than_one_part"], patients["with_more_than_one_label"]
+    findings = []
+    if crossing:
+        films = sum(sum(item["parts"].values()) for item in crossing)
+        findings.append(
+            _finding(
+                "danger",
+                "leak",
+                f"{len(crossing):,} of {patients['n']:,} patients ({films:,} films) are in more than one "
+                f"part of {audit['parts']}: a score on one part would be helped by knowing the patient.",
+            )
+        )
+    elif len(audit["balance"]) > 1:
+        findings.append(_finding("note", "leak", f"No patient is in more than one part of {audit['parts']}."))
+    if mixed:
+        findings.append(
+            _finding(
+                "note",
+                "labels",
+                f"{len(mixed):,} patients have films with different labels (an illness has a beginning and "
+                "an end, or a label is wrong).",
+            )
+        )
+    return findings
+
+
+def _duplicate_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    duplicates = audit["duplicates"]
+    findings = []
+    for severity, key, text in (
+        ("danger", "across_parts", "lie in more than one part: test films that were trained on"),
+        ("danger", "across_labels", "carry different labels for the same picture: at least one is wrong"),
+        (
+            "warning",
+            "across_patients",
+            "carry different patient ids: splitting by patient alone would part them",
+        ),
+    ):
+        if duplicates[key]:
+            findings.append(
+                _finding(severity, "duplicate", f"{_groups(duplicates[key])} of duplicate films {text}.")
+            )
+    for kind, words in (("exact", "identical"), ("near", "nearly identical")):
+        if duplicates[kind]["groups"]:
+            films, groups = duplicates[kind]["films"], _groups(duplicates[kind]["groups"])
+            text = f"{films:,} films in {groups} are {words}; a split keeps each group together."
+            findings.append(_finding("note", "duplicate", text))
+    return findings
+
+
+def _groups(count: int) -> str:
+    return f"{count:,} group{'s' if count > 1 else ''}"
+
+
+def _shortcut_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    findings = []
+    for kind, joint in audit["shortcuts"].items():
+        for question, score in joint["auc"].items():
+            if is_shortcut(score):
+                alone = [
+                    f"{p['title'].lower()} {p['auc'][question]['value']:.2f}"
+                    for p in sorted(
+                        audit["properties"], key=lambda p: -p["auc"].get(question, {"value": 0})["value"]
+                    )
+                    if p["kind"] == kind and question in p["auc"] and is_shortcut(p["auc"][question])
+                ]
+                text = (
+                    f"{_KINDS[kind]} tell {_QUESTIONS[question]} with an AUC of {score['value']:.2f} "
+                    f"({score['low']:.2f} to {score['high']:.2f}, {score['n']:,} films; 0.50 is chance)"
+                )
+                text += f"; on their own: {', '.join(alone)}." if alone else "."
+                findings.append(_finding("warning", "shortcut", text))
+    return findings
+
+
+def _balance_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    classes, films = audit["dataset"]["classes"], audit["dataset"]["films"]
+    if not films:
+        return []
+    if "normal" not in classes or len(classes) == 1:
+        return [
+            _finding("danger", "balance", f"Only one side of the question is here: {', '.join(classes)}.")
+        ]
+    sick = 1 - classes["normal"] / films
+    majority, share = ("pneumonia", sick) if sick >= 0.5 else ("normal", 1 - sick)
+    findings = []
+    if share > 0.6:
+        findings.append(
+            _finding(
+                "note",
+                "balance",
+                f"{share:.0%} of the films are {majority}: always answering '{majority}' would be right that "
+                "often, so accuracy alone says little.",
+            )
+        )
+    findings += [
+        _finding("warning", "balance", f"Only {count:,} films ({count / films:.1%}) are {name}.")
+        for name, count in classes.items()
+        if count < _RARE * films
+    ]
+    return findings
+
+
+def _problem_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    count = len(audit["problems"])
+    if not count:
+        return []
+    return [
+        _finding("warning", "problem", f"{count:,} files could not be used; each is listed with its reason.")
+    ]

@@ -1,10 +1,7 @@
-"""A data set on disk: the manifest, what could not be used, and where the films are.
+"""A data set on disk: the manifest of labelled radiographs, what could not be used, and corrected labels.
 
-In: a directory written by an import, or any layout that the importers know. Out: a frozen
-:class:`Dataset`. The films themselves stay where they are.
-
-On disk: ``dataset.json`` (name, layout, root, hash), ``manifest.csv`` (one row a film), ``problems.csv``,
-and beside them ``cache/``, ``splits/`` and ``audit/``.
+On disk: ``dataset.json`` (name, layout, root, hash), ``manifest.csv`` (one row an image), ``problems.csv``,
+and beside them ``cache/``, ``splits/`` and ``audit/``. The images themselves stay where they are.
 """
 
 from __future__ import annotations
@@ -13,14 +10,15 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pneumoscope.core.errors import DatasetError
-from pneumoscope.core.files import read_json, write_json, write_text
+from pneumoscope.core.errors import DatasetError, InputError
+from pneumoscope.core.files import read_json, sha256_file, write_json, write_text
 from pneumoscope.core.records import Label, Sample
 
 SCHEMA_VERSION = 1
@@ -218,3 +216,126 @@ def _to_sample(row: Mapping[str, str]) -> Sample:
             values[column] = kind(values[column])
     values["label"] = Label(row["label"])
     return Sample(**values)
+
+
+UNSURE, EXCLUDE = "unsure", "exclude"
+"""What a reader may write instead of a label: nothing changes, or the film is left out."""
+
+_ANSWERS = (*(label.value for label in Label), UNSURE, EXCLUDE)
+_REVIEW_COLUMNS = ("path", "sha256", "reader_label", "comment")
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What a reader said of one film: a label, ``unsure`` or ``exclude``."""
+
+    path: str
+    sha256: str
+    before: str
+    reader_label: str
+    comment: str
+
+
+def read_corrections(file: Path, dataset: Dataset) -> tuple[Correction, ...]:
+    """The rows of a reader's table that were filled in.
+
+    Raises:
+        InputError: the table lacks a column, names a film that the data set lacks or that has changed, says
+            something that is no label, or nobody filled anything in. Every faulty row is named.
+    """
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"cannot be read: {error}", where=file, expected="the CSV of 'data review'"
+        ) from error
+    lacking = [column for column in _REVIEW_COLUMNS if not rows or column not in rows[0]]
+    if lacking:
+        raise InputError(f"lacks {', '.join(lacking)}", where=file, expected="the CSV of 'data review'")
+    samples = {sample.path: sample for sample in dataset.samples}
+    filled = [(number, row) for number, row in enumerate(rows, 2) if (row["reader_label"] or "").strip()]
+    faults = [fault for number, row in filled if (fault := _fault(number, row, samples))]
+    if faults or not filled:
+        raise InputError(
+            "; ".join(faults[:10]) or "nobody filled in reader_label",
+            where=file,
+            expected=f"in reader_label one of {', '.join(_ANSWERS)}, or nothing",
+            remedy="correct the table; nothing was applied",
+        )
+    return tuple(
+        Correction(
+            row["path"], row["sha256"], samples[row["path"]].label.value, row["reader_label"].strip(),
+            row["comment"] or "",
+        )
+        for _, row in filled
+    )  # fmt: skip
+
+
+def apply_corrections(
+    dataset: Dataset, corrections: Sequence[Correction], reader: str, directory: Path
+) -> Dataset:
+    """Record ``corrections`` with ``dataset`` and write the corrected data set.
+
+    Args:
+        dataset: whose manifest stays as it is.
+        corrections: at least one.
+        reader: who looked.
+        directory: of the corrected data set; must be new.
+
+    Raises:
+        DatasetError: ``directory`` is not empty, or an earlier record was changed.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise DatasetError("the folder is not empty", where=directory, remedy="choose a new one")
+    folder = dataset.directory / "corrections"
+    earlier = sorted(folder.glob("[0-9]*.json"))
+    record = folder / f"{len(earlier) + 1:04}.json"
+    said = {correction.path: correction.reader_label for correction in corrections}
+    samples = tuple(_corrected(s, said.get(s.path)) for s in dataset.samples if said.get(s.path) != EXCLUDE)
+    changed = sum(new.label is not old for new, old in zip(samples, _labels(dataset, said), strict=True))
+    excluded = len(dataset.samples) - len(samples)
+    new = replace(
+        dataset,
+        directory=directory,
+        name=f"{dataset.name}-corrected",
+        samples=samples,
+        notes=(
+            *dataset.notes,
+            f"{changed} labels corrected and {excluded} films left out by {reader} ({record.name})",
+        ),
+    )
+    write_json(
+        record,
+        {
+            "schema_version": 1,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "reader": reader,
+            "dataset_hash": dataset.hash,
+            "corrected_hash": new.hash,
+            "previous": sha256_file(earlier[-1]) if earlier else None,
+            "corrections": [asdict(correction) for correction in corrections],
+        },
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    new.save()
+    return new
+
+
+def _labels(dataset: Dataset, said: Mapping[str, str]) -> list[Label]:
+    return [sample.label for sample in dataset.samples if said.get(sample.path) != EXCLUDE]
+
+
+def _corrected(sample: Sample, answer: str | None) -> Sample:
+    return sample if answer in (None, UNSURE) else replace(sample, label=Label(answer))
+
+
+def _fault(number: int, row: Mapping[str, str], samples: Mapping[str, Sample]) -> str | None:
+    sample = samples.get(row["path"])
+    if sample is None:
+        return f"row {number}: no film {row['path']}"
+    if sample.sha256 != row["sha256"]:
+        return f"row {number}: {row['path']} has changed since the review"
+    if row["reader_label"].strip() not in _ANSWERS:
+        return f"row {number}: reader_label {row['reader_label'].strip()!r}"
+    return None

@@ -19,22 +19,22 @@ from types import MappingProxyType
 from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.records import Preprocessing, Progress, Sample
-from pneumoscope.data import film_tables, import_folders, import_npz, import_tables
+from pneumoscope.data import layouts, tables
 from pneumoscope.data.cache import CacheWriter, cache_directory
 from pneumoscope.data.dataset import Dataset, Header, Problem, locate, read_header, write_header
 from pneumoscope.data.decoding import DecodedFilm, FilmFacts, decode_films
-from pneumoscope.data.listing import Candidate, ImportOptions, Listing
+from pneumoscope.data.layouts import Candidate, ImportOptions, Listing
 from pneumoscope.data.patients import guangzhou_patient
 
 Reader = Callable[[Path, Path, ImportOptions], Listing]
 
 LAYOUTS: Mapping[str, Reader] = MappingProxyType(
     {
-        "kaggle": import_folders.read_split_folders,
-        "folders": import_folders.read_class_folders,
-        "csv": import_tables.read_table,
-        "rsna": import_tables.read_rsna,
-        "medmnist": import_npz.read_medmnist,
+        "kaggle": layouts.read_split_folders,
+        "folders": layouts.read_class_folders,
+        "csv": tables.read_table,
+        "rsna": tables.read_rsna,
+        "medmnist": layouts.read_medmnist,
     }
 )
 """Readers by layout; each takes the source, the data set's directory and the options."""
@@ -126,15 +126,15 @@ def detect_layout(source: Path, options: ImportOptions | None = None) -> str:
     if source.is_file():
         if source.suffix.lower() == ".npz":
             return "medmnist"
-        return film_tables.table_layout(source)
-    if import_folders.find_split_folder(source):
+        return tables.table_layout(source)
+    if layouts.find_split_folder(source):
         return "kaggle"
-    if import_folders.has_known_class_folder(source, options.class_map):
+    if layouts.has_known_class_folder(source, options.class_map):
         return "folders"
-    if import_npz.find_archive(source):
+    if layouts.find_archive(source):
         return "medmnist"
-    if table := film_tables.find_table(source):
-        return film_tables.table_layout(table)
+    if table := tables.find_table(source):
+        return tables.table_layout(table)
     return "folders"
 
 
@@ -210,11 +210,11 @@ def _to_sample(candidate: Candidate, path: str, name: str, film: DecodedFilm, fa
         group_id=declared or patient.group,
         label=candidate.label,
         publisher_split=candidate.publisher_split,
-        view=candidate.view or import_tables.to_view(header.get("view_position", "")),
+        view=candidate.view or tables.to_view(header.get("view_position", "")),
         age_years=candidate.age_years
         if candidate.age_years is not None
-        else import_tables.to_age(header.get("patient_age", "")),
-        sex=candidate.sex or import_tables.to_sex(header.get("patient_sex", "")),
+        else tables.to_age(header.get("patient_age", "")),
+        sex=candidate.sex or tables.to_sex(header.get("patient_sex", "")),
         site=candidate.site,
         width=facts.width,
         height=facts.height,

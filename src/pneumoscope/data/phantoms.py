@@ -1,8 +1,7 @@
-"""A data set of synthetic chest radiographs, in the layouts that people have, for demos and tests.
+"""Write a data set of synthetic chest radiographs (JPEG, PNG or DICOM) for demos and tests.
 
-In: a folder and a :class:`WriteConfig`. Out: films, lesion masks in the sibling folder ``<folder>-masks``
-(same relative paths, ``.png``, only for films with a lesion) beside a README that says what they are. Every
-file carries a watermark in its metadata. :func:`draw_phantom` draws a single film without files.
+Lesion masks lie in the sibling folder ``<folder>-masks`` (same relative paths, ``.png``, only for images with
+a lesion) beside a README that says what they are. Every file carries a watermark in its metadata.
 """
 
 from __future__ import annotations
@@ -12,27 +11,143 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, PngImagePlugin
 from pydantic import Field as Limits
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 from scipy import ndimage
 
 from pneumoscope.core.config import Config
 from pneumoscope.core.errors import DatasetError
-from pneumoscope.core.files import write_text
-from pneumoscope.core.records import Label, Progress
-from pneumoscope.data.phantom_anatomy import sample_anatomy
-from pneumoscope.data.phantom_drawing import Phantom, PhantomConfig, draw_phantom
-from pneumoscope.data.phantom_files import (
-    WATERMARK,
-    FilmIdentity,
-    write_dicom,
-    write_jpeg,
-    write_mask,
-    write_png,
-)
+from pneumoscope.core.files import atomic_path, write_text
+from pneumoscope.core.records import FloatArray, Label, Progress
+from pneumoscope.data.phantom_drawing import Phantom, PhantomConfig, draw_phantom, sample_anatomy
+
+WATERMARK = "SYNTHETIC PHANTOM, drawn by pneumoscope; not a patient, no medical content"
+
+_FILM_HEIGHT_MM = 300.0
+"""Height of film that a phantom stands for (a 24 x 30 cm cassette, a usual size for small children)."""
+
+
+@dataclass(frozen=True)
+class FilmIdentity:
+    """What a film's metadata claims; a phantom's age and sex are drawn at random and mean nothing."""
+
+    patient_id: str
+    film_id: str
+    age_years: int
+    sex: str
+    view: str = "AP"
+
+
+def write_jpeg(file: Path, pixels: FloatArray, quality: int) -> None:
+    """Write 8-bit grey JPEG with the watermark as comment and EXIF image description (tag 0x010E)."""
+    exif = Image.Exif()
+    exif[0x010E] = WATERMARK
+    with atomic_path(file) as temporary:
+        Image.fromarray(_to_uint8(pixels)).save(
+            temporary, format="JPEG", quality=quality, comment=WATERMARK.encode(), exif=exif
+        )
+
+
+def write_png(file: Path, pixels: FloatArray) -> None:
+    """Write 8-bit grey PNG with the watermark as text."""
+    _save_png(file, _to_uint8(pixels))
+
+
+def write_mask(file: Path, mask: npt.NDArray[np.bool_]) -> None:
+    """Write a mask as PNG: 255 in the lesion, 0 elsewhere."""
+    _save_png(file, mask.astype(np.uint8) * 255)
+
+
+def _save_png(file: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", WATERMARK)
+    with atomic_path(file) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=text)
+
+
+def write_dicom(file: Path, pixels: FloatArray, identity: FilmIdentity, *, inverted: bool = False) -> None:
+    """Write a digital radiograph (DX for presentation, PS3.3 A.26), 12 bits, uncompressed.
+
+    Args:
+        file: path ending in ``.dcm``.
+        pixels: (H, W) in [0, 1], bright = dense.
+        identity: patient and film.
+        inverted: store as MONOCHROME1, with the values turned round, so that a correct reader shows the same.
+    """
+    stored = np.round(pixels * 4095).astype(np.uint16)
+    dataset = _dicom_header(identity)
+    dataset.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    dataset.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
+    dataset.Rows, dataset.Columns = stored.shape
+    spacing = _FILM_HEIGHT_MM / stored.shape[0]
+    dataset.ImagerPixelSpacing = [f"{spacing:.6g}", f"{spacing:.6g}"]
+    dataset.PixelData = (4095 - stored if inverted else stored).astype("<u2").tobytes()
+    with atomic_path(file) as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
+
+
+def _dicom_header(identity: FilmIdentity) -> FileDataset:
+    uid = {kind: generate_uid(entropy_srcs=[WATERMARK, identity.film_id, kind]) for kind in ("1", "2", "3")}
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = uid["1"]
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    values: dict[str, Any] = {
+        "SpecificCharacterSet": "ISO_IR 192",
+        "ImageType": ["DERIVED", "PRIMARY"],
+        "SOPClassUID": meta.MediaStorageSOPClassUID,
+        "SOPInstanceUID": uid["1"],
+        "SeriesInstanceUID": uid["2"],
+        "StudyInstanceUID": uid["3"],
+        "Modality": "DX",
+        "PresentationIntentType": "FOR PRESENTATION",
+        "Manufacturer": "pneumoscope phantom",
+        "StudyDescription": "SYNTHETIC PHANTOM",
+        "ImageComments": WATERMARK,
+        "PatientName": "PHANTOM^SYNTHETIC",
+        "PatientID": identity.patient_id,
+        "PatientSex": identity.sex,
+        "PatientAge": f"{identity.age_years:03d}Y",
+        "BodyPartExamined": "CHEST",
+        "ViewPosition": identity.view,
+        "BurnedInAnnotation": "YES",
+        "InstanceNumber": 1,
+        "SamplesPerPixel": 1,
+        "BitsAllocated": 16,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PixelRepresentation": 0,
+        "PixelIntensityRelationship": "LOG",
+        "PixelIntensityRelationshipSign": 1,
+        "RescaleIntercept": 0,
+        "RescaleSlope": 1,
+        "RescaleType": "US",
+        "WindowCenter": 2048,
+        "WindowWidth": 4096,
+        "LossyImageCompression": "00",
+    }
+    empty = (
+        "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientBirthDate", "StudyID",
+        "SeriesNumber", "PatientOrientation",
+    )  # fmt: skip
+    for name, value in (values | dict.fromkeys(empty)).items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def _to_uint8(pixels: FloatArray) -> npt.NDArray[np.uint8]:
+    return np.round(pixels * 255).astype(np.uint8)
 
 
 class WriteConfig(Config):

@@ -19,10 +19,16 @@ from PIL import Image, ImageDraw
 
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.records import FloatArray, Label, Preprocessing, Progress, Radiograph, Sample
-from pneumoscope.data.audit_properties import Property, measure_properties
-from pneumoscope.data.audit_shortcuts import Question, ask, predict_jointly, score_property
 from pneumoscope.data.cache import PixelCache, build_cache
 from pneumoscope.data.dataset import Dataset
+from pneumoscope.data.shortcuts import (
+    Property,
+    Question,
+    ask,
+    measure_properties,
+    predict_jointly,
+    score_property,
+)
 from pneumoscope.evaluation import metrics
 from pneumoscope.evaluation.intervals import bootstrap, bootstrap_estimate, proportion_estimate
 from pneumoscope.evaluation.stress import StressPlan, choose_some

@@ -102,7 +102,7 @@ def _file_findings(radiograph: Radiograph) -> Iterator[Finding]:
 def _age_findings(radiograph: Radiograph, patient: Patient) -> Iterator[Finding]:
     if patient.usual_ages is None:
         return
-    from pneumoscope.data.import_tables import to_age
+    from pneumoscope.data.tables import to_age
 
     age = patient.age_years
     if age is None:

@@ -20,10 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from pneumoscope.data.assignment import assign_parts
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.duplicates import find_duplicates
-from pneumoscope.data.splits import hold_out
+from pneumoscope.data.splits import assign_parts, hold_out
 from pneumoscope.evaluation.scoring import predict_films
 from pneumoscope.learning.config import DistillationConfig, TrainConfig
 

@@ -18,7 +18,7 @@ from PIL import Image
 from pneumoscope.core.files import write_json, write_table, write_text
 from pneumoscope.core.records import Label, Sample
 from pneumoscope.data.acquisition import SOURCES, Clusters
-from pneumoscope.data.audit_findings import SHORTCUT_AUC, is_shortcut
+from pneumoscope.data.audit import SHORTCUT_AUC, is_shortcut
 from pneumoscope.data.cache import PixelCache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.reporting.figures import (

@@ -19,7 +19,7 @@ from pneumoscope.core.files import read_json, write_text
 from pneumoscope.core.records import Label, Progress
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.patients import guangzhou_patient
-from pneumoscope.data.phantom_files import WATERMARK
+from pneumoscope.data.phantoms import WATERMARK
 from pneumoscope.evaluation.predictions import PredictionTable, read_predictions
 from pneumoscope.inference.bundle import Bundle, load_bundle
 from pneumoscope.reporting import figures

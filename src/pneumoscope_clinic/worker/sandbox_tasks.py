@@ -226,7 +226,7 @@ def _facts(film: Radiograph, names: set[str]) -> dict[str, Any]:
 
 def _age(film: Radiograph, options: Mapping[str, Any]) -> tuple[float | None, tuple[str, ...]]:
     """Age in years, what the file says before what the request says, and a note where they contradict."""
-    from pneumoscope.data.import_tables import to_age
+    from pneumoscope.data.tables import to_age
 
     said, asked = to_age(film.source.get("patient_age", "")), options.get("age_years")
     if said is None:
