@@ -1,8 +1,7 @@
-"""A client for the REST interface: films go in, answers come out, whatever the network does meanwhile.
+"""REST client: send images, wait for results, fetch reports; retries with Idempotency-Keys.
 
-In: address and token of a server. Out: plain dictionaries (``client_answers``) and bytes; errors of
-``core.errors``. Needs httpx and nothing else of the clinic's libraries. Every request may be repeated: each
-POST carries an Idempotency-Key, so that a repetition makes nothing new.
+Needs httpx and none of the server's libraries. Returns the models of ``rest_models``, raises errors of
+``core.errors``. Every request may be repeated: a POST carries a key, so that a repetition makes nothing new.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pneumoscope.core.errors import (
     TooManyAttemptsError,
     UnreadableFileError,
 )
-from pneumoscope_clinic.client_answers import Batch, Bundle, Feedback, Film, Study
+from pneumoscope_clinic.rest_models import BatchOut, BundleOut, FeedbackOut, FilmOut, StudiesOut, StudyOut
 
 _KINDS: dict[int, type[PneumoscopeError]] = {
     401: ForbiddenError,
@@ -111,7 +110,7 @@ class Client:
         seconds: float = 600.0,
         key: str | None = None,
         **options: Unpack[Options],
-    ) -> Film:
+    ) -> FilmOut:
         """Send a film and wait for the answer.
 
         Args:
@@ -124,13 +123,13 @@ class Client:
             UnreadableFileError: the film cannot be examined.
         """
         answer = self._send(film, options, key, wait=True)
-        return answer if _settled(answer) else self.wait(answer["id"], seconds)
+        return answer if _settled(answer) else self.wait(answer.id, seconds)
 
-    def submit(self, film: bytes | Path, *, key: str | None = None, **options: Unpack[Options]) -> Film:
+    def submit(self, film: bytes | Path, *, key: str | None = None, **options: Unpack[Options]) -> FilmOut:
         """Send a film and do not wait: see :meth:`wait`. Arguments as of :meth:`examine`."""
         return self._send(film, options, key, wait=False)
 
-    def wait(self, film_id: str, seconds: float = 600.0) -> Film:
+    def wait(self, film_id: str, seconds: float = 600.0) -> FilmOut:
         """A film when it is examined.
 
         Raises:
@@ -139,31 +138,32 @@ class Client:
         end = time.monotonic() + seconds
         while True:
             left = max(0.0, end - time.monotonic())
-            film: Film = self._get(f"/v1/films/{film_id}", wait=round(min(left, _WAIT_S), 3))
+            asked = round(min(left, _WAIT_S), 3)
+            film = FilmOut.model_validate(self._get(f"/v1/films/{film_id}", wait=asked))
             if _settled(film):
                 return film
             if left == 0:
                 raise PneumoscopeError("the film is not examined yet", remedy="wait longer; nothing is lost")
 
-    def film(self, film_id: str) -> Film:
+    def film(self, film_id: str) -> FilmOut:
         """What is known about a film now."""
-        return cast(Film, self._get(f"/v1/films/{film_id}"))
+        return FilmOut.model_validate(self._get(f"/v1/films/{film_id}"))
 
     def batch(
         self, films: Sequence[bytes | Path], *, age_years: float | None = None, key: str | None = None
-    ) -> Batch:
+    ) -> BatchOut:
         """Send up to 200 films at once and do not wait: see :meth:`batch_state`."""
         files = [("films", ("film", _content(film))) for film in films]
         data = {} if age_years is None else {"age_years": str(age_years)}
-        return cast(Batch, self._post("/v1/batches", key, files=files, data=data).json())
+        return BatchOut.model_validate(self._post("/v1/batches", key, files=files, data=data).json())
 
-    def batch_state(self, batch_id: str) -> Batch:
+    def batch_state(self, batch_id: str) -> BatchOut:
         """A batch and its films now; it is done when ``open`` is 0."""
-        return cast(Batch, self._get(f"/v1/batches/{batch_id}"))
+        return BatchOut.model_validate(self._get(f"/v1/batches/{batch_id}"))
 
-    def study(self, study_id: str) -> Study:
+    def study(self, study_id: str) -> StudyOut:
         """A study with its films."""
-        return cast(Study, self._get(f"/v1/studies/{study_id}"))
+        return StudyOut.model_validate(self._get(f"/v1/studies/{study_id}"))
 
     def studies(
         self,
@@ -172,7 +172,7 @@ class Client:
         until: datetime | None = None,
         page: int = 100,
         **filters: Unpack[Filters],
-    ) -> Iterator[Study]:
+    ) -> Iterator[StudyOut]:
         """All studies that the user may see, the newest first, fetched ``page`` at a time.
 
         Args:
@@ -183,9 +183,10 @@ class Client:
         times = {"since": since and since.isoformat(), "until": until and until.isoformat()}
         after = None
         while True:
-            part = self._get("/v1/studies", limit=page, after=after, **times, **filters)
-            yield from part["studies"]
-            after = part["next"]
+            found = self._get("/v1/studies", limit=page, after=after, **times, **filters)
+            part = StudiesOut.model_validate(found)
+            yield from part.studies
+            after = part.next
             if after is None:
                 return
 
@@ -197,10 +198,10 @@ class Client:
         comment: str = "",
         consent: bool = False,
         key: str | None = None,
-    ) -> Feedback:
+    ) -> FeedbackOut:
         """Give a final diagnosis: normal, bacterial, viral, pneumonia-unspecified, other."""
         body = {"diagnosis": diagnosis, "comment": comment, "consent": consent}
-        return cast(Feedback, self._post(f"/v1/films/{film_id}/feedback", key, json=body).json())
+        return FeedbackOut.model_validate(self._post(f"/v1/films/{film_id}/feedback", key, json=body).json())
 
     def report_pdf(self, film_id: str) -> bytes:
         """The one-page report."""
@@ -218,9 +219,9 @@ class Client:
         """The study's results as a FHIR R4 Bundle."""
         return cast(dict[str, Any], self._get(f"/v1/studies/{study_id}/fhir"))
 
-    def bundles(self) -> list[Bundle]:
+    def bundles(self) -> list[BundleOut]:
         """The bundle in force, and those before it."""
-        return cast(list[Bundle], self._get("/v1/bundles"))
+        return [BundleOut.model_validate(one) for one in self._get("/v1/bundles")]
 
     def ready(self) -> bool:
         """Whether the server is there and can work; asked once, and no error when it is not."""
@@ -229,11 +230,13 @@ class Client:
         except httpx.TransportError:
             return False
 
-    def _send(self, film: bytes | Path, options: Options, key: str | None, *, wait: bool) -> Film:
+    def _send(self, film: bytes | Path, options: Options, key: str | None, *, wait: bool) -> FilmOut:
         data = {name: str(value) for name, value in options.items() if value is not None}
         files = {"film": ("film", _content(film))}
         params = {"wait": "true" if wait else "false"}
-        return cast(Film, self._post("/v1/examine", key, params=params, files=files, data=data).json())
+        return FilmOut.model_validate(
+            self._post("/v1/examine", key, params=params, files=files, data=data).json()
+        )
 
     def _get(self, path: str, **params: Any) -> Any:
         asked = {name: value for name, value in params.items() if value is not None}
@@ -274,17 +277,17 @@ def _content(film: bytes | Path) -> bytes:
         raise UnreadableFileError(f"the film cannot be read: {error.strerror}", where=film) from error
 
 
-def _settled(film: Film) -> bool:
+def _settled(film: FilmOut) -> bool:
     """Whether a film is examined.
 
     Raises:
         UnreadableFileError: it cannot be, by its own fault. PneumoscopeError: by the server's.
     """
-    if film["problem"] is not None:
-        found = film["problem"]
-        kind = UnreadableFileError if found["fault"] == "input" else PneumoscopeError
-        raise kind(found["problem"], where=film["id"], expected=found["expected"], remedy=found["remedy"])
-    return film["state"] == "done"
+    if film.problem is not None:
+        found = film.problem
+        kind = UnreadableFileError if found.fault == "input" else PneumoscopeError
+        raise kind(found.problem, where=film.id, expected=found.expected, remedy=found.remedy)
+    return film.state == "done"
 
 
 def _pause(attempt: int, asked: str | None) -> float:

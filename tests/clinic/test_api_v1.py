@@ -321,11 +321,11 @@ def test_a_batch_is_repeated_as_a_whole(clinic: RunningClinic) -> None:
 
 
 def test_a_batch_that_broke_off_is_completed(clinic: RunningClinic, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pneumoscope_clinic.web import api_films
+    from pneumoscope_clinic.web import api_v1
 
     key = {"Idempotency-Key": "batch-2"}
     films = [("films", ("a", png_film(0.33))), ("films", ("b", png_film(0.34)))]
-    real = api_films.receive
+    real = api_v1.receive
 
     def breaks(store: Any, content: bytes, *args: Any, **keywords: Any) -> Any:
         if content == png_film(0.34):
@@ -333,7 +333,7 @@ def test_a_batch_that_broke_off_is_completed(clinic: RunningClinic, monkeypatch:
         return real(store, content, *args, **keywords)
 
     with monkeypatch.context() as broken, TestClient(clinic.app, raise_server_exceptions=False) as client:
-        broken.setattr(api_films, "receive", breaks)
+        broken.setattr(api_v1, "receive", breaks)
         headers = {**dict(clinic.client.headers), **key}
         failed = client.post("/v1/batches", files=films, headers=headers)
         assert problem(failed, 500) == {

@@ -22,17 +22,16 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pneumoscope import __version__
 from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope_clinic.rest_models import HealthOut
 from pneumoscope_clinic.settings import ClinicSettings
 from pneumoscope_clinic.store.bundles import active_bundle
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.web import api_v1, pages
 from pneumoscope_clinic.web.access import LoginRequiredError, api_viewer, is_known, store_of
-from pneumoscope_clinic.web.api_parameters import bearer, problems
 from pneumoscope_clinic.web.limits import Guard
 from pneumoscope_clinic.web.metrics import metrics_text
-from pneumoscope_clinic.web.openapi import describer
+from pneumoscope_clinic.web.openapi import bearer, describer, problems
 from pneumoscope_clinic.web.problems import DATABASE_AWAY, problem_of
-from pneumoscope_clinic.web.schemas import HealthOut
 from pneumoscope_clinic.web.waiting import Waiting
 
 _DESCRIPTION = "Chest radiographs in, answers about pneumonia out. Decision support, not a medical device."

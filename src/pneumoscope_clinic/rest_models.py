@@ -1,7 +1,4 @@
-"""What the REST interface says, as models: the OpenAPI description is made from them.
-
-In: rows of the store. Out: JSON. Results of silent mode are withheld (``store.studies.shown``).
-"""
+"""REST models, shared by the server and the Python client: the OpenAPI description is made from them."""
 
 from __future__ import annotations
 
@@ -9,10 +6,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
-
-from pneumoscope_clinic.store.database import Store
-from pneumoscope_clinic.store.studies import comment_of, reference_of, shown, state_of
-from pneumoscope_clinic.store.tables import Activation, Feedback, Film, Study
 
 Diagnosis = Literal["normal", "bacterial", "viral", "pneumonia-unspecified", "other"]
 
@@ -47,6 +40,15 @@ class Problem(BaseModel):
     errors: list[WrongParameter] | None = Field(None, description="one by one, for a 422")
 
 
+class FindingOut(BaseModel):
+    """One thing that is said of the image; the codes are stable, the English messages are not."""
+
+    code: str = Field(description="such as `body-part-not-chest`")
+    severity: Literal["note", "warning", "refusal"]
+    params: dict[str, str | int | float] = Field(description="the values in the message")
+    message: str = Field(description="in English")
+
+
 class FilmProblem(BaseModel):
     """Why a film has no result; ``fault``: of the film (``input``), or ``ours``."""
 
@@ -55,6 +57,8 @@ class FilmProblem(BaseModel):
     expected: str | None
     remedy: str | None
     fault: Literal["input", "ours"]
+    code: str | None = Field(None, description="of the problem, such as `file-empty`")
+    params: dict[str, str | int | float] = Field({}, description="the values in the problem's text")
 
 
 class GateOut(BaseModel):
@@ -114,6 +118,7 @@ class ResultOut(BaseModel):
     answer_set: AnswerSetOut | None
     etiology_set: AnswerSetOut | None
     gate: GateOut
+    findings: list[FindingOut] = Field([], description="all that is said of the image, each fact once")
     reasons: list[str]
     warnings: list[str]
     explanation: ExplanationOut | None
@@ -207,49 +212,3 @@ class HealthOut(BaseModel):
 
     status: Literal["ok", "not ready"]
     checks: dict[str, str] = Field(description="what was looked at")
-
-
-def film_out(store: Store, film: Film) -> FilmOut:
-    """A film with result and feedback; ``film`` has its jobs and feedback loaded."""
-    state, problem = state_of(film)
-    result = shown(film)
-    record = {} if result is None else result.record
-    classes = [name for name in record.get("probabilities") or () if name != "normal"]
-    return FilmOut(
-        id=film.id,
-        study_id=film.study_id,
-        batch_id=film.batch_id,
-        state=state,
-        problem=problem,
-        source=film.source,
-        received_at=film.created_at,
-        facts=film.facts,
-        age_years=film.age_years,
-        sex=film.sex,
-        pixels_kept=not film.pixels_gone,
-        silent=film.result is not None and result is None,
-        result=None
-        if result is None
-        else ResultOut(**{**record, "seconds": result.seconds, "created_at": result.created_at}),
-        feedback=[feedback_out(store, row) for row in film.feedback],
-        heat_maps=classes if record.get("explanation") and not film.pixels_gone else [],
-    )
-
-
-def study_out(store: Store, study: Study) -> StudyOut:
-    """A study with its films."""
-    films = [film_out(store, film) for film in study.films]
-    return StudyOut(
-        id=study.id, reference=reference_of(store, study), received_at=study.created_at, films=films
-    )
-
-
-def feedback_out(store: Store, row: Feedback) -> FeedbackOut:
-    """A reader's diagnosis."""
-    kept = {key: getattr(row, key) for key in ("diagnosis", "agrees", "consent", "created_at")}
-    return FeedbackOut(comment=comment_of(store, row), **kept)
-
-
-def bundle_out(row: Activation) -> BundleOut:
-    """An activation."""
-    return BundleOut(id=row.bundle_id, active_since=row.at, by=row.by, card=row.card)
