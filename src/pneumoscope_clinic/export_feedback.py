@@ -25,8 +25,9 @@ from pneumoscope.core.errors import DatasetError, InputError, PneumoscopeError
 from pneumoscope.core.files import read_json, sha256_bytes, write_bytes, write_json
 from pneumoscope.core.records import Label, Progress, Sample
 from pneumoscope.data.dataset import Dataset, Problem, read_header
-from pneumoscope.data.tables import to_sex, to_view
+from pneumoscope.data.tables import to_sex
 from pneumoscope.imaging.burned_in_text import mask_text
+from pneumoscope.imaging.header import to_view
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Feedback, Film, Study, now

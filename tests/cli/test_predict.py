@@ -10,10 +10,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from pneumoscope.cli import predict, predict_output
+from pneumoscope.cli import predict
 from pneumoscope.cli.explanations import Explainer
 from pneumoscope.cli.film_files import FilmFiles
-from pneumoscope.cli.predict_output import percent
 from pneumoscope.core.errors import BundleError, ConfigError
 from pneumoscope.core.files import sha256_file
 from pneumoscope.core.records import Task
@@ -27,7 +26,7 @@ KEYS = {
     "file", "sha256", "gate", "probability", "probability_interval", "probabilities", "decision",
     "abstained_by", "answer_set", "etiology", "etiology_set", "operating_point", "threshold", "reasons",
     "forced", "bundle",
-    "explanation", "heatmap", "warnings", "error",
+    "explanation", "heatmap", "warnings", "error", "schema_version", "findings",
 }  # fmt: skip
 
 
@@ -69,8 +68,8 @@ def test_people_get_a_line_a_film(run, films):
     assert ill.startswith(f"{films / 'a-ill.png'}: POSITIVE, bacterial; probability of pneumonia 9")
     assert "NEGATIVE; probability of pneumonia" in well
     assert well.endswith("(balanced: from 70.0 %)")
-    assert blank == f"{films / 'c-blank.png'}: ABSTAIN, refused: the picture is blank"
-    assert broken.startswith(f"{films / 'd-broken.png'}: error: the picture cannot be decoded")
+    assert blank == f"{films / 'c-blank.png'}: ABSTAIN, refused: the image is blank"
+    assert broken.startswith(f"{films / 'd-broken.png'}: error: the image cannot be decoded")
     expected = "1 positive, 1 negative, 1 refused, 1 unreadable, 1 other files skipped. tiny@"
     assert result.stderr.startswith(expected)
     assert "not for primary diagnosis" in result.stderr
@@ -101,7 +100,7 @@ def test_tables_have_a_column_a_class(run, films):
     assert [row["decision"] for row in rows] == ["POSITIVE", "NEGATIVE", "ABSTAIN", ""]
     assert sum(float(rows[0][f"p_{name}"]) for name in Task.THREE_CLASS.classes) == pytest.approx(1)
     assert (rows[2]["probability"], rows[2]["p_viral"]) == ("", "")
-    assert rows[2]["gate_reasons"] == "the picture is blank"
+    assert rows[2]["gate_reasons"] == "the image is blank"
     assert rows[3]["error"]
 
 
@@ -309,22 +308,13 @@ def test_a_binary_bundle_has_two_probabilities(films, tmp_path):
     assert (row["decision"], row["etiology"]) == ("POSITIVE", None)
 
 
-@pytest.mark.parametrize(
-    ("probability", "text"),
-    [(0, "< 0.1 %"), (0.0009, "< 0.1 %"), (0.5, "50.0 %"), (0.9991, "> 99.9 %"), (1, "> 99.9 %")],
-)
-def test_probabilities_are_never_certain(probability, text):
-    assert percent(probability) == text
-
-
-def test_a_warning_that_repeats_the_gate_is_left_out():
-    reason = "the picture is in colour, and a radiograph has none; save a tinted film in grey"
-    row = {
-        "file": "a.png", "error": None, "probability": 0.9, "probability_interval": None,
-        "gate": {"reasons": [reason]}, "decision": "POSITIVE", "etiology": None,
-        "operating_point": "balanced", "threshold": 0.7, "reasons": [], "forced": True,
-        "warnings": ["the picture is in colour; a radiograph has none", "8 bits are in use"],
-    }  # fmt: skip
-    assert predict_output._line(row).endswith(
-        f"FORCED although refused; warning: {reason}; 8 bits are in use"
-    )
+def test_what_the_gate_says_of_the_image_is_not_said_again(run, tmp_path):
+    colours = np.random.default_rng(0).random((60, 80, 3)).cumsum(axis=0)
+    file = tmp_path / "colour.png"
+    Image.fromarray(np.rint(255 * colours / colours.max()).astype(np.uint8)).save(file)
+    row = json.loads(run("--json", "--force", file).stdout)
+    codes = [finding["code"] for finding in row["findings"]]
+    assert codes.count("colour") == 1
+    assert row["findings"][codes.index("colour")]["severity"] == "refusal"
+    assert all(finding["message"] for finding in row["findings"])
+    assert run("--force", file).stdout.count("in colour") == 1

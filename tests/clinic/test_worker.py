@@ -138,9 +138,9 @@ def test_films_of_one_dicom_study_share_a_study(clinic):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"no film at all", "this is no film file"),
+        (b"no film at all", "this is no image file"),
         (dicom_film()[:2000], "cannot be decoded"),
-        (b"\x89PNG", "no film"),
+        (b"\x89PNG", "no image"),
     ],
 )
 def test_a_film_that_cannot_be_read_fails_with_its_reason_and_is_not_kept(clinic, content, said):
@@ -429,7 +429,7 @@ def test_a_photograph_of_a_film_is_cut_out_and_warned_of(clinic):
     ]
     work(store, films)
     said, unsaid = (film_of(store, film_id) for film_id in ids)
-    assert "this is a photograph of a film" in said.result.record["warnings"][-1]
+    assert said.result.record["findings"][-1]["code"] == "photograph"
     assert unsaid.result.record["warnings"] == []
     assert abs(said.facts["columns"] - 160) <= 4
     assert unsaid.facts["columns"] == 220

@@ -8,7 +8,8 @@ from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.records import Label, Sample
 from pneumoscope.data.importers import ImportOptions, import_dataset
 from pneumoscope.data.layouts import parse_class_map
-from pneumoscope.data.tables import find_table, to_age, to_sex, to_view
+from pneumoscope.data.tables import find_table, to_sex
+from pneumoscope.imaging.header import to_age, to_view
 from tests.data.films import write_film
 
 PNEUMONIA = "pneumonia-unspecified"

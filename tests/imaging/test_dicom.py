@@ -15,7 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from pneumoscope.core.errors import UnreadableFileError
-from pneumoscope.imaging.dicom import is_dicom, read_dicom
+from pneumoscope.core.findings import Finding, Severity
+from pneumoscope.imaging.dicom import read_dicom
+from pneumoscope.imaging.radiograph import film_format
 from tests.imaging.dicom_builder import COMPRESSED, radiograph, ramp, write
 
 WINDOW = {"WindowCenter": 128, "WindowWidth": 256}
@@ -69,7 +71,7 @@ def test_source_spacing_and_size(tmp_path):
     }
     assert result.original_size == (20, 24)
     assert result.pixel_spacing_mm == (0.14, 0.15)
-    assert result.warnings == ()
+    assert result.findings == ()
     assert not result.pixels.flags.writeable
 
 
@@ -112,42 +114,46 @@ def test_pixel_spacing(tmp_path, elements, spacing):
 
 
 @pytest.mark.parametrize(
-    ("elements", "words"),
+    ("elements", "finding"),
     [
-        ({"Modality": "CT"}, "modality is CT"),
-        ({"Modality": None}, "modality is not given"),
-        ({"BodyPartExamined": "HAND"}, "body part is HAND"),
-        ({"ViewPosition": "LL"}, "left lateral"),
-        ({"ViewPosition": "LATERAL"}, "lateral"),
-        ({"ViewPosition": "RLD"}, "decubitus"),
-        ({"ViewPosition": None, "PatientOrientation": ["A", "F"]}, "lateral"),
+        ({"Modality": "CT"}, Finding.refusal("modality-not-projection", modality="CT")),
+        ({"Modality": "OT"}, Finding.warning("modality-unspecific", modality="OT")),
+        ({"Modality": None}, Finding.warning("modality-missing")),
+        ({"BodyPartExamined": "HAND"}, Finding.refusal("body-part-not-chest", body_part="HAND")),
+        ({"ViewPosition": "LL"}, Finding.refusal("view-lateral", view="LL")),
+        ({"ViewPosition": "LATERAL"}, Finding.refusal("view-lateral", view="LATERAL")),
+        ({"ViewPosition": "RLD"}, Finding.warning("view-decubitus-or-oblique", view="RLD")),
+        (
+            {"ViewPosition": None, "PatientOrientation": ["A", "F"]},
+            Finding.warning("orientation-lateral"),
+        ),
     ],
 )
-def test_what_speaks_against_a_frontal_chest_film_is_a_warning(tmp_path, elements, words):
-    (warning,) = read_dicom(write(film(**elements), tmp_path / "film.dcm")).warnings
-    assert words in warning
+def test_what_speaks_against_a_frontal_chest_radiograph_is_a_finding(tmp_path, elements, finding):
+    assert read_dicom(write(film(**elements), tmp_path / "film.dcm")).findings == (finding,)
 
 
 @pytest.mark.parametrize(
     "elements",
     [
         {"Modality": "DX", "ViewPosition": "AP"},
-        {"Modality": "OT", "BodyPartExamined": None, "ViewPosition": None},
+        {"BodyPartExamined": None, "ViewPosition": None},
         {"BodyPartExamined": "PORT CHEST"},
         {"ViewPosition": None, "PatientOrientation": ["L", "F"]},
     ],
 )
-def test_ordinary_films_have_no_warning(tmp_path, elements):
-    assert read_dicom(write(film(**elements), tmp_path / "film.dcm")).warnings == ()
+def test_ordinary_radiographs_have_no_finding(tmp_path, elements):
+    assert read_dicom(write(film(**elements), tmp_path / "film.dcm")).findings == ()
 
 
 def test_library_warnings_come_with_the_film(tmp_path):
     path = write(film(), tmp_path / "film.dcm")
     content = path.read_bytes()
     path.write_bytes(content.replace(b"1.2.3.1", b"A.2.3.1"))
-    (warning,) = read_dicom(path).warnings
-    assert warning.startswith("pydicom: ")
-    assert "A.2.3.1" in warning
+    (finding,) = read_dicom(path).findings
+    assert (finding.code, finding.severity) == ("library-warning", Severity.NOTE)
+    assert finding.params["library"] == "pydicom"
+    assert "A.2.3.1" in finding.params["text"]
 
 
 @pytest.mark.parametrize("implicit", [True, False])
@@ -162,17 +168,17 @@ def test_files_without_preamble(tmp_path, implicit, with_meta):
     else:
         plain = Dataset(dcmread(whole))
         plain.save_as(bare, implicit_vr=implicit, little_endian=True)
-    assert is_dicom(bare)
+    assert film_format(bare) == "DICOM"
     np.testing.assert_array_equal(read_dicom(bare).pixels, read_dicom(whole).pixels)
     assert read_dicom(bare).source["transfer_syntax"] == syntax.name
 
 
 def test_is_dicom_by_content(tmp_path):
     other = tmp_path / "film.dcm"
-    for content in (b"", b"\x08\x00", jpeg(), b"\x08\x00\x05\x00 not an element", b"text " * 40):
+    for content in (b"\x08\x00", jpeg(), b"\x08\x00\x05\x00 not an element", b"text " * 40):
         other.write_bytes(content)
-        assert not is_dicom(other)
-    assert is_dicom(write(film(), tmp_path / "film.jpg"))
+        assert film_format(other) != "DICOM"
+    assert film_format(write(film(), tmp_path / "film.jpg")) == "DICOM"
 
 
 def test_twelve_bit_lossy_jpeg_is_close_to_the_original(tmp_path):
@@ -231,7 +237,7 @@ class TestRefused:
         path = write(radiograph(noise, 12), tmp_path / "film.dcm", syntax)
         content = path.read_bytes()
         path.write_bytes(content[: int(share * len(content))])
-        self.refused(path, "decoded|no picture")
+        self.refused(path, "decoded|no image")
 
     def test_several_frames(self, tmp_path):
         stored = np.concatenate([ramp(8), ramp(8)])
@@ -240,7 +246,7 @@ class TestRefused:
 
     def test_no_picture(self, tmp_path):
         dataset = film(PixelData=None, SOPClassUID=uid.BasicTextSRStorage)
-        self.refused(write(dataset, tmp_path / "film.dcm"), "no picture .Basic Text SR")
+        self.refused(write(dataset, tmp_path / "film.dcm"), "no image .Basic Text SR")
 
     @pytest.mark.parametrize(("rows", "columns"), [(0, 24), (15, 24), (20, 3)])
     def test_too_small(self, tmp_path, rows, columns):
@@ -304,7 +310,7 @@ class TestRefused:
         for seed in range(30):
             noise = np.random.default_rng(seed).bytes(4000)
             path.write_bytes(bytes(128) + b"DICM" + noise)
-            self.refused(path, "decoded|no picture")
+            self.refused(path, "decoded|no image")
 
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, *COMPRESSED])

@@ -13,6 +13,7 @@ from pydicom import uid
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 
 from pneumoscope.core.errors import UnreadableFileError
+from pneumoscope.core.findings import Finding
 from pneumoscope.imaging.dicom import read_dicom
 from pneumoscope.imaging.dicom_grayscale import LookupTable, palette_to_rgb, to_display, window
 from tests.imaging.dicom_builder import COMPRESSED, NATIVE, lut_item, radiograph, ramp, write
@@ -107,7 +108,7 @@ def test_every_pixel_over_the_grid(tmp_path, photometric, modality, voi, bits, s
     expected = expected_pixels(stored, modality, voi, photometric == "MONOCHROME1", center, width, table)
     np.testing.assert_allclose(film.pixels, expected, atol=1e-6)
     assert film.pixels.dtype == np.float32
-    assert film.warnings == ()
+    assert film.findings == ()
 
 
 @pytest.mark.parametrize("syntax", NATIVE + COMPRESSED, ids=lambda syntax: syntax.name)
@@ -125,7 +126,7 @@ def test_every_transfer_syntax_gives_the_same_pixels(tmp_path, syntax, bits, sig
     expected = expected_pixels(stored, "none", "LINEAR", True, float(stored.mean()), 2.0**bits, None)
     np.testing.assert_allclose(film.pixels, expected, atol=1e-6)
     assert film.source["transfer_syntax"] == syntax.name
-    assert film.warnings == ()
+    assert film.findings == ()
 
 
 def test_agrees_with_pydicom_where_pydicom_is_right():
@@ -170,8 +171,7 @@ def test_impossible_window_falls_back_to_percentiles_with_a_warning(width, funct
     dataset = radiograph(stored, 12, WindowCenter=100, WindowWidth=width, VOILUTFunction=function)
     shown, notes = to_display(stored, dataset)
     np.testing.assert_array_equal(shown, plain)
-    assert len(notes) == 1
-    assert "percentiles" in notes[0]
+    assert [note.code for note in notes] == ["window-ignored"]
 
 
 def test_unknown_window_function_is_a_warning():
@@ -179,14 +179,14 @@ def test_unknown_window_function_is_a_warning():
     _, notes = to_display(
         stored, radiograph(stored, 12, WindowCenter=1, WindowWidth=9, VOILUTFunction="CUBIC")
     )
-    assert "CUBIC" in notes[0]
+    assert "CUBIC" in notes[0].params["reason"]
 
 
 def test_window_that_shows_nothing_is_replaced():
     stored = ramp(12)
     shown, notes = to_display(stored, radiograph(stored, 12, WindowCenter=60000, WindowWidth=10))
     assert np.ptp(shown) == 1
-    assert "shows nothing" in notes[0]
+    assert "shows nothing" in notes[0].params["reason"]
 
 
 def test_first_of_several_windows_counts_and_a_table_comes_before_it():
@@ -279,7 +279,7 @@ def test_rescale_slope_zero_is_ignored_with_a_warning():
     stored = ramp(8)
     shown, notes = to_display(stored, radiograph(stored, 8, RescaleSlope=0, RescaleIntercept=5))
     np.testing.assert_array_equal(shown, to_display(stored, radiograph(stored, 8))[0])
-    assert notes == ["Rescale Slope is 0 and was ignored"]
+    assert notes == [Finding.note("rescale-slope-zero")]
 
 
 def test_empty_rescale_and_window_count_as_absent():
@@ -295,7 +295,8 @@ def test_empty_rescale_and_window_count_as_absent():
 def test_window_with_a_decimal_comma_is_a_warning_and_such_a_rescale_an_error(tmp_path):
     path = write(radiograph(ramp(8), 8, WindowCenter=128.5, WindowWidth=256), tmp_path / "film.dcm")
     path.write_bytes(path.read_bytes().replace(b"128.5", b"128,5"))
-    assert any("WindowCenter is not a number" in warning for warning in read_dicom(path).warnings)
+    reason = "WindowCenter is not a number"
+    assert Finding.note("window-ignored", reason=reason) in read_dicom(path).findings
     path = write(radiograph(ramp(8), 8, RescaleSlope=1.5, RescaleIntercept=0), tmp_path / "film.dcm")
     path.write_bytes(path.read_bytes().replace(b"1.5 ", b"1,5 "))
     with pytest.raises(UnreadableFileError, match="RescaleSlope is not a number"):
@@ -358,7 +359,7 @@ def test_palette_gives_colours_in_0_to_1(tmp_path):
     np.testing.assert_allclose(palette_to_rgb(stored, dataset), np.stack([stored / 255] * 3, -1), atol=1e-6)
     film = read_dicom(write(dataset, tmp_path / "film.dcm"))
     np.testing.assert_allclose(film.pixels, stored / 255, atol=1e-6)
-    assert film.warnings == ()
+    assert film.findings == ()
 
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless, uid.JPEG2000Lossless])
@@ -368,14 +369,14 @@ def test_rgb_becomes_luminance_and_warns_when_coloured(tmp_path, syntax):
         write(radiograph(grey, 8, PhotometricInterpretation="RGB"), tmp_path / "grey.dcm", syntax)
     )
     np.testing.assert_allclose(film.pixels, grey[..., 0] / 255, atol=1e-6)
-    assert film.warnings == ()
+    assert film.findings == ()
     red = grey.copy()
     red[..., 1:] = 0
     film = read_dicom(
         write(radiograph(red, 8, PhotometricInterpretation="RGB"), tmp_path / "red.dcm", syntax)
     )
     np.testing.assert_allclose(film.pixels, 0.299 * red[..., 0] / 255, atol=1e-6)
-    assert "in colour" in film.warnings[0]
+    assert film.findings == (Finding.refusal("colour"),)
 
 
 def test_ybr_is_converted(tmp_path):

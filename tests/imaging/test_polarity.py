@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pneumoscope.imaging.polarity import looks_inverted, polarity_contrast
+from pneumoscope.core.findings import Finding
+from pneumoscope.core.records import Radiograph
+from pneumoscope.imaging.polarity import check_polarity, looks_inverted, polarity_contrast
 from pneumoscope.imaging.radiograph import read_radiograph
 
 
@@ -24,6 +28,15 @@ def test_exposure_does_not_matter(chest, gain, offset):
 def test_blank_and_tiny_films_are_not_called_negatives():
     assert polarity_contrast(np.full((100, 80), 0.7, np.float32)) == 0
     assert not looks_inverted(np.zeros((16, 16), np.float32))
+
+
+def test_the_finding_follows_the_pixels_and_is_not_sought_where_the_header_is_refused(chest):
+    negative = check_polarity(Radiograph(1 - chest, chest.shape))
+    assert negative.findings == (Finding.warning("looks-negative"),)
+    assert check_polarity(negative) == negative
+    assert check_polarity(replace(negative, pixels=chest)).findings == ()
+    refused = (Finding.refusal("body-part-not-chest", body_part="HAND"),)
+    assert check_polarity(replace(negative, findings=refused)).findings == refused
 
 
 @pytest.mark.films

@@ -1,10 +1,23 @@
-"""The gate: distances against their closed form, thresholds against their promise, verdicts in words."""
+"""The gate: distances against their closed form, thresholds against their promise, verdicts by codes."""
+
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pneumoscope.core.records import Verdict
-from pneumoscope.inference.gate import REFUSAL_MARGIN, feature_distances, fit_gate, judge
+from pneumoscope.core.findings import Finding, Severity
+from pneumoscope.core.records import Radiograph, Verdict
+from pneumoscope.imaging.radiograph import read_radiograph
+from pneumoscope.inference.gate import (
+    REFUSAL_MARGIN,
+    Patient,
+    feature_distances,
+    fit_gate,
+    inspect_source,
+    judge,
+    neighbour_correlation,
+)
 from tests.tiny_bundle import write_tiny_bundle
 
 CHANNELS = 6
@@ -99,7 +112,8 @@ def test_judges_by_distance(bundle, distance, verdict):
     answer = judge(bundle, (), FILM, at_distance(distance))
     assert answer.verdict is verdict
     assert answer.scores["feature_distance"] == pytest.approx(distance, rel=1e-5)
-    assert len(answer.reasons) == (verdict is not Verdict.ANSWER)
+    codes = {Verdict.ANSWER: [], Verdict.WARN: ["unusual-features"], Verdict.REFUSE: ["out-of-distribution"]}
+    assert [finding.code for finding in answer.findings] == codes[verdict]
 
 
 def test_refuses_features_that_are_not_numbers(bundle):
@@ -107,7 +121,101 @@ def test_refuses_features_that_are_not_numbers(bundle):
 
 
 def test_the_strictest_finding_decides_and_comes_first(bundle):
-    findings = ((Verdict.WARN, "odd"), (Verdict.REFUSE, "wrong"))
-    answer = judge(bundle, findings, FILM, at_distance(0))
-    assert (answer.verdict, answer.reasons) == (Verdict.REFUSE, ("wrong", "odd"))
-    assert judge(bundle, findings[:1], FILM, at_distance(0)).verdict is Verdict.WARN
+    odd, wrong = Finding.warning("blurred"), Finding.refusal("noise")
+    answer = judge(bundle, (odd, wrong), FILM, at_distance(0))
+    assert (answer.verdict, answer.findings) == (Verdict.REFUSE, (wrong, odd))
+    assert answer.reasons == ("the image is noise", "the radiograph is blurred")
+    assert judge(bundle, (odd,), FILM, at_distance(0)).verdict is Verdict.WARN
+
+
+def test_one_fact_is_one_finding_with_its_highest_severity(bundle):
+    """A negative is noticed by the reader and by the appearance of the model input."""
+    tagged = Finding.warning("looks-negative", photometric_interpretation="MONOCHROME1")
+    answer = judge(bundle, (tagged, Finding.refusal("looks-negative")), FILM, at_distance(0))
+    assert answer.findings == (Finding.refusal("looks-negative", photometric_interpretation="MONOCHROME1"),)
+
+
+def image(pixels=None, findings=(), **source):
+    """A smooth picture, dark in its middle as a chest is between bright flanks."""
+    if pixels is None:
+        row, column = np.mgrid[-1:1:200j, -1:1:200j]
+        lungs = np.exp(-(((abs(column) - 0.4) / 0.2) ** 2) - (row / 0.6) ** 2)
+        pixels = 0.8 - 0.6 * lungs
+    return Radiograph(np.asarray(pixels, np.float32), pixels.shape, None, source, tuple(findings))
+
+
+def test_what_the_reader_found_is_the_gates_but_for_notes():
+    assert inspect_source(image(), 224) == ()
+    found = (Finding.note("colour-16-bit"), Finding.refusal("colour"), Finding.warning("modality-missing"))
+    assert inspect_source(image(findings=found), 224) == found[1:]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_blank_images_are_refused(value):
+    assert inspect_source(image(np.full((300, 300), value)), 224) == (Finding.refusal("blank"),)
+
+
+@pytest.mark.parametrize("size", [64, 300, 1001])
+def test_noise_is_refused(size):
+    noise = np.random.default_rng(0).random((size, size))
+    assert abs(neighbour_correlation(noise.astype(np.float32))) < 0.1
+    assert Finding.refusal("noise") in inspect_source(image(noise), 64)
+
+
+def test_small_images_are_warned_about_then_refused():
+    pixels = image().pixels[::4, ::4]
+    assert inspect_source(image(pixels), 100) == ()
+    assert inspect_source(image(pixels), 101) == (Finding.warning("small", pixels=50),)
+    assert inspect_source(image(pixels), 201) == (Finding.refusal("too-small", pixels=50),)
+
+
+def test_drawings_are_refused():
+    drawing = np.round(image().pixels * 10) / 10
+    assert Finding.refusal("few-grey-levels") in inspect_source(image(drawing), 224)
+
+
+@pytest.mark.films
+def test_real_films_pass_and_other_pictures_of_known_kinds_do_not():
+    data = os.environ.get("PNEUMOSCOPE_DATA")
+    if not data:
+        pytest.skip("PNEUMOSCOPE_DATA is not set")
+
+    def verdicts(pattern, step=1):
+        files = sorted(Path(data).glob(pattern))[::step]
+        assert files
+        return {
+            file.name: [
+                finding.severity for finding in inspect_source(read_radiograph(file, min_size=224), 224)
+            ]
+            for file in files
+        }
+
+    films = verdicts("kermany224/train/*/*.jpeg", 250) | verdicts("external_adult_dev/**/*.jpg", 8)
+    assert [name for name, found in films.items() if Severity.REFUSAL in found] == []
+    others = verdicts("not_chest_xray/synthetic__*") | verdicts("not_chest_xray/natural__*")
+    assert [name for name, found in others.items() if Severity.REFUSAL not in found] == []
+
+
+@pytest.mark.parametrize(
+    ("file_says", "user_says", "code", "age"),
+    [
+        ("045Y", None, "age-adult", 45),
+        ("018Y", None, "age-adult", 18),
+        ("017Y", None, "age-unusual", 17),
+        ("003M", None, "age-unusual", 0.25),
+        ("004Y", None, None, None),
+        ("", None, None, None),
+        ("045Y", 4.0, None, None),
+        ("", 60.0, "age-adult", 60),
+    ],
+)
+def test_a_network_of_children_does_not_answer_for_adults(file_says, user_says, code, age):
+    findings = inspect_source(image(patient_age=file_says), 224, Patient(user_says, (1.0, 5.0)))
+    assert [(one.code, dict(one.params)) for one in findings] == (
+        [] if code is None else [(code, {"age": age, "low": 1.0, "high": 5.0})]
+    )
+    assert all((one.severity is Severity.REFUSAL) is (code == "age-adult") for one in findings)
+
+
+def test_without_usual_ages_age_does_not_matter():
+    assert inspect_source(image(patient_age="045Y"), 224, Patient(70.0)) == ()

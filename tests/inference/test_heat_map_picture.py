@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import NearestCase, Radiograph
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.answer import record
@@ -108,9 +109,9 @@ def test_a_mirrored_film_has_its_sides_changed(examined, words):
 
 def test_a_forced_answer_is_marked(examined, words):
     image, examination = examined
-    gate = replace(examination.gate, reasons=("the picture is blank",))
+    gate = replace(examination.gate, findings=(Finding.refusal("blank"),))
     draw(image, replace(examination, forced=True, gate=gate))
-    assert "FORCED although refused: the picture is blank" in " ".join(words)
+    assert "FORCED although refused: the image is blank" in " ".join(words)
 
 
 def test_alike_films_are_shown_with_their_class_and_nothing_else(examined, words):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from pneumoscope.core.errors import ConfigError, PneumoscopeError, UnreadableFileError
 from pneumoscope.core.files import sha256_file
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import Decision, Examination, Verdict
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference import pipeline
@@ -50,7 +51,7 @@ def test_a_refused_film_gets_no_probability_unless_forced(tmp_path, bundle):
     file = tmp_path / "blank.png"
     Image.new("L", (100, 100), 128).save(file)
     result = examine(file, bundle)
-    assert (result.gate.verdict, result.gate.reasons) == (Verdict.REFUSE, ("the picture is blank",))
+    assert (result.gate.verdict, result.gate.findings) == (Verdict.REFUSE, (Finding.refusal("blank"),))
     assert (result.prediction, result.explanation, result.forced) == (None, None, False)
     forced = examine(file, bundle, force=True)
     assert forced.gate == result.gate

@@ -86,7 +86,9 @@ def test_decisions(bundle, odds, decision, etiology):
     assert prediction.probability == pytest.approx(1 - odds[0])
     assert prediction.probabilities == pytest.approx(dict(zip(Task.THREE_CLASS.classes, odds, strict=True)))
     assert prediction.bundle_id == bundle.id
-    assert bool(prediction.reasons) is (etiology is Etiology.UNCERTAIN)
+    assert [finding.code for finding in prediction.findings] == (
+        ["causes-equally-likely"] if etiology is Etiology.UNCERTAIN else []
+    )
 
 
 def test_the_threshold_itself_is_positive(tmp_path):
@@ -164,27 +166,32 @@ def careful(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("odds", "point", "decision", "answers", "words"),
+    ("odds", "point", "decision", "answers", "codes"),
     [
-        ((0.9, 0.05, 0.05), None, Decision.NEGATIVE, ("normal",), ""),
+        ((0.9, 0.05, 0.05), None, Decision.NEGATIVE, ("normal",), []),
         (
             (0.4, 0.3, 0.3),
             None,
             Decision.ABSTAIN,
             ("normal", "pneumonia"),
-            "neither answer can be excluded at an",
+            ["both-answers-fit"],
         ),
-        ((0.1, 0.5, 0.4), None, Decision.POSITIVE, ("pneumonia",), "neither bacterial nor viral can be"),
-        ((0.7, 0.2, 0.1), "screening", Decision.POSITIVE, ("normal",), "low threshold of screening"),
-        ((0.15, 0.5, 0.35), "rule-in", Decision.ABSTAIN, ("pneumonia",), "below the threshold of rule-in"),
+        ((0.1, 0.5, 0.4), None, Decision.POSITIVE, ("pneumonia",), ["both-causes-fit"]),
+        (
+            (0.7, 0.2, 0.1),
+            "screening",
+            Decision.POSITIVE,
+            ("normal",),
+            ["low-threshold-only", "both-causes-fit"],
+        ),
+        ((0.15, 0.5, 0.35), "rule-in", Decision.ABSTAIN, ("pneumonia",), ["normal-excluded"]),
     ],
 )
-def test_a_film_that_fits_both_answers_is_abstained(careful, odds, point, decision, answers, words):
+def test_a_film_that_fits_both_answers_is_abstained(careful, odds, point, decision, answers, codes):
     prediction = decide(careful, np.log(odds), point)
     assert prediction.decision is decision
     assert prediction.answer_set == AnswerSet(answers, 0.025)
-    assert words in "; ".join(prediction.reasons)
-    assert bool(prediction.reasons) is bool(words)
+    assert [finding.code for finding in prediction.findings] == codes
     assert prediction.probability == pytest.approx(1 - odds[0])
     assert (prediction.etiology is None) is (decision is not Decision.POSITIVE)
 
@@ -210,7 +217,7 @@ def test_an_older_bundle_answers_every_film(bundle):
 def test_without_bounds_the_likelier_etiology_is_named(tmp_path):
     named = write_tiny_bundle(tmp_path / "tiny", etiology={"error_rate": 0.15, "absent": "too few"})
     prediction = decide(named, np.log([0.1, 0.46, 0.44]))
-    assert (prediction.etiology, prediction.etiology_set, prediction.reasons) == (
+    assert (prediction.etiology, prediction.etiology_set, prediction.findings) == (
         Etiology.BACTERIAL,
         None,
         (),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import AnswerSet, Decision, OperatingPoint
 from pneumoscope.inference.selection import (
     ABSTAINED,
@@ -91,44 +92,31 @@ POINT = OperatingPoint("screening", 0.2)
 
 
 @pytest.mark.parametrize(
-    ("decision", "answers", "reasons"),
+    ("decision", "answers", "code"),
     [
-        (Decision.NEGATIVE, ("normal",), ()),
-        (Decision.POSITIVE, ("pneumonia",), ()),
-        (
-            Decision.POSITIVE,
-            ("normal",),
-            (
-                "called by the low threshold of screening; at an error rate of 2.5 % it would not be called "
-                "pneumonia",
-            ),
-        ),
-        (
-            Decision.ABSTAIN,
-            ("normal", "pneumonia"),
-            ("neither answer can be excluded at an error rate of 2.5 %",),
-        ),
-        (Decision.ABSTAIN, (), ("neither answer fits at an error rate of 2.5 %",)),
-        (
-            Decision.ABSTAIN,
-            ("pneumonia",),
-            ("below the threshold of screening, but normal is excluded at an error rate of 2.5 %",),
-        ),
+        (Decision.NEGATIVE, ("normal",), None),
+        (Decision.POSITIVE, ("pneumonia",), None),
+        (Decision.POSITIVE, ("normal",), "low-threshold-only"),
+        (Decision.ABSTAIN, ("normal", "pneumonia"), "both-answers-fit"),
+        (Decision.ABSTAIN, (), "no-answer-fits"),
+        (Decision.ABSTAIN, ("pneumonia",), "normal-excluded"),
     ],
 )
-def test_reasons_are_plain_sentences(
-    decision: Decision, answers: tuple[str, ...], reasons: tuple[str, ...]
-) -> None:
-    assert explain_decision(decision, AnswerSet(answers, 0.025), POINT) == reasons
+def test_why_an_answer_is_withheld(decision: Decision, answers: tuple[str, ...], code: str | None) -> None:
+    found = explain_decision(decision, AnswerSet(answers, 0.025), POINT)
+    assert [finding.code for finding in found] == ([] if code is None else [code])
+    named = {"operating_point": "screening"} if code in ("low-threshold-only", "normal-excluded") else {}
+    assert all(finding.params == {"error_rate": 0.025, **named} for finding in found)
 
 
-def test_why_an_etiology_is_uncertain() -> None:
-    assert explain_etiology(AnswerSet(("viral", "bacterial"), 0.15)) == (
-        "neither bacterial nor viral can be excluded at an error rate of 15 %"
-    )
-    assert (
-        explain_etiology(AnswerSet((), 0.15)) == "neither bacterial nor viral fits at an error rate of 15 %"
-    )
-    assert explain_etiology(AnswerSet(("viral",), 0.15)) == (
-        "viral alone fits, though it is the less likely one, at an error rate of 15 %"
-    )
+@pytest.mark.parametrize(
+    ("answers", "code"),
+    [
+        (("viral", "bacterial"), "both-causes-fit"),
+        ((), "no-cause-fits"),
+        (("viral",), "only-viral-fits"),
+        (("bacterial",), "only-bacterial-fits"),
+    ],
+)
+def test_why_an_etiology_is_uncertain(answers: tuple[str, ...], code: str) -> None:
+    assert explain_etiology(AnswerSet(answers, 0.15)) == Finding.note(code, error_rate=0.15)

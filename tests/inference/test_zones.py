@@ -1,10 +1,11 @@
-"""Zones: hand-made lungs and evidence with known shares, and the sentences that people read."""
+"""Zones: hand-made lungs and evidence with known shares, and the findings that say where it lies."""
 
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import Decision, OperatingPoint, Prediction
 from pneumoscope.inference.zones import HEIGHTS, SIDES, ZoneShares, describe, is_mirrored, zone_shares
 
@@ -85,59 +86,75 @@ def test_no_evidence_has_no_zone():
     for values in (np.zeros((SIZE, SIZE)), np.full((SIZE, SIZE), -1.0)):
         found = zone_shares(values, lungs(), 0)
         assert set(found.zones.values()) == {0.0}
-        assert describe(found, "viral", prediction()) == (
-            "No place of the film speaks for viral pneumonia; the network answers from the film as a whole."
-        )
+        nowhere = Finding.note("evidence-nowhere", kind="viral pneumonia")
+        assert describe(found, "viral", prediction()) == (nowhere,)
+
+
+def note(code, **params):
+    return Finding.note(code, kind="bacterial pneumonia", **params)
 
 
 @pytest.mark.parametrize(
-    ("zones", "outside", "sentence"),
+    ("zones", "outside", "findings"),
     [
-        ({"right_lower": 0.9}, 0.1, "is strongest in the right lower zone (90%)."),
+        ({"right_lower": 0.9}, 0.1, [note("evidence-one-zone", zone1="right lower", share1=0.9)]),
         (
             {"left_upper": 0.25, "right_lower": 0.45},
             0.3,
-            "is strongest in the right lower zone (45%) and the left upper zone (25%). "
-            "30% of it lies outside the lungs.",
+            [
+                note(
+                    "evidence-two-zones", zone1="right lower", share1=0.45, zone2="left upper", share2=0.25
+                ),
+                Finding.note("evidence-partly-outside", share=0.3),
+            ],
         ),
         (
             {"left_upper": 0.3, "left_middle": 0.4, "left_lower": 0.3},
             0.0,
-            "is strongest in the left middle zone (40%), the left upper zone (30%) and the left lower zone "
-            "(30%).",
+            [
+                note(
+                    "evidence-three-zones", zone1="left middle", share1=0.4, zone2="left upper", share2=0.3,
+                    zone3="left lower", share3=0.3,
+                )
+            ],
         ),
-        (dict.fromkeys((name.replace(" ", "_") for name in NAMES), 1 / 6), 0.0, "is spread over both lungs."),
+        (
+            dict.fromkeys((name.replace(" ", "_") for name in NAMES), 1 / 6),
+            0.0,
+            [note("evidence-both-lungs")],
+        ),
         (
             {"right_upper": 0.19, "right_middle": 0.19, "right_lower": 0.19, "left_lower": 0.1},
             0.33,
-            "is spread over the right lung (57%). 33% of it lies outside the lungs.",
+            [
+                note("evidence-right-lung", share=pytest.approx(0.57)),
+                Finding.note("evidence-partly-outside", share=0.33),
+            ],
         ),
         (
             {"right_upper": 1.0},
             None,
-            "is strongest in the right upper zone (100%). Zones are thirds of the film: the lungs were not "
-            "found.",
+            [note("evidence-one-zone", zone1="right upper", share1=1.0), Finding.note("lungs-not-found")],
         ),
     ],
-)
-def test_sentences_name_the_zones_that_are_lit(zones, outside, sentence):
-    said = describe(ZoneShares(shares(**zones), outside), "bacterial", prediction())
-    assert said == f"The evidence for bacterial pneumonia {sentence}"
+)  # fmt: skip
+def test_findings_name_the_zones_that_are_lit(zones, outside, findings):
+    assert list(describe(ZoneShares(shares(**zones), outside), "bacterial", prediction())) == findings
 
 
 def test_evidence_outside_the_lungs_is_a_reason_for_distrust():
-    said = describe(ZoneShares(shares(right_lower=0.4), 0.6), "pneumonia", prediction())
-    assert said == "Most of the evidence for pneumonia (60%) lies outside the lungs: distrust this answer."
+    (said,) = describe(ZoneShares(shares(right_lower=0.4), 0.6), "pneumonia", prediction())
+    assert said == Finding.warning("evidence-outside", kind="pneumonia", share=0.6)
 
 
-def test_a_negative_film_has_no_zone_that_stands_out():
+def test_a_negative_image_has_no_zone_that_stands_out():
     found = ZoneShares(shares(right_lower=1.0), 0.0)
-    assert describe(found, "viral", prediction(Decision.NEGATIVE)) == "No zone stands out."
+    assert describe(found, "viral", prediction(Decision.NEGATIVE)) == (Finding.note("no-zone"),)
 
 
-def test_a_mirrored_picture_is_said():
+def test_a_mirrored_image_is_said():
     said = describe(ZoneShares(shares(left_lower=1.0), 0.0), "viral", prediction(), True)
-    assert said.endswith("the left lower zone (100%). The file says that the picture is mirrored.")
+    assert [finding.code for finding in said] == ["evidence-one-zone", "mirrored"]
 
 
 @pytest.mark.parametrize(

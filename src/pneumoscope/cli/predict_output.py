@@ -11,8 +11,8 @@ import json
 import sys
 from typing import Any
 
+from pneumoscope.core.findings import percent
 from pneumoscope.inference.answer import unsaid_warnings
-from pneumoscope.inference.prediction import percent
 
 
 class Writer:

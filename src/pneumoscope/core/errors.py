@@ -1,13 +1,17 @@
-"""The one tree of errors: what a user did not expect, said so that they can act on it.
+"""The exception tree, and the message table of errors that reach people in their own language.
 
-In: the four parts of a useful message (what was wrong, with what, what was expected, what to do).
-Out: exceptions that the command line turns into one message and an exit code (0 done, 1 our fault,
-2 the input's or the user's fault).
+The command line turns an error into one message and an exit code: 0 done, 1 our fault, 2 the input's or the
+user's fault.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple, Self
+
+from pneumoscope.core.findings import Value, fill
 
 __all__ = [
     "BundleError",
@@ -27,6 +31,64 @@ __all__ = [
 ]
 
 
+class ErrorText(NamedTuple):
+    """English templates of an error: what was wrong, what would have been right, what to do."""
+
+    problem: str
+    expected: str | None = None
+    remedy: str | None = None
+
+
+ERRORS: Mapping[str, ErrorText] = MappingProxyType(
+    {
+        "file-missing": ErrorText("there is no such file"),
+        "file-is-folder": ErrorText("this is a folder", "an image file"),
+        "file-unopenable": ErrorText("the file cannot be opened: {reason}"),
+        "file-empty": ErrorText("the file is empty", remedy="copy it again from its source"),
+        "file-too-long": ErrorText("the file has {length:,} bytes", "at most {limit:,} bytes"),
+        "not-an-image": ErrorText("this is no image file", "DICOM, JPEG, PNG, TIFF or BMP content"),
+        "image-too-small": ErrorText(
+            "the image has {rows} x {columns} pixels", "at least {limit} rows and columns"
+        ),
+        "image-too-large": ErrorText(
+            "the image declares {rows} x {columns} pixels and was not decoded",
+            "at most {limit:,} pixels, and {side:,} on a side",
+            "if this is a real radiograph, export it at a lower resolution",
+        ),
+        "image-unidentified": ErrorText(
+            "the image cannot be identified", "a whole JPEG, PNG, TIFF or BMP file"
+        ),
+        "image-undecodable": ErrorText(
+            "the image cannot be decoded: {reason}", "a whole JPEG, PNG, TIFF or BMP file"
+        ),
+        "tiff-pages": ErrorText(
+            "the TIFF file holds {pages} pages, and which one is the radiograph is not known",
+            "one page",
+            "export the one page that is meant",
+        ),
+        "photograph-undecodable": ErrorText("the image cannot be decoded", "a whole photograph"),
+        "dicom-undecodable": ErrorText(
+            "the DICOM file cannot be decoded: {reason}",
+            remedy="export it again, without compression where possible",
+        ),
+        "dicom-bomb": ErrorText(
+            "the deflated data set is a decompression bomb", "at most {limit:,} bytes once inflated"
+        ),
+        "dicom-without-image": ErrorText(
+            "the DICOM file holds no image ({kind})", "a radiograph (CR, DX or secondary capture)"
+        ),
+        "dicom-frames": ErrorText(
+            "the DICOM file holds {frames} frames, and which one is the radiograph is not known",
+            "a single-frame radiograph",
+            "export the one frame that is meant",
+        ),
+        "dicom-bits": ErrorText("the DICOM file stores {bits} bits per sample", "1 to {limit}"),
+        "array-unusable": ErrorText("the array {reason}", "(H, W) or (H, W, 3) of finite numbers"),
+    }
+)  # fmt: skip
+"""Templates by code, the msgids of the catalogues, of errors in reading an image."""
+
+
 class PneumoscopeError(Exception):
     """Base of every error raised on purpose.
 
@@ -35,6 +97,9 @@ class PneumoscopeError(Exception):
         where: the file, row, key or value that it is about.
         expected: what would have been right.
         remedy: what the user can do.
+
+    Attributes:
+        code, params: key and parameters of :data:`ERRORS`; None and empty where the error is not in it.
     """
 
     exit_code = 1
@@ -51,7 +116,17 @@ class PneumoscopeError(Exception):
         self.where = None if where is None else str(where)
         self.expected = expected
         self.remedy = remedy
+        self.code: str | None = None
+        self.params: Mapping[str, Value] = {}
         super().__init__(str(self))
+
+    @classmethod
+    def of(cls, code: str, where: str | Path | None = None, **params: Value) -> Self:
+        """The error of :data:`ERRORS` with this code."""
+        problem, expected, remedy = (text and fill(text, params) for text in ERRORS[code])
+        error = cls(problem or code, where=where, expected=expected, remedy=remedy)
+        error.code, error.params = code, params
+        return error
 
     def __str__(self) -> str:
         parts = [f"{self.where}: {self.problem}" if self.where else self.problem]
@@ -63,13 +138,20 @@ class PneumoscopeError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the trip back from a worker process."""
-        return (_rebuild, (type(self), self.problem, self.where, self.expected, self.remedy))
+        parts = (self.problem, self.where, self.expected, self.remedy)
+        return _rebuild, (type(self), parts, self.code, dict(self.params))
 
 
 def _rebuild(
-    kind: type[PneumoscopeError], problem: str, where: str | None, expected: str | None, remedy: str | None
+    kind: type[PneumoscopeError],
+    parts: tuple[str, str | None, str | None, str | None],
+    code: str | None,
+    params: Mapping[str, Value],
 ) -> PneumoscopeError:
-    return kind(problem, where=where, expected=expected, remedy=remedy)
+    problem, where, expected, remedy = parts
+    error = kind(problem, where=where, expected=expected, remedy=remedy)
+    error.code, error.params = code, params
+    return error
 
 
 class InputError(PneumoscopeError):
@@ -79,7 +161,7 @@ class InputError(PneumoscopeError):
 
 
 class UnreadableFileError(InputError):
-    """A film cannot be read: missing, empty, truncated, of a wrong type, or too large to be true."""
+    """An image cannot be read: missing, empty, truncated, of a wrong type, or too large to be true."""
 
 
 class DatasetError(InputError):
@@ -95,7 +177,7 @@ class BundleError(InputError):
 
 
 class LeakageError(InputError):
-    """A test film or its patient was in the bundle's training data."""
+    """A test image or its patient was in the bundle's training data."""
 
 
 class DownloadError(InputError):
@@ -103,10 +185,10 @@ class DownloadError(InputError):
 
 
 class DeliveryError(InputError):
-    """A destination did not take a result, or a source did not give a film; it may do so later.
+    """A destination did not take a result, or a source did not give an image; it may do so later.
 
     Attributes:
-        destination_down: nothing at all gets through, so that another film need not try.
+        destination_down: nothing at all gets through, so that another image need not try.
     """
 
     destination_down = False

@@ -1,7 +1,6 @@
 """The records that pass from stage to stage; each is frozen, its arrays are read-only.
 
-In: nothing but NumPy. Out: the vocabulary of the whole project. A stage returns a new record rather than
-changing one. Names follow the field: radiograph, operating point, sensitivity, prevalence.
+A stage returns a new record rather than changing one.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pneumoscope.core.findings import Finding, messages, unique
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -138,14 +139,16 @@ class Radiograph:
         original_size: rows and columns of the film as stored (after EXIF rotation).
         pixel_spacing_mm: row and column spacing of the original grid in mm, or None.
         source: identifiers and facts of the source (format, modality, photometric interpretation, bits, ...).
-        warnings: what a reader should know, as sentences.
+        findings: what the header and the decoder have to say.
+        sha256: of the file's content; None for pixels that came without a file.
     """
 
     pixels: FloatArray
     original_size: tuple[int, int]
     pixel_spacing_mm: tuple[float, float] | None = None
     source: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +199,16 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """Whether to answer, why, and the scores behind it (feature distance, ...)."""
+    """Whether to answer, why (refusals before warnings), and the scores behind it (feature distance, ...)."""
 
     verdict: Verdict
-    reasons: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The findings in English."""
+        return messages(self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +228,7 @@ class Prediction:
         probabilities: calibrated, by class name; they sum to 1.
         probability: calibrated probability of pneumonia, 1 - probabilities["normal"].
         etiology: None when pneumonia is not likely or the bundle is binary.
-        reasons: why ABSTAIN or UNCERTAIN, and that POSITIVE rests on the threshold alone.
+        findings: why ABSTAIN or UNCERTAIN, and that POSITIVE rests on the threshold alone.
         answer_set: which of normal and pneumonia cannot be excluded; None where the bundle does not say.
         etiology_set: which of bacterial and viral; None for a film that is not positive, too.
         interval: 95 % interval of ``probability``, as far as the calibration is known; None where the bundle
@@ -233,11 +241,16 @@ class Prediction:
     operating_point: OperatingPoint
     decision: Decision
     etiology: Etiology | None
-    reasons: tuple[str, ...]
+    findings: tuple[Finding, ...]
     bundle_id: str
     answer_set: AnswerSet | None = None
     etiology_set: AnswerSet | None = None
     interval: tuple[float, float] | None = None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The findings in English."""
+        return messages(self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +282,7 @@ class Explanation:
         zones: share of the evidence in each zone, ``right upper`` to ``left lower`` (the patient's sides);
             empty for a film that is called negative.
         outside_lungs: share outside the lungs; None where the lungs were not found and zones are of the film.
-        sentence: the same in plain words.
+        findings: the same as sentences, in their order.
         nearest: the most similar training films, the nearest first; None where the bundle keeps none.
         mirrored: the file says that the patient's left is on the left of the picture; None: it says nothing.
     """
@@ -280,9 +293,14 @@ class Explanation:
     heat_maps: Mapping[str, FloatArray] = field(default_factory=lambda: MappingProxyType({}))
     zones: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     outside_lungs: float | None = None
-    sentence: str = ""
+    findings: tuple[Finding, ...] = ()
     nearest: tuple[NearestCase, ...] | None = None
     mirrored: bool | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The findings in English, one sentence after the other."""
+        return " ".join(messages(self.findings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,15 +344,34 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """One film through the whole line. ``prediction`` and ``explanation`` are None when the gate refuses."""
+    """One image through the whole line. ``prediction`` and ``explanation`` are None when the gate refuses.
+
+    Attributes:
+        file: as the source was named.
+        sha256: of the file's content; empty for pixels that came without a file.
+        image_findings: those of the radiograph; the gate repeats its warnings and refusals.
+        forced: the gate refused, and an answer was asked for all the same.
+    """
 
     file: str
     sha256: str
     gate: GateVerdict
     prediction: Prediction | None
     explanation: Explanation | None
-    warnings: tuple[str, ...]
+    image_findings: tuple[Finding, ...]
     bundle_card: Mapping[str, Any]
     limitations: tuple[str, ...]
     versions: Mapping[str, str]
     forced: bool = False
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything that is said of the image, each fact once, refusals first and notes last."""
+        parts = (self.gate, self.prediction, self.explanation)
+        said = (part.findings for part in parts if part is not None)
+        return unique((*self.image_findings, *(finding for findings in said for finding in findings)))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings of the radiograph in English."""
+        return messages(self.image_findings)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from pneumoscope.core.errors import PneumoscopeError, UnreadableFileError
 from pneumoscope.core.files import sha256_file
+from pneumoscope.core.findings import messages
 from pneumoscope.core.records import Preprocessing
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
@@ -77,7 +78,7 @@ class _Job:
             return DecodedFilm(file, error=f"{type(error).__name__}: {error}")
         array = to_model_input(radiograph, self.preprocessing).array[0]
         height, width = radiograph.original_size
-        facts = FilmFacts(digest, width, height, dict(radiograph.source), radiograph.warnings)
+        facts = FilmFacts(digest, width, height, dict(radiograph.source), messages(radiograph.findings))
         return DecodedFilm(file, file_bytes, digest, facts, np.rint(array * 255).astype(np.uint8))
 
 

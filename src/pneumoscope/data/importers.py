@@ -25,6 +25,7 @@ from pneumoscope.data.dataset import Dataset, Header, Problem, locate, read_head
 from pneumoscope.data.decoding import DecodedFilm, FilmFacts, decode_films
 from pneumoscope.data.layouts import Candidate, ImportOptions, Listing
 from pneumoscope.data.patients import guangzhou_patient
+from pneumoscope.imaging.header import to_age, to_view
 
 Reader = Callable[[Path, Path, ImportOptions], Listing]
 
@@ -210,10 +211,10 @@ def _to_sample(candidate: Candidate, path: str, name: str, film: DecodedFilm, fa
         group_id=declared or patient.group,
         label=candidate.label,
         publisher_split=candidate.publisher_split,
-        view=candidate.view or tables.to_view(header.get("view_position", "")),
+        view=candidate.view or to_view(header.get("view_position", "")),
         age_years=candidate.age_years
         if candidate.age_years is not None
-        else tables.to_age(header.get("patient_age", "")),
+        else to_age(header.get("patient_age", "")),
         sex=candidate.sex or tables.to_sex(header.get("patient_sex", "")),
         site=candidate.site,
         width=facts.width,

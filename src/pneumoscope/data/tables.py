@@ -30,6 +30,7 @@ from pneumoscope.data.layouts import (
     visible_files,
 )
 from pneumoscope.data.patients import guangzhou_etiology
+from pneumoscope.imaging.header import to_age, to_view
 
 # In order of preference; compared in lower case with every run of other characters as one underscore.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -256,27 +257,10 @@ def read_rsna(source: Path, destination: Path, options: ImportOptions) -> Listin
     return Listing(finder.folder, "rsna", tuple(candidates), tuple(problems), (note,))
 
 
-def to_age(text: str) -> float | None:
-    """Age in years from ``7``, ``7.5``, or DICOM's age string (``018M``, ``007Y``; PS3.5 6.2); else None."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([DWMY]?)\s*", text, re.IGNORECASE)
-    if not match:
-        return None
-    years = float(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0}.get(match[2].upper(), 1.0)
-    return round(years, 2) if years <= 120 else None
-
-
 def to_sex(text: str) -> str | None:
     """``F`` or ``M``; None for anything else."""
     first = text.strip().upper()[:1]
     return first if first in ("F", "M") else None
-
-
-def to_view(text: str) -> str | None:
-    """``PA``, ``AP`` or ``LATERAL``; None for anything else."""
-    word = text.strip().upper()
-    if word in ("PA", "AP"):
-        return word
-    return "LATERAL" if word in ("LL", "RL", "LAT", "LATERAL", "L") else None
 
 
 def _label(table: FilmTable, row: Mapping[str, str], class_map: ClassMap) -> Label | Skip | None:

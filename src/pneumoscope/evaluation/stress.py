@@ -20,6 +20,7 @@ from pydantic import Field
 from pneumoscope.core.config import Config
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.files import sha256_bytes
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import (
     Estimate,
     FloatArray,
@@ -41,14 +42,14 @@ from pneumoscope.evaluation.intervals import (
 )
 from pneumoscope.evaluation.predictions import read_predictions
 from pneumoscope.evaluation.scoring import check_leakage, choose_films, leakage_error
+from pneumoscope.imaging.polarity import check_polarity
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.imaging.stress import STRESSES, FilmChange, StressKind
 from pneumoscope.inference.bundle import Bundle, load_bundle
-from pneumoscope.inference.gate import judge
+from pneumoscope.inference.gate import inspect_source, judge
 from pneumoscope.inference.prediction import calibrated_probabilities, run_network
 from pneumoscope.inference.session import thread_count
-from pneumoscope.inference.source_rules import Finding, inspect_source
 
 UNCHANGED = "unchanged"
 _CHUNK = 8  # films prepared at a time: 8 x 19 inputs of 224 x 224 are 30 MB
@@ -271,7 +272,8 @@ def _prepare(job: _Job, sample: Sample) -> _Film:
     states = [film]
     for stress in job.stresses:
         pixels = stress.apply(film.pixels, sample.sha256, job.seed)
-        states.append(replace(film, pixels=freeze(pixels), original_size=(pixels.shape[0], pixels.shape[1])))
+        size = (pixels.shape[0], pixels.shape[1])
+        states.append(check_polarity(replace(film, pixels=freeze(pixels), original_size=size)))
     return _Film(
         np.stack([to_model_input(state, job.preprocessing).array for state in states]),
         tuple(inspect_source(state, job.preprocessing.size) for state in states),

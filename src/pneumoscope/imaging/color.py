@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray
-
-COLOR_WARNING = "the picture is in colour; a radiograph has none"
 
 # ITU-R BT.601-7 section 2.5.1: luminance of R, G and B.
 _WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -25,7 +24,8 @@ def luminance(colors: FloatArray) -> FloatArray:
     return grey
 
 
-def is_colored(colors: FloatArray) -> bool:
-    """True when more than one pixel in a hundred of an RGB picture (H, W, 3) in [0, 1] is not grey."""
+def colour_findings(colors: FloatArray) -> list[Finding]:
+    """A refusal when more than one pixel in a hundred of an RGB image (H, W, 3) in [0, 1] is not grey."""
     spread = np.ptp(colors[::4, ::4], axis=-1)
-    return bool((spread > _CHANNEL_DIFFERENCE).mean() > _COLORED_SHARE)
+    is_colored = (spread > _CHANNEL_DIFFERENCE).mean() > _COLORED_SHARE
+    return [Finding.refusal("colour")] if is_colored else []

@@ -1,9 +1,6 @@
-"""A DICOM radiograph, read in the order of the standard.
+"""DICOM radiographs, with or without preamble, read in the order of the standard.
 
-In: a DICOM file, with or without preamble. Out: a :class:`Radiograph`, bright = dense, with the facts of its
-header and everything that speaks against it as warnings.
-
-    decode -> modality LUT or rescale -> VOI LUT or window -> MONOCHROME1 inversion -> [0, 1]
+decode -> modality LUT or rescale -> VOI LUT or window -> MONOCHROME1 inversion -> [0, 1]
 """
 
 from __future__ import annotations
@@ -16,27 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.core.errors import UnreadableFileError
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray, Radiograph, freeze
-from pneumoscope.imaging.color import COLOR_WARNING, is_colored, luminance
-from pneumoscope.imaging.dicom_decoding import (
-    has_dicom_prefix,
-    looks_like_bare_dataset,
-    open_dataset,
-    stored_values,
-)
-from pneumoscope.imaging.dicom_facts import header_warnings, pixel_spacing_mm, source_facts
+from pneumoscope.imaging.color import colour_findings, luminance
+from pneumoscope.imaging.dicom_decoding import open_dataset, stored_values
 from pneumoscope.imaging.dicom_grayscale import palette_to_rgb, to_display
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.header import header_findings, pixel_spacing_mm, source_facts
+from pneumoscope.imaging.library_warnings import collected_warnings, library_findings
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-
-def is_dicom(path: Path) -> bool:
-    """True when the content of ``path`` is DICOM, with or without the preamble of PS3.10."""
-    with open(path, "rb") as stream:
-        head = stream.read(132)
-    return has_dicom_prefix(head) or looks_like_bare_dataset(head)
 
 
 def read_dicom(path: Path) -> Radiograph:
@@ -63,24 +49,20 @@ def read_dicom(path: Path) -> Radiograph:
         raise
     # A damaged file can fail anywhere in pydicom and its decoders, with any exception.
     except Exception as error:
-        raise UnreadableFileError(
-            f"the DICOM file cannot be decoded: {_first_line(error)}",
-            where=path,
-            remedy="export it again, without compression where possible",
-        ) from error
+        raise UnreadableFileError.of("dicom-undecodable", path, reason=_first_line(error)) from error
     if orientation:
         facts["patient_orientation"] = "\\".join(orientation)
-    warnings = header_warnings(facts, orientation) + notes + [f"pydicom: {text}" for text in library]
+    findings = header_findings(facts, orientation) + notes + library_findings("pydicom", library)
     return Radiograph(
         pixels=freeze(pixels),
         original_size=(pixels.shape[0], pixels.shape[1]),
         pixel_spacing_mm=spacing,
         source=MappingProxyType(facts),
-        warnings=tuple(warnings),
+        findings=tuple(findings),
     )
 
 
-def _to_pixels(stored: npt.NDArray[Any], dataset: Dataset) -> tuple[FloatArray, list[str]]:
+def _to_pixels(stored: npt.NDArray[Any], dataset: Dataset) -> tuple[FloatArray, list[Finding]]:
     interpretation = str(dataset.PhotometricInterpretation)
     if interpretation in ("MONOCHROME1", "MONOCHROME2"):
         return to_display(stored, dataset)
@@ -91,7 +73,7 @@ def _to_pixels(stored: npt.NDArray[Any], dataset: Dataset) -> tuple[FloatArray, 
         colors = stored.astype(np.float32) / np.float32(2 ** int(dataset.BitsStored) - 1)
     else:
         raise ValueError(f"Photometric Interpretation '{interpretation}' is not supported")
-    return luminance(colors), [COLOR_WARNING] if is_colored(colors) else []
+    return luminance(colors), colour_findings(colors)
 
 
 def _first_line(error: Exception) -> str:

@@ -102,11 +102,7 @@ def _check_inflated_size(content: bytes, path: Path) -> None:
     while piece := inflater.unconsumed_tail or stream.read(1 << 20):
         inflated += len(inflater.decompress(piece, 1 << 24))
         if inflated > MAX_FILE_BYTES:
-            raise UnreadableFileError(
-                "the deflated data set is a decompression bomb",
-                where=path,
-                expected=f"at most {MAX_FILE_BYTES:,} bytes once inflated",
-            )
+            raise UnreadableFileError.of("dicom-bomb", path, limit=MAX_FILE_BYTES)
 
 
 def _ensure_transfer_syntax(dataset: Dataset) -> None:
@@ -126,27 +122,16 @@ def _ensure_transfer_syntax(dataset: Dataset) -> None:
 def _check_picture(dataset: Dataset, path: Path) -> None:
     if "PixelData" not in dataset:
         kind = dataset.get("SOPClassUID")
-        raise UnreadableFileError(
-            f"the DICOM file holds no picture ({kind.name if kind else 'unknown kind of object'})",
-            where=path,
-            expected="a radiograph (CR, DX or secondary capture)",
-        )
+        name = kind.name if kind else "unknown kind of object"
+        raise UnreadableFileError.of("dicom-without-image", path, kind=name)
     check_film_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0), path)
     frames = int(dataset.get("NumberOfFrames") or 1)
     # PS3.3 A.2 and A.26: the CR and DX information objects are single-frame.
     if frames != 1:
-        raise UnreadableFileError(
-            f"the DICOM file holds {frames} frames, and which one is the film is not known",
-            where=path,
-            expected="a single-frame radiograph",
-            remedy="export the one frame that is meant",
-        )
+        raise UnreadableFileError.of("dicom-frames", path, frames=frames)
     if int(dataset.get("BitsStored") or 0) not in range(1, _MAX_BITS + 1):
-        raise UnreadableFileError(
-            f"the DICOM file stores {dataset.get('BitsStored')} bits per sample",
-            where=path,
-            expected=f"1 to {_MAX_BITS}",
-        )
+        bits = str(dataset.get("BitsStored"))
+        raise UnreadableFileError.of("dicom-bits", path, bits=bits, limit=_MAX_BITS)
 
 
 def _frame_header(dataset: Dataset) -> FrameHeader | None:

@@ -1,6 +1,4 @@
-"""Stored values to what a radiologist sees, in the order that the standard gives.
-
-In: stored values and the data set. Out: pixels in [0, 1], bright = dense, and what had to be assumed.
+"""Grey-scale transformation of DICOM: stored values to display values, in the order that the standard gives.
 
     modality LUT or rescale -> VOI LUT or window -> MONOCHROME1 inversion / Presentation LUT Shape
 
@@ -20,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray
-from pneumoscope.imaging.dicom_facts import numbers
+from pneumoscope.imaging.header import numbers
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -78,8 +77,8 @@ class LookupTable:
         return cls(first, values.astype(np.float64), max(bits, int(values.max()).bit_length()))
 
 
-def to_display(stored: npt.NDArray[Any], dataset: Dataset) -> tuple[FloatArray, list[str]]:
-    """Pixels (H, W) float32 in [0, 1], bright = dense, and warnings.
+def to_display(stored: npt.NDArray[Any], dataset: Dataset) -> tuple[FloatArray, list[Finding]]:
+    """Pixels (H, W) float32 in [0, 1], bright = dense, and findings.
 
     Args:
         stored: (H, W) integers as stored.
@@ -165,7 +164,7 @@ def _table(item: Dataset, dataset: Dataset) -> LookupTable | None:
     )
 
 
-def _modality(levels: Levels, dataset: Dataset) -> tuple[Levels, list[str]]:
+def _modality(levels: Levels, dataset: Dataset) -> tuple[Levels, list[Finding]]:
     """PS3.3 C.11.1: a table where there is one, else slope and intercept, else the levels themselves."""
     if sequence := dataset.get("ModalityLUTSequence"):
         table = _table(sequence[0], dataset)
@@ -173,13 +172,13 @@ def _modality(levels: Levels, dataset: Dataset) -> tuple[Levels, list[str]]:
             return table(levels), []
     slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
     if slope == 0:
-        return levels, ["Rescale Slope is 0 and was ignored"]
+        return levels, [Finding.note("rescale-slope-zero")]
     return levels * (1.0 if slope is None else slope) + (intercept or 0.0), []
 
 
-def _voi(values: Levels, counts: npt.NDArray[np.int64], dataset: Dataset) -> tuple[Levels, list[str]]:
+def _voi(values: Levels, counts: npt.NDArray[np.int64], dataset: Dataset) -> tuple[Levels, list[Finding]]:
     """PS3.3 C.11.2: the first table, else the first window, else percentiles of what the film holds."""
-    notes: list[str] = []
+    notes: list[Finding] = []
     if sequence := dataset.get("VOILUTSequence"):
         table = _table(sequence[0], dataset)
         if table is not None:
@@ -187,7 +186,7 @@ def _voi(values: Levels, counts: npt.NDArray[np.int64], dataset: Dataset) -> tup
     try:
         display = _windowed(values, counts, dataset)
     except ValueError as error:
-        notes.append(f"{error}; the film was scaled to its own percentiles instead")
+        notes.append(Finding.note("window-ignored", reason=str(error)))
         display = None
     return (_percentile_window(values, counts) if display is None else display), notes
 
@@ -204,7 +203,7 @@ def _windowed(values: Levels, counts: npt.NDArray[np.int64], dataset: Dataset) -
     display = window(values, center, width, str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper())
     present = counts > 0
     if np.ptp(values[present]) > 0 and np.ptp(display[present]) == 0:
-        raise ValueError(f"the window (center {center:g}, width {width:g}) shows nothing of the film")
+        raise ValueError(f"the window (center {center:g}, width {width:g}) shows nothing of the image")
     return display
 
 
@@ -221,7 +220,7 @@ def _percentile_window(values: Levels, counts: npt.NDArray[np.int64]) -> Levels:
     return display
 
 
-def _is_inverse(dataset: Dataset) -> tuple[bool, list[str]]:
+def _is_inverse(dataset: Dataset) -> tuple[bool, list[Finding]]:
     """True when low values are bright.
 
     Presentation LUT Shape INVERSE goes with MONOCHROME1 and says the same thing (PS3.3 C.8.11.3.1.2); the
@@ -231,9 +230,9 @@ def _is_inverse(dataset: Dataset) -> tuple[bool, list[str]]:
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
     if shape not in ("IDENTITY", "INVERSE") or (shape == "INVERSE") == inverse:
         return inverse, []
+    tag = str(dataset.PhotometricInterpretation)
     return shape == "INVERSE", [
-        f"Presentation LUT Shape {shape} contradicts {dataset.PhotometricInterpretation}; "
-        "the shape was followed"
+        Finding.note("presentation-shape-contradiction", shape=shape, photometric_interpretation=tag)
     ]
 
 

@@ -28,17 +28,10 @@ def check_film_size(rows: int, columns: int, where: Path) -> None:
             is over :data:`MAX_PIXELS`.
     """
     if min(rows, columns) < MIN_SIDE:
-        raise UnreadableFileError(
-            f"the picture has {rows} x {columns} pixels",
-            where=where,
-            expected=f"at least {MIN_SIDE} rows and columns",
-        )
+        raise UnreadableFileError.of("image-too-small", where, rows=rows, columns=columns, limit=MIN_SIDE)
     if rows * columns > MAX_PIXELS or max(rows, columns) > MAX_SIDE:
-        raise UnreadableFileError(
-            f"the picture declares {rows} x {columns} pixels and was not decoded",
-            where=where,
-            expected=f"at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} on a side",
-            remedy="if this is a real film, export it at a lower resolution",
+        raise UnreadableFileError.of(
+            "image-too-large", where, rows=rows, columns=columns, limit=MAX_PIXELS, side=MAX_SIDE
         )
 
 
@@ -49,8 +42,6 @@ def check_file_bytes(length: int, where: Path) -> None:
         UnreadableFileError: the file is empty, or longer than :data:`MAX_FILE_BYTES`.
     """
     if length == 0:
-        raise UnreadableFileError("the file is empty", where=where, remedy="copy it again from its source")
+        raise UnreadableFileError.of("file-empty", where)
     if length > MAX_FILE_BYTES:
-        raise UnreadableFileError(
-            f"the file has {length:,} bytes", where=where, expected=f"at most {MAX_FILE_BYTES:,} bytes"
-        )
+        raise UnreadableFileError.of("file-too-long", where, length=length, limit=MAX_FILE_BYTES)

@@ -1,17 +1,21 @@
-"""What a decoding library warns about, as sentences that go with the film instead of to the terminal.
-
-In: a block that calls a library. Out: the warnings it raised, in order, each once.
-"""
+"""Python warnings of decoding libraries, collected as findings of the image instead of printed."""
 
 from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+from pneumoscope.core.findings import Finding
 
 # warnings.catch_warnings swaps process-wide state; two threads inside it at once would leave it swapped.
 _lock = threading.RLock()
+
+
+def library_findings(library: str, texts: Iterable[str]) -> list[Finding]:
+    """What ``library`` warned of."""
+    return [Finding.note("library-warning", library=library, text=text) for text in texts]
 
 
 @contextmanager

@@ -21,8 +21,6 @@ from pneumoscope.imaging.library_warnings import collected_warnings
 if TYPE_CHECKING:
     from pathlib import Path
 
-WARNING = "this is a photograph of a film: the camera changed exposure and outline, so trust the answer less"
-
 # EXIF 3.0, tables 4 to 6: written by cameras, not by scanners or viewers.
 _EXPOSURE_TIME, _F_NUMBER, _FOCAL_LENGTH = 0x829A, 0x829D, 0x920A
 _EXIF_DIRECTORY = 0x8769
@@ -68,9 +66,7 @@ def photographed_film(path: Path) -> bytes:
     except UnreadableFileError:
         raise
     except Exception as error:
-        raise UnreadableFileError(
-            "the picture cannot be decoded", where=path, expected="a whole photograph"
-        ) from error
+        raise UnreadableFileError.of("photograph-undecodable", path) from error
     rows, columns = film_area(np.asarray(grey))
     out = io.BytesIO()
     grey.crop((columns.start, rows.start, columns.stop, rows.stop)).save(out, "PNG", compress_level=1)

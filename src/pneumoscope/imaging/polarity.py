@@ -1,6 +1,6 @@
-"""Whether a chest film is shown as a negative.
+"""Whether a chest radiograph is a negative (inverted grey scale): the one place that decides it from pixels.
 
-In: pixels that should be bright = dense. Out: a yes or no that becomes a warning; nothing is changed.
+The image is not changed for it.
 
 Two facts of a frontal chest film, both about the anatomy and not about the exposure: the mediastinum and the
 spine are denser than the lungs beside them, and the abdomen is denser than the air above the shoulders. In a
@@ -14,10 +14,13 @@ medians 0.86, 0.89 and 1.06.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
-from pneumoscope.core.records import FloatArray
+from pneumoscope.core.findings import Finding, Severity
+from pneumoscope.core.records import FloatArray, Radiograph
 
 _SIDE = 32  # a film averaged to 32 x 32 keeps the large structures only
 _TRIM = (2, 98)  # percentiles that are stretched to 0 and 1: burned-in letters and collimator edges drop out
@@ -51,11 +54,26 @@ def polarity_contrast(pixels: FloatArray) -> float:
 
 
 def looks_inverted(pixels: FloatArray) -> bool:
-    """True when a frontal chest film looks like a negative (air bright, bone dark).
+    """True when a frontal chest radiograph looks like a negative (air bright, bone dark).
 
-    For other pictures the answer means nothing. The rates of error are in the module's docstring.
+    For other images the answer means nothing. The rates of error are in the module's docstring.
 
     Args:
         pixels: (H, W) float32 in [0, 1], meant to be bright = dense.
     """
     return polarity_contrast(pixels) < -_CERTAIN
+
+
+def check_polarity(radiograph: Radiograph) -> Radiograph:
+    """``radiograph`` with the finding ``looks-negative`` where it holds, also after its pixels were changed.
+
+    It has ``photometric_interpretation`` where a DICOM header states one. Nothing is said of an image whose
+    header is refused: it shows something else.
+    """
+    others = tuple(finding for finding in radiograph.findings if finding.code != "looks-negative")
+    refused = any(finding.severity is Severity.REFUSAL for finding in others)
+    if not refused and looks_inverted(radiograph.pixels):
+        interpretation = radiograph.source.get("photometric_interpretation", "")
+        tag = {"photometric_interpretation": interpretation} if interpretation.startswith("MONO") else {}
+        others = (*others, Finding.warning("looks-negative", **tag))
+    return replace(radiograph, findings=others)

@@ -6,7 +6,6 @@ The libraries that decode are imported when a file needs them.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from pneumoscope.core.errors import UnreadableFileError
@@ -25,8 +24,6 @@ _MAGIC = (
 )
 _HEAD_BYTES = 132  # PS3.10 7.1: preamble and prefix of a DICOM file
 
-_INVERTED = "the picture looks like a negative (lungs bright, bones dark); nothing was changed"
-
 
 def film_format(path: Path) -> str | None:
     """``DICOM``, ``JPEG``, ``PNG``, ``TIFF`` or ``BMP`` by the first bytes of ``path``, else None.
@@ -38,13 +35,13 @@ def film_format(path: Path) -> str | None:
         with open(path, "rb") as stream:
             head = stream.read(_HEAD_BYTES)
     except FileNotFoundError as error:
-        raise UnreadableFileError("there is no such file", where=path) from error
+        raise UnreadableFileError.of("file-missing", path) from error
     except IsADirectoryError as error:
-        raise UnreadableFileError("this is a folder", where=path, expected="a film") from error
+        raise UnreadableFileError.of("file-is-folder", path) from error
     except OSError as error:
-        raise UnreadableFileError(f"the file cannot be opened: {error.strerror}", where=path) from error
+        raise UnreadableFileError.of("file-unopenable", path, reason=str(error.strerror)) from error
     if not head:
-        raise UnreadableFileError("the file is empty", where=path, remedy="copy it again from its source")
+        raise UnreadableFileError.of("file-empty", path)
     if head[128:] == b"DICM":
         return "DICOM"
     for magic, name in _MAGIC:
@@ -73,9 +70,7 @@ def read_radiograph(path: Path | str, *, min_size: int | None = None) -> Radiogr
     path = Path(path)
     kind = film_format(path)
     if kind is None:
-        raise UnreadableFileError(
-            "this is no film file", where=path, expected="DICOM, JPEG, PNG, TIFF or BMP content"
-        )
+        raise UnreadableFileError.of("not-an-image", path)
     if kind == "DICOM":
         from pneumoscope.imaging.dicom import read_dicom
 
@@ -84,15 +79,6 @@ def read_radiograph(path: Path | str, *, min_size: int | None = None) -> Radiogr
         from pneumoscope.imaging.raster import read_raster
 
         radiograph = read_raster(path, min_size=min_size)
-    return _with_polarity_check(radiograph)
+    from pneumoscope.imaging.polarity import check_polarity
 
-
-def _with_polarity_check(radiograph: Radiograph) -> Radiograph:
-    from pneumoscope.imaging.dicom_facts import is_chest
-    from pneumoscope.imaging.polarity import looks_inverted
-
-    if is_chest(radiograph.source) is False or not looks_inverted(radiograph.pixels):
-        return radiograph
-    interpretation = radiograph.source.get("photometric_interpretation", "")
-    blame = f", although it is tagged {interpretation}" if interpretation.startswith("MONO") else ""
-    return replace(radiograph, warnings=(*radiograph.warnings, _INVERTED + blame))
+    return check_polarity(radiograph)

@@ -1,7 +1,6 @@
-"""JPEG, PNG, TIFF and BMP films.
+"""JPEG, PNG, TIFF and BMP images, read upright and bright = dense.
 
-In: a path. Out: a :class:`Radiograph`, upright, bright = dense. Bright is taken to be dense: nothing in these
-formats says so, except TIFF's WhiteIsZero, which is honoured.
+Bright is taken to be dense: nothing in these formats says so, except TIFF's WhiteIsZero, which is honoured.
 
 Full scale of an integer picture of 16 bits or more: a detector's 10 to 14 bits are commonly stored in a
 16-bit file without any tag, and would be near-black as a share of 65,535. So the full scale is the smallest
@@ -21,10 +20,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from pneumoscope.core.errors import UnreadableFileError
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray, Radiograph, freeze
-from pneumoscope.imaging.color import COLOR_WARNING, is_colored, luminance
+from pneumoscope.imaging.color import colour_findings, luminance
 from pneumoscope.imaging.film_size import check_file_bytes, check_film_size
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.library_warnings import collected_warnings, library_findings
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 # What Pillow calls a JPEG file that carries further pictures (previews of phones and cameras).
@@ -68,17 +68,14 @@ def read_raster(path: Path, *, min_size: int | None = None) -> Radiograph:
         raise
     # Pillow's codecs raise OSError, SyntaxError, ValueError, struct.error, zlib.error ... on damaged files.
     except Exception as error:
-        known = isinstance(error, UnidentifiedImageError)
-        raise UnreadableFileError(
-            "the picture cannot be identified" if known else f"the picture cannot be decoded: {error}",
-            where=path,
-            expected="a whole JPEG, PNG, TIFF or BMP file",
-        ) from error
+        if isinstance(error, UnidentifiedImageError):
+            raise UnreadableFileError.of("image-unidentified", path) from error
+        raise UnreadableFileError.of("image-undecodable", path, reason=str(error)) from error
     return Radiograph(
         pixels=freeze(pixels),
         original_size=header_size or (pixels.shape[0], pixels.shape[1]),
         source=MappingProxyType(facts),
-        warnings=(*notes, *(f"Pillow: {text}" for text in library)),
+        findings=(*notes, *library_findings("Pillow", library)),
     )
 
 
@@ -104,15 +101,10 @@ def _format(picture: Image.Image) -> str:
 def _check_single_page(picture: Image.Image, path: Path) -> None:
     pages = int(getattr(picture, "n_frames", 1))
     if pages > 1:
-        raise UnreadableFileError(
-            f"the TIFF file holds {pages} pages, and which one is the film is not known",
-            where=path,
-            expected="one page",
-            remedy="export the one page that is meant",
-        )
+        raise UnreadableFileError.of("tiff-pages", path, pages=pages)
 
 
-def _to_pixels(picture: ImageFile, facts: dict[str, str]) -> tuple[FloatArray, list[str]]:
+def _to_pixels(picture: ImageFile, facts: dict[str, str]) -> tuple[FloatArray, list[Finding]]:
     """Decode, turn upright, drop colour and alpha, scale to [0, 1]; notes the bits in ``facts``."""
     mode = picture.mode
     raw_mode = str(picture.tile[0][3]) if picture.tile else ""
@@ -123,11 +115,11 @@ def _to_pixels(picture: ImageFile, facts: dict[str, str]) -> tuple[FloatArray, l
     pixels, notes = _convert(upright, facts)
     # 16-bit colour reaches us as its upper 8 bits.
     if ";16" in raw_mode and not mode.startswith("I"):
-        notes.append("16-bit colour was read as 8 bits")
-    return (1 - pixels if white_is_zero else pixels), notes + [f"Pillow: {text}" for text in library]
+        notes.append(Finding.note("colour-16-bit"))
+    return (1 - pixels if white_is_zero else pixels), notes + library_findings("Pillow", library)
 
 
-def _convert(upright: Image.Image, facts: dict[str, str]) -> tuple[FloatArray, list[str]]:
+def _convert(upright: Image.Image, facts: dict[str, str]) -> tuple[FloatArray, list[Finding]]:
     mode = upright.mode
     if mode.startswith("I") or mode == "F":
         pixels, bits, notes = _scale(np.asarray(upright))
@@ -136,8 +128,7 @@ def _convert(upright: Image.Image, facts: dict[str, str]) -> tuple[FloatArray, l
     facts["bits_stored"] = "1" if mode == "1" else "8"
     if mode in ("1", "L"):
         return np.asarray(upright.convert("L"), dtype=np.float32) / np.float32(255), []
-    pixels, colored = _flatten(upright)
-    return pixels, [COLOR_WARNING] if colored else []
+    return _flatten(upright)
 
 
 def _is_white_is_zero(picture: Image.Image) -> bool:
@@ -146,22 +137,23 @@ def _is_white_is_zero(picture: Image.Image) -> bool:
     return tags is not None and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
-def _flatten(picture: Image.Image) -> tuple[FloatArray, bool]:
+def _flatten(picture: Image.Image) -> tuple[FloatArray, list[Finding]]:
     """Grey values of a colour, palette or transparent picture over black, and whether it has colour."""
     transparent = "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa")
     rgb = np.asarray(picture.convert("RGBA" if transparent else "RGB"))
     colors, alpha = rgb[..., :3], rgb[..., 3:]
+    findings: list[Finding] = []
     if np.array_equal(colors[..., 0], colors[..., 1]) and np.array_equal(colors[..., 1], colors[..., 2]):
-        grey, colored = colors[..., 0].astype(np.float32) / np.float32(255), False
+        grey = colors[..., 0].astype(np.float32) / np.float32(255)
     else:
         unit = colors.astype(np.float32) / np.float32(255)
-        grey, colored = luminance(unit), is_colored(unit)
+        grey, findings = luminance(unit), colour_findings(unit)
     if transparent and alpha.any():
         grey = grey * (alpha[..., 0].astype(np.float32) / np.float32(255))
-    return grey, colored
+    return grey, findings
 
 
-def _scale(values: npt.NDArray[Any]) -> tuple[FloatArray, int, list[str]]:
+def _scale(values: npt.NDArray[Any]) -> tuple[FloatArray, int, list[Finding]]:
     """Values of more than 8 bits to [0, 1], the bits in use, and what was assumed.
 
     Raises:
@@ -173,10 +165,10 @@ def _scale(values: npt.NDArray[Any]) -> tuple[FloatArray, int, list[str]]:
     if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1:
         return values.astype(np.float32), 32, []
     if low < 0 or np.issubdtype(values.dtype, np.floating):
-        note = f"the values {low:g} to {high:g} have no known full scale; they were mapped to 0 to 1"
+        note = Finding.note("full-scale-unknown", low=low, high=high)
         span = (high - low) or 1.0
         return ((values.astype(np.float64) - low) / span).astype(np.float32), 32, [note]
     bits = max(8, int(high).bit_length())
-    notes = [f"{bits} bits are in use of a 16-bit file; {2**bits - 1} was taken as full scale"]
-    full_scale = np.float64(2**bits - 1)
-    return (values / full_scale).astype(np.float32), bits, [] if bits >= 16 else notes
+    full_scale = 2**bits - 1
+    notes = [Finding.note("bits-in-use", bits=bits, full_scale=full_scale)] if bits < 16 else []
+    return (values / np.float64(full_scale)).astype(np.float32), bits, notes

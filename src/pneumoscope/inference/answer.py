@@ -1,7 +1,7 @@
-"""An answer as a flat record of plain values: what is printed, stored and sent.
+"""The JSON document of an examination: what is printed, stored and sent.
 
-In: an examination or the error in its place. Out: a dictionary that becomes JSON as it is. A film that the
-gate refused has no probability in it; one that fits both answers or neither has, and no answer.
+An image that the gate refused has no probability in it; one that fits both answers or neither has, and no
+answer.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.core.findings import to_dict
 from pneumoscope.core.records import AnswerSet, Decision, Examination, Explanation
 
-_SAID_TWICE = (
-    ("the picture is in colour;", "the picture is in colour, and"),
-    ("the modality is ", "the file says that its modality is "),
-    ("the picture looks like a negative", "the picture looks like a negative"),
-)
-"""How warnings (imaging) begin, and the reasons (inference.source_rules) that say the same."""
+SCHEMA_VERSION = 1
+"""Of the document; raised when a key changes its meaning or goes."""
 
 
 def record(path: Path, outcome: Examination | PneumoscopeError) -> dict[str, Any]:
@@ -32,9 +29,11 @@ def record(path: Path, outcome: Examination | PneumoscopeError) -> dict[str, Any
     row: dict[str, Any] = dict.fromkeys(
         ("file", "sha256", "gate", "probability", "probability_interval", "probabilities", "decision",
          "abstained_by", "answer_set", "etiology", "etiology_set", "operating_point", "threshold", "reasons",
-         "forced", "bundle", "explanation", "heatmap", "warnings", "error")
+         "forced", "bundle", "explanation", "heatmap", "warnings", "error", "schema_version", "findings")
     )  # fmt: skip
-    row.update(file=str(path), forced=False, reasons=[], warnings=[])
+    row.update(
+        file=str(path), forced=False, reasons=[], warnings=[], schema_version=SCHEMA_VERSION, findings=[]
+    )
     if isinstance(outcome, PneumoscopeError):
         return {**row, "error": str(outcome)}
     gate, prediction = outcome.gate, outcome.prediction
@@ -47,6 +46,7 @@ def record(path: Path, outcome: Examination | PneumoscopeError) -> dict[str, Any
         forced=outcome.forced,
         bundle=outcome.bundle_card["id"],
         warnings=list(outcome.warnings),
+        findings=[to_dict(finding) for finding in outcome.findings],
     )
     if prediction is not None:
         row.update(
@@ -86,11 +86,5 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
 
 
 def unsaid_warnings(record: Mapping[str, Any]) -> list[str]:
-    """Warnings of the decoder that none of the gate's reasons says already, in English, each once."""
-    reasons = record["gate"]["reasons"]
-    said = [
-        warning
-        for warning, reason in _SAID_TWICE
-        if any(text.startswith(reason) for text in reasons)
-    ]  # fmt: skip
-    return [text for text in dict.fromkeys(record["warnings"]) if not text.startswith(tuple(said))]
+    """English warnings of the decoder that are none of the gate's reasons, each once."""
+    return [text for text in dict.fromkeys(record["warnings"]) if text not in record["gate"]["reasons"]]

@@ -1,11 +1,8 @@
-"""What the network's input looks like: upright, whole, sharp and well exposed, or not.
+"""Image quality checks of the model input: orientation, composition, symmetry, sharpness and exposure.
 
-A thumbnail of the film is compared with those of the training films, as it is, turned and inverted: when
-another way of holding the film is much more usual, it is held wrongly. Four plain statistics tell one-sided,
-blurred and badly exposed films. All of it takes less than a millisecond and needs no second network pass.
-
-In: model inputs of training and validation films. Out: bounds and arrays for a bundle; and, for one film,
-findings with a sentence for a clinician.
+A thumbnail is compared with those of the training images, as it is, turned and inverted: when another way of
+holding the radiograph is much more usual, it is held wrongly. Four plain statistics tell one-sided, blurred
+and badly exposed radiographs. All of it takes less than a millisecond and needs no second network pass.
 """
 
 from __future__ import annotations
@@ -16,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pneumoscope.core.records import FloatArray, Verdict
+from pneumoscope.core.findings import Finding
+from pneumoscope.core.records import FloatArray
 from pneumoscope.inference.gaussian import (
     Gaussian,
     distances,
@@ -25,7 +23,6 @@ from pneumoscope.inference.gaussian import (
     to_arrays,
     upper_bound,
 )
-from pneumoscope.inference.source_rules import Finding
 
 ARRAYS = "appearance"
 """First part of the names of the bundle's arrays."""
@@ -50,12 +47,8 @@ SHIFTS = (-4, -2, 0, 2, 4)
 """Of the axis of symmetry in cells of the thumbnail: films lie a few centimetres off the middle."""
 
 _WHITE, _BLACK = 0.995, 0.005
-_TURNS: Mapping[str, str] = {
-    "quarter": "the film is turned by 90 degrees; turn it upright",
-    "half": "the film is upside down; turn it upright",
-    "three quarters": "the film is turned by 90 degrees; turn it upright",
-    "negative": "the film is a negative (bone is dark); invert it",
-}
+_HELD = ("turned", "upside-down", "turned", "looks-negative")
+"""Findings of the other ways of holding a radiograph, in the order of :func:`_held_otherwise`."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -151,11 +144,11 @@ def _held(bounds: Mapping[str, float], gaussian: Gaussian, seen: Appearance, own
     otherwise = [float(distances(gaussian, _flat(t))[0]) for t in _held_otherwise(seen.thumbnails)]
     best = int(np.argmin(otherwise))
     if own - otherwise[best] > bounds["turn"] and otherwise[best] <= bounds["refuse_distance"]:
-        yield Verdict.REFUSE, list(_TURNS.values())[best]
+        yield Finding.refusal(_HELD[best])
     elif own > bounds["refuse_distance"]:
-        yield Verdict.REFUSE, "the picture is not composed like a frontal chest film"
+        yield Finding.refusal("not-composed")
     elif own > bounds["warn_distance"]:
-        yield Verdict.WARN, "the film is composed unusually; check that it is frontal, whole and straight"
+        yield Finding.warning("composed-unusually")
 
 
 def _quality(bounds: Mapping[str, float], seen: Appearance) -> Iterator[Finding]:
@@ -163,26 +156,23 @@ def _quality(bounds: Mapping[str, float], seen: Appearance) -> Iterator[Finding]
     symmetry, sharpness = float(seen.symmetry[0]), float(seen.sharpness[0])
     white, black = float(seen.white[0]), float(seen.black[0])
     if symmetry < bounds["refuse_symmetry"]:
-        yield (
-            Verdict.REFUSE,
-            "the sides of the picture do not match: not a frontal view, or cut off on one side",
-        )
+        yield Finding.refusal("sides-differ")
     elif symmetry < bounds["warn_symmetry"]:
-        yield Verdict.WARN, "the sides of the film match badly; it may be oblique or cut off on one side"
+        yield Finding.warning("sides-differ-somewhat")
     if sharpness < bounds["refuse_sharpness"]:
-        yield Verdict.REFUSE, "the film is too blurred to read"
+        yield Finding.refusal("too-blurred")
     elif sharpness < bounds["warn_sharpness"]:
-        yield Verdict.WARN, "the film is blurred"
+        yield Finding.warning("blurred")
     elif sharpness > bounds["warn_grain"]:
-        yield Verdict.WARN, "the film is grainy or over-sharpened"
+        yield Finding.warning("grainy")
     if white > BURNT_OUT:
-        yield Verdict.REFUSE, f"the film is badly exposed: {white:.0%} of it is white"
+        yield Finding.refusal("overexposed", share=white)
     elif black > BLACKED_OUT:
-        yield Verdict.REFUSE, f"the film is badly exposed: {black:.0%} of it is black"
+        yield Finding.refusal("underexposed", share=black)
     elif white > bounds["warn_white"]:
-        yield Verdict.WARN, f"the film may be badly exposed: {white:.0%} of it is white"
+        yield Finding.warning("bright", share=white)
     elif black > bounds["warn_black"]:
-        yield Verdict.WARN, f"the film may be badly exposed: {black:.0%} of it is black"
+        yield Finding.warning("dark", share=black)
 
 
 def _measure_one(film: FloatArray) -> Appearance:
@@ -214,7 +204,7 @@ def _symmetry(thumbnail: Floats, shift: int) -> float:
 
 
 def _held_otherwise(thumbnails: Floats) -> Iterator[Floats]:
-    """The thumbnails (N, SIDE, SIDE) turned and inverted, in the order of the sentences about it."""
+    """The thumbnails (N, SIDE, SIDE) turned and inverted."""
     for quarters in (1, 2, 3):
         yield np.rot90(thumbnails, quarters, axes=(1, 2))
     yield -thumbnails

@@ -79,7 +79,7 @@ def explain(
         heat_maps=MappingProxyType(maps),
         zones=shares.zones,
         outside_lungs=shares.outside,
-        sentence=describe(shares, target, prediction, mirrored),
+        findings=describe(shares, target, prediction, mirrored),
         nearest=nearest_cases(bundle, features.mean(axis=(1, 2))),
         mirrored=mirrored,
     )
@@ -104,11 +104,6 @@ def class_activation(
     """
     weight = head_weight[target] - head_weight[0]
     return np.tensordot(weight, features, axes=1).astype(np.float32)
-
-
-def occlusion(bundle: Bundle, image: npt.NDArray[np.float32], target: int) -> FloatArray:
-    """The map (cells, cells) of :func:`occlusion_maps` for class index ``target``, 1 or more."""
-    return np.asarray(occlusion_maps(bundle, image)[target - 1])
 
 
 def occlusion_maps(bundle: Bundle, image: npt.NDArray[np.float32]) -> FloatArray:

@@ -1,9 +1,8 @@
-"""Should we answer at all? The gate refuses what is no frontal chest radiograph and warns of what is unusual.
+"""The gate: out-of-distribution detection that refuses what is no frontal chest radiograph.
 
-In: a decoded film (what its file says), the network's input (what it looks like) and the network's pooled
-features. Out: a :class:`GateVerdict` with reasons in plain sentences. Three kinds of evidence: rules about
-the source, which need no training; the appearance of the input; and a feature distance. The bounds of the
-last two come from validation films.
+Three kinds of evidence: rules about the source, which need no training (:func:`inspect_source`); the
+appearance of the model input; and a distance of the network's pooled features. The bounds of the last two
+come from validation images.
 
 The distance is that of the features' direction (``gaussian``): how strongly features answer differs from film
 to film; which of them answer tells a chest from a hand (unit length after Sehwag et al., SSD, ICLR 2021).
@@ -11,18 +10,20 @@ to film; which of them answer tells a chest from a hand (unit length after Sehwa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pneumoscope.core.records import FloatArray, GateVerdict, Verdict
+from pneumoscope.core.findings import Finding, Severity, unique
+from pneumoscope.core.records import FloatArray, GateVerdict, Radiograph, Verdict
+from pneumoscope.imaging.header import to_age
 from pneumoscope.inference.appearance import inspect_appearance
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.gaussian import distances, fit_gaussian, from_arrays, to_arrays, upper_bound
-from pneumoscope.inference.source_rules import Finding
 
 KEPT_VARIANCE = 0.99
 """Share of the features' variance in the components that keep their own variance. A well-trained network puts
@@ -91,6 +92,111 @@ def unit_features(features: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return unit
 
 
+_VERDICTS = {
+    Severity.NOTE: Verdict.ANSWER,
+    Severity.WARNING: Verdict.WARN,
+    Severity.REFUSAL: Verdict.REFUSE,
+}
+
+ADULT = 18.0
+"""Years from which a patient is an adult (UN Convention on the Rights of the Child, article 1)."""
+
+# The pixel rules are coarse on purpose: measured over the films and the other pictures of the project's
+# development data, each leaves a wide gap on both sides.
+MIN_CONTRAST = 0.05
+"""Least difference between the 1st and the 99th percentile; a black or white frame has none."""
+MIN_NEIGHBOUR_CORRELATION = 0.6
+"""Least correlation of neighbouring cells of a 64 x 64 reduction: anatomy is smooth, noise is not."""
+MIN_GREY_LEVELS = 16
+"""Fewer levels than this are a drawing, a mask or a chart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is known of the patient beside the image.
+
+    Attributes:
+        age_years: as the user says; None: as the file says, if it does.
+        usual_ages: lowest and highest age in the training data in years, or None.
+    """
+
+    age_years: float | None = None
+    usual_ages: tuple[float, float] | None = None
+
+
+def inspect_source(
+    radiograph: Radiograph, input_size: int, patient: Patient | None = None
+) -> tuple[Finding, ...]:
+    """Everything that speaks against answering, from the source alone: header, patient's age and pixels.
+
+    Args:
+        radiograph: with the findings of its header and decoder.
+        input_size: side of the network's input in pixels.
+        patient: whom it shows, and whom the network knows.
+    """
+    return (
+        *(finding for finding in radiograph.findings if finding.severity is not Severity.NOTE),
+        *_age_findings(radiograph, patient or Patient()),
+        *_pixel_findings(radiograph, input_size),
+    )
+
+
+def _age_findings(radiograph: Radiograph, patient: Patient) -> Iterator[Finding]:
+    if patient.usual_ages is None:
+        return
+    age = patient.age_years
+    if age is None:
+        age = to_age(radiograph.source.get("patient_age", ""))
+    low, high = patient.usual_ages
+    if age is None or low <= age <= high:
+        return
+    if age >= ADULT > high:
+        yield Finding.refusal("age-adult", age=age, low=low, high=high)
+    else:
+        yield Finding.warning("age-unusual", age=age, low=low, high=high)
+
+
+def _pixel_findings(radiograph: Radiograph, input_size: int) -> Iterator[Finding]:
+    pixels, shortest = radiograph.pixels, min(radiograph.original_size)
+    levels = _histogram(pixels)
+    if _contrast(levels) < MIN_CONTRAST:
+        yield Finding.refusal("blank")
+        return
+    if shortest < input_size / 4:
+        yield Finding.refusal("too-small", pixels=shortest)
+    elif shortest < input_size / 2:
+        yield Finding.warning("small", pixels=shortest)
+    if neighbour_correlation(pixels) < MIN_NEIGHBOUR_CORRELATION:
+        yield Finding.refusal("noise")
+    if np.count_nonzero(levels) < MIN_GREY_LEVELS:
+        yield Finding.refusal("few-grey-levels")
+
+
+def _histogram(pixels: FloatArray) -> npt.NDArray[np.int64]:
+    """Pixels at each of 256 grey levels; Pillow counts bytes several times faster than NumPy sorts floats."""
+    from PIL import Image
+
+    levels = np.rint(pixels * np.float32(255)).astype(np.uint8)
+    return np.array(Image.fromarray(levels).histogram())
+
+
+def _contrast(levels: npt.NDArray[np.int64]) -> float:
+    """Difference of the 1st and 99th percentile in [0, 1], to the nearest grey level."""
+    below = np.cumsum(levels)
+    low, high = np.searchsorted(below, (0.01 * below[-1], 0.99 * below[-1]))
+    return float(high - low) / 255
+
+
+def neighbour_correlation(pixels: FloatArray) -> float:
+    """Pearson correlation of horizontally neighbouring cells after reduction to 64 x 64 by area means."""
+    from PIL import Image
+
+    cells = np.asarray(Image.fromarray(pixels).resize((64, 64), Image.Resampling.BOX), np.float64)
+    if cells.std() == 0:
+        return 0.0
+    return float(np.corrcoef(cells[:, :-1].ravel(), cells[:, 1:].ravel())[0, 1])
+
+
 def judge(
     bundle: Bundle, findings: Iterable[Finding], film: FloatArray, pooled_features: npt.NDArray[Any]
 ) -> GateVerdict:
@@ -103,7 +209,7 @@ def judge(
         pooled_features: (C,), the feature map averaged over rows and columns.
 
     Returns:
-        The strictest verdict, the reasons with the strictest first, and the scores ``feature_distance``,
+        The strictest verdict, the findings with the strictest first, and the scores ``feature_distance``,
         ``warn_distance`` and ``refuse_distance``; ``picture_distance`` where the bundle looks at pictures.
     """
     gate = bundle.document["gate"]
@@ -115,14 +221,12 @@ def judge(
         seen, scores["picture_distance"] = inspect_appearance(gate["appearance"], bundle.arrays, film)
         every.extend(seen)
     if not distance <= refuse:  # a distance that is not a number is refused too
-        every.append(
-            (Verdict.REFUSE, "the picture is unlike the chest radiographs that the network learnt from")
-        )
+        every.append(Finding.refusal("out-of-distribution"))
     elif distance > warn:
-        every.append((Verdict.WARN, "the film is unusual among those that the network learnt from"))
-    every.sort(key=lambda finding: finding[0] is not Verdict.REFUSE)
+        every.append(Finding.warning("unusual-features"))
+    found = unique(every)
     return GateVerdict(
-        verdict=every[0][0] if every else Verdict.ANSWER,
-        reasons=tuple(reason for _, reason in every),
+        verdict=_VERDICTS[found[0].severity] if found else Verdict.ANSWER,
+        findings=found,
         scores=MappingProxyType(scores),
     )

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.core.files import atomic_path
+from pneumoscope.core.findings import percent
 from pneumoscope.core.records import FloatArray, NearestCase, Radiograph
 from pneumoscope.inference.overlay import LEVELS, RGB, colours, contour, grey, overlay
-from pneumoscope.inference.prediction import percent
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

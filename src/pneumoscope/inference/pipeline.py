@@ -19,15 +19,15 @@ import numpy as np
 from pneumoscope import __version__
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.files import sha256_file
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import Examination, FloatArray, ModelInput, Radiograph, Verdict
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.explanation import explain as explain_film
-from pneumoscope.inference.gate import judge
+from pneumoscope.inference.gate import Patient, inspect_source, judge
 from pneumoscope.inference.prediction import decide, run_network
 from pneumoscope.inference.session import thread_count
-from pneumoscope.inference.source_rules import Finding, Patient, inspect_source
 from pneumoscope.inference.zones import is_mirrored
 
 BATCH = 8
@@ -42,7 +42,7 @@ class _Film:
     sha256: str
     model_input: ModelInput
     findings: tuple[Finding, ...]
-    warnings: tuple[str, ...]
+    image_findings: tuple[Finding, ...]
     mirrored: bool | None
 
 
@@ -128,7 +128,7 @@ def _prepare(path: Path, bundle: Bundle, wishes: _Wishes, radiograph: Radiograph
         sha256=sha256_file(path),
         model_input=to_model_input(film, bundle.preprocessing),
         findings=inspect_source(film, size, Patient(wishes.age_years, bundle.usual_ages)),
-        warnings=film.warnings,
+        image_findings=film.findings,
         mirrored=is_mirrored(film.source),
     )
 
@@ -150,7 +150,7 @@ def _conclude(
         gate=gate,
         prediction=prediction,
         explanation=explanation,
-        warnings=film.warnings,
+        image_findings=film.image_findings,
         bundle_card=MappingProxyType(bundle.card()),
         limitations=tuple(bundle.document["limitations"]),
         versions=_versions(),

@@ -1,7 +1,7 @@
 """From model inputs to logits, from logits to calibrated probabilities, from probabilities to a decision.
 
-In: a bundle and arrays. Out: arrays, and one :class:`Prediction` a film: POSITIVE, NEGATIVE, or ABSTAIN where
-the film fits both answers or neither. A film that the gate refuses has no prediction at all.
+POSITIVE, NEGATIVE, or ABSTAIN where the image fits both answers or neither. An image that the gate refuses
+has no prediction at all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.core.errors import BundleError, PneumoscopeError
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import AnswerSet, Decision, Etiology, FloatArray, Prediction, Task
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.schema import CALIBRATIONS
@@ -205,16 +206,16 @@ def decide(bundle: Bundle, logits: npt.NDArray[Any], operating_point: str | None
     probability = float(row[1:].sum())  # exact where 1 - p_normal would cancel
     bounds = bounds_of(bundle.document)
     decision = _DECISIONS[int(decide_films(np.array([probability]), point.threshold, bounds)[0])]
-    reasons: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     answers = etiology = causes = None
     if not np.isnan(bounds.error_rate):
         fits = answer_set(probability, ("normal", "pneumonia"), bounds.normal_to, bounds.pneumonia_from)
         answers = AnswerSet(fits, bounds.error_rate)
-        reasons = explain_decision(decision, answers, point)
+        findings = explain_decision(decision, answers, point)
     if decision is Decision.POSITIVE and bundle.task is Task.THREE_CLASS:
         margin = float(bundle.document["etiology"].get("margin", 0.0))
         etiology, causes, more = _etiology(float(row[1] / probability), bounds, margin)
-        reasons += more
+        findings += more
     return Prediction(
         logits=tuple(float(value) for value in logits),
         probabilities=MappingProxyType(probabilities),
@@ -222,7 +223,7 @@ def decide(bundle: Bundle, logits: npt.NDArray[Any], operating_point: str | None
         operating_point=point,
         decision=decision,
         etiology=etiology,
-        reasons=reasons,
+        findings=findings,
         bundle_id=bundle.id,
         answer_set=answers,
         etiology_set=causes,
@@ -232,21 +233,14 @@ def decide(bundle: Bundle, logits: npt.NDArray[Any], operating_point: str | None
 
 def _etiology(
     bacterial: float, bounds: Bounds, margin: float
-) -> tuple[Etiology, AnswerSet | None, tuple[str, ...]]:
+) -> tuple[Etiology, AnswerSet | None, tuple[Finding, ...]]:
     """Etiology from P(bacterial | pneumonia), the set behind it, and why it is uncertain."""
     if abs(2 * bacterial - 1) < margin:
-        reason = f"bacterial and viral are about equally likely ({bacterial:.0%} and {1 - bacterial:.0%})"
-        return Etiology.UNCERTAIN, None, (reason,)
+        equal = Finding.note("causes-equally-likely", bacterial=bacterial, viral=1 - bacterial)
+        return Etiology.UNCERTAIN, None, (equal,)
     etiology = _ETIOLOGIES[int(decide_etiologies(np.array([bacterial]), bounds)[0])]
     if np.isnan(bounds.etiology_error_rate):
         return etiology, None, ()
     fits = answer_set(bacterial, ("viral", "bacterial"), bounds.viral_to, bounds.bacterial_from)
     causes = AnswerSet(fits, bounds.etiology_error_rate)
     return etiology, causes, (explain_etiology(causes),) if etiology is Etiology.UNCERTAIN else ()
-
-
-def percent(probability: float) -> str:
-    """A probability as people read it; never 0 % or 100 %, which no model can mean."""
-    if probability < 0.001:
-        return "< 0.1 %"
-    return "> 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"

@@ -1,8 +1,8 @@
-"""Which answers cannot be excluded, and whether that leaves one to give: POSITIVE, NEGATIVE or ABSTAIN.
+"""Selective prediction with conformal sets: POSITIVE, NEGATIVE or ABSTAIN.
 
-In: probabilities, a threshold, and the bounds that a bundle took from its validation films. Out: decisions
-and the sets behind them. A conformal set holds every answer that fits the film at a stated error rate; a film
-whose set does not single one out gets no answer, unless the operating point is stricter than the set.
+A conformal set holds every answer that fits the image at a stated error rate, by bounds that a bundle took
+from its validation images. An image whose set does not single one out gets no answer, unless the operating
+point is stricter than the set.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import AnswerSet, Decision, OperatingPoint
 
 ABSTAINED = -1
@@ -102,22 +103,24 @@ def answer_set(value: float, names: tuple[str, str], lower_to: float, upper_from
     )
 
 
-def explain_decision(decision: Decision, found: AnswerSet, point: OperatingPoint) -> tuple[str, ...]:
-    """Why a film was abstained, or that it is positive by its threshold alone; no sentence otherwise."""
-    rate = f"at an error rate of {100 * found.error_rate:g} %"
+def explain_decision(decision: Decision, found: AnswerSet, point: OperatingPoint) -> tuple[Finding, ...]:
+    """Why no answer is given, or that an answer is positive by its threshold alone; nothing otherwise."""
+    named: dict[str, str | float] = {"operating_point": point.name, "error_rate": found.error_rate}
+    rate = {"error_rate": found.error_rate}
     if decision is Decision.NEGATIVE:
         return ()
     if decision is Decision.POSITIVE:
-        if found.answers == ("pneumonia",):
-            return ()
-        return (f"called by the low threshold of {point.name}; {rate} it would not be called pneumonia",)
+        return () if found.answers == ("pneumonia",) else (Finding.note("low-threshold-only", **named),)
     if found.answers == ("pneumonia",):
-        return (f"below the threshold of {point.name}, but normal is excluded {rate}",)
-    return (f"neither answer {'can be excluded' if found.answers else 'fits'} {rate}",)
+        return (Finding.note("normal-excluded", **named),)
+    return (Finding.note("both-answers-fit" if found.answers else "no-answer-fits", **rate),)
 
 
-def explain_etiology(found: AnswerSet) -> str:
+def explain_etiology(found: AnswerSet) -> Finding:
     """Why the etiology is uncertain."""
-    rate = f"at an error rate of {100 * found.error_rate:g} %"
-    fits = ("fits", "alone fits, though it is the less likely one,", "can be excluded")[len(found.answers)]
-    return f"{found.answers[0] if len(found.answers) == 1 else 'neither bacterial nor viral'} {fits} {rate}"
+    codes = {
+        (): "no-cause-fits",
+        ("bacterial",): "only-bacterial-fits",
+        ("viral",): "only-viral-fits",
+    }
+    return Finding.note(codes.get(found.answers, "both-causes-fit"), error_rate=found.error_rate)

@@ -1,11 +1,8 @@
-"""Which zones of the lungs a heat map lights, and the sentence that says so.
+"""Lung zones: the share of a heat map's evidence in each, and the findings that say where it lies.
 
 A zone is a third of a lung's height: upper, middle or lower, of the patient's right or left lung. By the
 radiological convention the patient's right side is the left half of the picture. Where the lungs cannot be
-found, zones are thirds of the film.
-
-In: evidence and lungs on the network's grid, and the answer. Out: the share of the evidence in each zone, the
-share outside the lungs, and a sentence.
+found, zones are thirds of the image.
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import Decision, Prediction
 
 SIDES = ("right", "left")
@@ -35,6 +33,8 @@ covers 4 % or more in 99 of 100, half of them 8 %."""
 
 MANY = 4
 """So many lit zones, or none, are not listed: the evidence is spread."""
+
+_COUNTS = ("", "one-zone", "two-zones", "three-zones")
 
 Mask = npt.NDArray[np.bool_]
 
@@ -84,44 +84,46 @@ def zone_shares(
     return ZoneShares(MappingProxyType(ordered), float(share[0]) if found else None)
 
 
-def describe(shares: ZoneShares, target: str, prediction: Prediction, mirrored: bool | None = None) -> str:
-    """One or two plain sentences about where the evidence lies.
+def describe(
+    shares: ZoneShares, target: str, prediction: Prediction, mirrored: bool | None = None
+) -> tuple[Finding, ...]:
+    """Where the evidence lies, as one or more findings.
 
     Args:
         shares: of the map of ``target``.
         target: the pneumonia class that the map speaks for.
-        prediction: a film that is called negative has no zone that stands out.
+        prediction: an image that is called negative has no zone that stands out.
         mirrored: as :func:`is_mirrored` says.
     """
     if prediction.decision is Decision.NEGATIVE:
-        return "No zone stands out."
-    what = "pneumonia" if target == "pneumonia" else f"{target} pneumonia"
-    if not any(shares.zones.values()) and not shares.outside:
-        return f"No place of the film speaks for {what}; the network answers from the film as a whole."
-    if shares.outside is not None and shares.outside > 0.5:
-        sentence = (
-            f"Most of the evidence for {what} ({shares.outside:.0%}) lies outside the lungs: "
-            "distrust this answer."
-        )
+        return (Finding.note("no-zone"),)
+    kind = "pneumonia" if target == "pneumonia" else f"{target} pneumonia"
+    outside = shares.outside
+    if not any(shares.zones.values()) and not outside:
+        return (Finding.note("evidence-nowhere", kind=kind),)
+    if outside is not None and outside > 0.5:
+        found = [Finding.warning("evidence-outside", kind=kind, share=outside)]
     else:
-        sentence = f"The evidence for {what} {_where(shares.zones)}."
-        if shares.outside is not None and shares.outside >= LIT:
-            sentence += f" {shares.outside:.0%} of it lies outside the lungs."
-    if shares.outside is None:
-        sentence += " Zones are thirds of the film: the lungs were not found."
-    return sentence + (" The file says that the picture is mirrored." if mirrored else "")
+        found = [_where(shares.zones, kind)]
+        if outside is not None and outside >= LIT:
+            found.append(Finding.note("evidence-partly-outside", share=outside))
+    if outside is None:
+        found.append(Finding.note("lungs-not-found"))
+    return (*found, Finding.note("mirrored")) if mirrored else tuple(found)
 
 
-def _where(zones: Mapping[str, float]) -> str:
+def _where(zones: Mapping[str, float], kind: str) -> Finding:
     lit = sorted((name for name in zones if zones[name] >= LIT), key=zones.__getitem__, reverse=True)
     if not lit or len(lit) >= MANY:
         sides = {side: sum(zones[f"{side} {height}"] for height in HEIGHTS) for side in SIDES}
         stronger = max(SIDES, key=sides.__getitem__)
         if sides[stronger] >= 2 * min(sides.values()):
-            return f"is spread over the {stronger} lung ({sides[stronger]:.0%})"
-        return "is spread over both lungs"
-    named = [f"the {name} zone ({zones[name]:.0%})" for name in lit]
-    return "is strongest in " + (", ".join(named[:-1]) + f" and {named[-1]}" if len(named) > 1 else named[0])
+            return Finding.note(f"evidence-{stronger}-lung", kind=kind, share=sides[stronger])
+        return Finding.note("evidence-both-lungs", kind=kind)
+    named: dict[str, str | float] = {}
+    for number, name in enumerate(lit, start=1):
+        named |= {f"zone{number}": name, f"share{number}": zones[name]}
+    return Finding.note(f"evidence-{_COUNTS[len(lit)]}", kind=kind, **named)
 
 
 def _film_zones(shape: tuple[int, ...]) -> npt.NDArray[np.intp]:

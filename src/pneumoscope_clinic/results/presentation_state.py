@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pneumoscope.imaging.dicom_facts import numbers
 from pneumoscope.imaging.dicom_grayscale import LookupTable
+from pneumoscope.imaging.header import numbers
 from pneumoscope.inference.heat_map_picture import NOTICE
 from pneumoscope.inference.overlay import LEVELS
 from pneumoscope_clinic.results.dicom_identity import Kind, finalize, instance_arguments

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pneumoscope.inference.prediction import percent
+from pneumoscope.core.findings import percent
 
 Texts = Callable[[str], str]
 """Translates an English message; ``str`` leaves it as it is."""

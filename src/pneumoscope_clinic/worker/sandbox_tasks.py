@@ -20,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.core.findings import Finding, Value
 from pneumoscope.core.records import Examination, Radiograph
+from pneumoscope.imaging.header import to_age
 from pneumoscope.imaging.library_warnings import collected_warnings
-from pneumoscope.imaging.photograph import WARNING, is_photograph, photographed_film
+from pneumoscope.imaging.photograph import is_photograph, photographed_film
 from pneumoscope.imaging.radiograph import film_format, read_radiograph
 from pneumoscope.inference.answer import record
 from pneumoscope.inference.bundle import Bundle
@@ -48,8 +50,6 @@ _LONGEST_FACT, _LONGEST_PROBLEM = 64, 400
 """Characters; of a fact as of a value of the VR LO (PS3.5 table 6.2-1)."""
 _SAME_AGE = 1.5
 """Years; what is stated in whole years may be a year off."""
-_LIBRARIES = ("pydicom: ", "Pillow: ")
-"""How ``imaging`` marks what a library says."""
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
@@ -79,7 +79,15 @@ def examine_film(
         names = _names(content)
         texts = [None if text is None else scrubbed(text, names) for text in (error.expected, error.remedy)]
         problem = _QUOTED.sub("…", scrubbed(error.problem, names))[:_LONGEST_PROBLEM]
-        raise type(error)(problem, expected=texts[0], remedy=texts[1]) from None
+        cleaned = type(error)(problem, expected=texts[0], remedy=texts[1])
+        cleaned.code = error.code
+        cleaned.params = {
+            name: _QUOTED.sub("…", scrubbed(value, names))[:_LONGEST_PROBLEM]
+            if isinstance(value, str)
+            else value
+            for name, value in error.params.items()
+        }
+        raise cleaned from None
 
 
 def _examined(
@@ -89,7 +97,9 @@ def _examined(
     with _in_memory(content) as path:
         film = read_radiograph(path, min_size=bundle.preprocessing.size)
         age, contradiction = _age(film, options)
-        film = replace(film, warnings=(*film.warnings, *notes, *contradiction))
+        header = _header(path) if film.source.get("format") == "DICOM" else {}
+        names = identifying_texts(header)
+        film = replace(film, findings=_anonymous((*film.findings, *notes, *contradiction), names))
         examination = examine(
             path,
             bundle,
@@ -98,14 +108,12 @@ def _examined(
             age_years=age,
             radiograph=film,
         )
-        header = _header(path) if film.source.get("format") == "DICOM" else {}
-        names = identifying_texts(header)
         blobs = {"film": deidentified(path, film.source["format"])}
     if header:
         blobs["identity"] = json.dumps(header).encode()
     shape = _add_maps(blobs, examination)
     values = {
-        "record": _record(examination, names),
+        "record": _record(examination),
         "facts": _facts(film, names),
         "drift": drift_numbers(film, examination),
         "names": {
@@ -168,12 +176,12 @@ def _in_memory(content: bytes) -> Iterator[Path]:
         os.close(handle)
 
 
-def _film_alone(content: bytes, is_said: bool) -> tuple[bytes, tuple[str, ...]]:
+def _film_alone(content: bytes, is_said: bool) -> tuple[bytes, tuple[Finding, ...]]:
     """The film on a photograph with a warning, or the film as it is."""
     with _in_memory(content) as path:
         if film_format(path) in (None, "DICOM") or not (is_said or is_photograph(path)):
             return content, ()
-        return photographed_film(path), (WARNING,)
+        return photographed_film(path), (Finding.note("photograph"),)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -196,20 +204,27 @@ def _names(content: bytes) -> set[str]:
     return set()
 
 
-def _record(examination: Examination, names: set[str]) -> dict[str, Any]:
-    """The flat record with card, limits and versions; nothing in its texts names the patient."""
+def _record(examination: Examination) -> dict[str, Any]:
+    """The flat record with card, limits and versions."""
     row = record(Path(FILM_NAME), replace(examination, file=FILM_NAME))
-    row["warnings"] = [_unquoted(scrubbed(text, names)) for text in row["warnings"]]
-    row["gate"]["reasons"] = [scrubbed(text, names) for text in row["gate"]["reasons"]]
-    row["reasons"] = [scrubbed(text, names) for text in row["reasons"]]
     row["limitations"] = list(examination.limitations)
     row["versions"] = dict(examination.versions)
     return row
 
 
-def _unquoted(text: str) -> str:
-    """A warning of a library without what it quotes of the file."""
-    return _QUOTED.sub("…", text) if text.startswith(_LIBRARIES) else text
+def _anonymous(findings: tuple[Finding, ...], names: set[str]) -> tuple[Finding, ...]:
+    """Findings whose parameters do not name the patient, and do not quote the file where a library speaks."""
+
+    def clean(finding: Finding, value: Value) -> Value:
+        if not isinstance(value, str):
+            return value
+        text = scrubbed(value, names)
+        return _QUOTED.sub("…", text) if finding.code == "library-warning" else text
+
+    return tuple(
+        replace(one, params={name: clean(one, value) for name, value in one.params.items()})
+        for one in findings
+    )
 
 
 def _facts(film: Radiograph, names: set[str]) -> dict[str, Any]:
@@ -224,19 +239,15 @@ def _facts(film: Radiograph, names: set[str]) -> dict[str, Any]:
     return facts
 
 
-def _age(film: Radiograph, options: Mapping[str, Any]) -> tuple[float | None, tuple[str, ...]]:
+def _age(film: Radiograph, options: Mapping[str, Any]) -> tuple[float | None, tuple[Finding, ...]]:
     """Age in years, what the file says before what the request says, and a note where they contradict."""
-    from pneumoscope.data.tables import to_age
-
     said, asked = to_age(film.source.get("patient_age", "")), options.get("age_years")
     if said is None:
         return None if asked is None else coarse_age(asked), ()
     said = coarse_age(said)
     if asked is None or abs(said - coarse_age(asked)) <= _SAME_AGE:
         return said, ()
-    return said, (
-        f"the file says that the patient is {said:.0f} years old, not {asked:.0f}; the file counts",
-    )
+    return said, (Finding.note("age-contradiction", age=said, stated=coarse_age(asked)),)
 
 
 def _add_maps(blobs: dict[str, bytes], examination: Examination) -> list[int] | None:
