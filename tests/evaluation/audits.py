@@ -40,7 +40,6 @@ def made_up_maps() -> tuple[MapFigures, ...]:
               "random insertion": rising**2}  # fmt: skip
     one = MapFigures(
         sample(1), "fold-0", "class-activation", energy=0.6, lungs=0.25, wide_energy=0.8, wide=0.5,
-        agreement={"class-activation and occlusion": (0.5, 0.6)},
-        randomised={"head": (0.1, 0.2), "all": (0.9, 0.4)}, curves=curves,
+        agreement=(0.5, 0.6), curves=curves,
     )  # fmt: skip
     return one, replace(one, sample=sample(3), energy=0.4)

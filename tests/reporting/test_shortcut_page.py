@@ -24,6 +24,7 @@ from pneumoscope.reporting.shortcut_page import (
     auc_chart,
     contact_sheet,
     fidelity_chart,
+    map_rows,
     shortcut_markdown,
     write_shortcut_page,
 )
@@ -84,6 +85,28 @@ def test_without_maps_the_page_says_so(document, examples, tmp_path: Path) -> No
     html = write_shortcut_page(bare, examples, tmp_path).read_text(encoding="utf-8")
     assert "none of the images shows pneumonia" in html
     assert "heat maps |" not in shortcut_markdown(bare)
+
+
+def test_an_audit_of_before_with_gradients_and_random_weights_still_opens(
+    document, examples, tmp_path: Path
+) -> None:
+    number = {"value": 0.46, "low": 0.43, "high": 0.49, "n": 60, "method": "bootstrap"}
+    maps = {
+        **document["maps"],
+        "note": "gradients and random layers by the networks' own graphs",
+        "agreement": {
+            "occlusion and integrated gradients": {"rank_correlation": number, "top_overlap": number}
+        },
+        "randomised": {"head": {"rank_correlation": number, "similarity": number}},
+    }
+    old = {**document, "maps": maps}
+    html = write_shortcut_page(old, examples, tmp_path).read_text(encoding="utf-8")
+    assert "Adebayo" in html
+    assert "Adebayo" not in write_shortcut_page(document, examples, tmp_path / "new").read_text("utf-8")
+    titles = [row[0] for row in map_rows(maps)]
+    assert "Rank correlation: occlusion and integrated gradients" in titles
+    assert "Random weights (head): size of the rank correlation" in titles
+    assert "0.460 (0.430 to 0.490)" in shortcut_markdown(old)
 
 
 def test_the_markdown_has_every_table(document) -> None:

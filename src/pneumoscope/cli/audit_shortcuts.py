@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +23,6 @@ from pneumoscope.core.files import read_json
 if TYPE_CHECKING:
     from pneumoscope.data.dataset import Dataset
     from pneumoscope.evaluation.shortcut_audit import ShortcutAudit, ShortcutConfig
-    from pneumoscope.evaluation.shortcut_maps import Opener
     from pneumoscope.evaluation.stress import StressPlan
 
 COMMAND = "audit-shortcuts"
@@ -107,18 +105,6 @@ def _directory(output: Path | None, dataset_name: str) -> Path:
     return output
 
 
-def _opener(plan: StressPlan) -> tuple[Opener | None, str]:
-    """What opens the networks for gradients, or None; and in words what that means for the report."""
-    if find_spec("torch") is None or find_spec("onnx") is None:
-        return None, "without integrated gradients and random layers, which need pneumoscope[train]"
-    from pneumoscope.learning.opened_network import open_network, unknown_operators
-
-    unknown = sorted({name for one in plan.examiners for name in unknown_operators(one.bundle)})
-    if unknown:
-        return None, f"without integrated gradients and random layers: no gradient of {', '.join(unknown)}"
-    return open_network, "gradients and random layers by the networks' own graphs"
-
-
 def _measure(job: _Job, directory: Path) -> dict[str, Any]:
     """Ask, score, write everything; return ``shortcuts.json``'s content."""
     from pneumoscope.core.run_manifest import RunManifest
@@ -133,11 +119,10 @@ def _measure(job: _Job, directory: Path) -> dict[str, Any]:
         manifest.add_input(f"bundle {name}", identity)
     with manifest.stage("films"), progress_bar("finding lungs") as progress:
         films = find_films(job.plan, job.dataset, config.films, config.seed, progress=progress)
-    opener, note = _opener(job.plan)
     with manifest.stage("probes"), progress_bar("hiding lungs") as asked:
         found = audit(films, job.dataset, config, progress=asked)
     with manifest.stage("maps"), progress_bar("testing heat maps") as looked:
-        found = found.with_maps(opener, note, progress=looked)
+        found = found.with_maps(progress=looked)
     with manifest.stage("score"):
         document = found.document() | {"left_out": job.plan.left_out, "bundles": bundles}
     with manifest.stage("write"):

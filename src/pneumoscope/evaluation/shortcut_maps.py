@@ -1,18 +1,26 @@
-"""Checks of heat maps: evidence inside the lungs, agreement with occlusion, deletion and insertion curves."""
+"""Checks of heat maps: evidence inside the lungs, agreement with occlusion, deletion and insertion curves.
+
+All run on the ONNX bundle alone. Every map is of the log-odds of the likelier kind of pneumonia against
+normal. Deletion and insertion (Petsiuk, Das & Saenko, RISE, BMVC 2018, section 4.2): pixels are removed from
+an image, or put into a blurred one, in the order of the map, strongest first. If the map shows what the
+network uses, the probability falls (rises) early: the area under the deletion curve is small and that under
+the insertion curve large.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.stats import spearmanr
 
 from pneumoscope.core.records import FloatArray, ModelInput, Progress, Sample
 from pneumoscope.data.dataset import Dataset
-from pneumoscope.evaluation.shortcut_probes import LungMasks, wide_region
+from pneumoscope.evaluation.shortcut_probes import LungMasks, Mask, wide_region
 from pneumoscope.evaluation.stress import StressPlan
 from pneumoscope.imaging.preprocessing import to_model_input, to_original
 from pneumoscope.imaging.radiograph import read_radiograph
@@ -29,33 +37,49 @@ from pneumoscope.inference.prediction import calibrated_probabilities, run_netwo
 STEPS = 16
 """Steps of a curve; a class-activation map of 5 x 5 cells has no finer order than that."""
 
-_BLUR = 1 / 16  # standard deviation of the blurred film that insertion starts from, as a share of the side
+TOP_SHARE = 0.2
+"""Share of the cells that is compared as the strongest; chance alone gives maps so much in common."""
+
+ORDERS = 3
+"""Random orders a curve."""
+
+CLASS_ACTIVATION, OCCLUSION = "class-activation", "occlusion"
+AGREEMENT = f"{CLASS_ACTIVATION} and {OCCLUSION}"
+
+_BLUR = 1 / 16  # standard deviation of the blurred image that insertion starts from, as a share of the side
 
 Floats = npt.NDArray[np.float64]
+Map = npt.NDArray[np.floating]
 Score = Callable[[FloatArray], Floats]
-"""Films (N, 1, S, S) to N scores."""
+"""Images (N, 1, S, S) to N scores."""
 
 
-def deletion(image: FloatArray, maps: Sequence[npt.NDArray[np.floating]], score: Score) -> Floats:
-    """Scores while the film's pixels become its mean grey level, strongest first.
-
-    Args:
-        image: (1, S, S).
-        maps: M maps (S, S).
-        score: of films.
+def deletion(image: FloatArray, maps: Sequence[Map], score: Score) -> Floats:
+    """Scores while the pixels of ``image`` (1, S, S) become its mean grey level, strongest of each map first.
 
     Returns:
-        (M, STEPS + 1); the first is the whole film's, the last that of a plain one.
+        (M, STEPS + 1) for M maps (S, S); the first is the score of the whole image, the last of a plain one.
     """
-    return _walk(image, np.full_like(image, image.mean()), maps, score)
+    return _curves(image, np.full_like(image, image.mean()), maps, score)
 
 
-def insertion(image: FloatArray, maps: Sequence[npt.NDArray[np.floating]], score: Score) -> Floats:
-    """Scores while a strongly blurred film becomes sharp, strongest pixels first; as :func:`deletion`."""
-    from scipy.ndimage import gaussian_filter
-
+def insertion(image: FloatArray, maps: Sequence[Map], score: Score) -> Floats:
+    """Scores while a strongly blurred image becomes sharp, strongest pixels first; as :func:`deletion`."""
     blurred = gaussian_filter(image[0], _BLUR * image.shape[-1], mode="nearest")[None]
-    return _walk(np.asarray(blurred, np.float32), image, maps, score)
+    return _curves(np.asarray(blurred, np.float32), image, maps, score)
+
+
+def _curves(start: FloatArray, end: FloatArray, maps: Sequence[Map], score: Score) -> Floats:
+    side = start.shape[-1]
+    counts = np.linspace(0, side * side, STEPS + 1).round().astype(int)
+    images = []
+    for item in maps:
+        order = np.argsort(-item.ravel(), kind="stable")
+        for count in counts:
+            image = start.copy()
+            image.reshape(-1)[order[:count]] = end.reshape(-1)[order[:count]]
+            images.append(image)
+    return score(np.stack(images)).reshape(len(maps), STEPS + 1)
 
 
 def area(curves: Floats) -> Floats:
@@ -64,141 +88,44 @@ def area(curves: Floats) -> Floats:
 
 
 def shuffled_map(cells: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A map of the same cells in random order: as smooth as the map, and pointing nowhere.
+    """The cells of a map in random order, as the baseline of a curve.
 
-    Single pixels in random order would be noise, which a network fears more than a missing region.
+    As smooth as the map itself: single pixels in random order would be noise, to which a network is more
+    sensitive than to a missing region.
     """
     return rng.permutation(cells.ravel()).reshape(cells.shape)
 
 
-def _walk(
-    start: FloatArray, end: FloatArray, maps: Sequence[npt.NDArray[np.floating]], score: Score
-) -> Floats:
-    side = start.shape[-1]
-    counts = np.linspace(0, side * side, STEPS + 1).round().astype(int)
-    films = []
-    for item in maps:
-        order = np.argsort(-item.ravel(), kind="stable")
-        for count in counts:
-            film = start.copy()
-            film.reshape(-1)[order[:count]] = end.reshape(-1)[order[:count]]
-            films.append(film)
-    return score(np.stack(films)).reshape(len(maps), STEPS + 1)
-
-
-TOP_SHARE = 0.2
-"""Share of the cells that is compared as the strongest; chance alone gives maps so much in common."""
-
-# Wang, Bovik, Sheikh & Simoncelli, Image Quality Assessment, IEEE TIP 2004, section III-B: standard deviation
-# of the window, its reach in standard deviations (11 x 11 pixels) and the constants of a range of 1.
-_SIGMA, _REACH = 1.5, 5 / 1.5
-_C1, _C2 = 0.01**2, 0.03**2
-
-Map = npt.NDArray[np.floating]
-
-
 def rank_correlation(one: Map, other: Map) -> float:
-    """Spearman's rho of two maps of one shape; 0 when either is constant and so says nothing.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    from scipy.stats import rankdata
-
-    _check(one, other)
-    ranks = [rankdata(item) - (item.size + 1) / 2 for item in (one.ravel(), other.ravel())]
-    scale = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
-    return float((ranks[0] * ranks[1]).sum()) / scale if scale > 0 else 0.0
+    """Spearman's rho of two maps of one shape; 0 when either is constant."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(spearmanr(one.ravel(), other.ravel()).statistic)
 
 
 def top_overlap(one: Map, other: Map, share: float = TOP_SHARE) -> float:
     """Share of the strongest cells of one map that are among the strongest of the other.
 
-    Args:
-        one, other: maps of one shape; of equal cells the first in reading order counts as stronger.
-        share: of the cells that count as strongest; at least one cell does.
-
-    Raises:
-        ValueError: the shapes differ.
+    Of equal cells the first in reading order counts as stronger; at least one cell is compared.
     """
-    _check(one, other)
     count = max(1, round(share * one.size))
-    chosen = [set(np.argsort(-item.ravel(), kind="stable")[:count].tolist()) for item in (one, other)]
-    return len(chosen[0] & chosen[1]) / count
-
-
-def structural_similarity(one: Map, other: Map) -> float:
-    """Mean SSIM of two maps, each first brought to the range 0 to 1; a constant map is all 0.
-
-    Wang et al., IEEE TIP 2004, equation 13, with a Gaussian window; as Adebayo et al. (2018) compare maps.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    _check(one, other)
-    x, y = _unit(one), _unit(other)
-
-    def blur(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.asarray(gaussian_filter(values, _SIGMA, mode="mirror", truncate=_REACH))
-
-    mean_x, mean_y = blur(x), blur(y)
-    variances = blur(x * x) - mean_x**2 + blur(y * y) - mean_y**2
-    covariance = blur(x * y) - mean_x * mean_y
-    alike = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-    return float((alike / ((mean_x**2 + mean_y**2 + _C1) * (variances + _C2))).mean())
-
-
-def _unit(item: Map) -> npt.NDArray[np.float64]:
-    values = np.asarray(item, np.float64)
-    reach = float(np.ptp(values))
-    return (values - values.min()) / reach if reach > 0 else np.zeros_like(values)
-
-
-def _check(one: Map, other: Map) -> None:
-    if one.shape != other.shape:
-        raise ValueError(f"maps of shapes {one.shape} and {other.shape}")
-
-
-LEVELS: Mapping[str, float] = {"head": 0.0, "last third": 1 / 3, "last two thirds": 2 / 3, "all": 1.0}
-"""What is made random, from the answer towards the film, and which share of the layers before the head."""
-
-CLASS_ACTIVATION, OCCLUSION, GRADIENTS = "class-activation", "occlusion", "integrated gradients"
-
-DRAWS: Mapping[str, int] = {CLASS_ACTIVATION: 3, OCCLUSION: 1}
-"""Random networks a level, by the map that is shown; an occlusion map costs 122 passes of each."""
-
-ORDERS = 3
-"""Random orders a curve."""
-
-
-class OpenNetwork(Protocol):
-    """A bundle's network with its insides within reach."""
-
-    def integrated_gradients(self, image: FloatArray, target: int) -> FloatArray:
-        """What each pixel of (1, S, S) adds to the log-odds of ``target`` against normal: (S, S)."""
-
-    def randomised_features(self, images: FloatArray, share: float, seed: int) -> FloatArray:
-        """(N, C, h, w) of films (N, 1, S, S) with the last ``share`` of the layers before the head random."""
-
-
-Opener = Callable[[Bundle], OpenNetwork]
+    strongest = [np.argsort(-item.ravel(), kind="stable")[:count] for item in (one, other)]
+    return len(np.intersect1d(*strongest)) / count
 
 
 @dataclass(frozen=True, slots=True)
 class MapFigures:
-    """What was found about the maps of one film; what could not be measured is absent.
+    """What was found about the maps of one image.
 
     Attributes:
-        sample: the film.
-        examiner: who was asked.
-        method: of the map that the bundle shows; energy, fidelity and randomisation are of that map.
+        sample: the image.
+        examiner: which bundle was asked.
+        method: of the map that the bundle shows; energy and curves are of that map.
         energy, wide_energy: share of the positive evidence inside the lungs, and inside their wide region;
             not-a-number where there is no evidence for pneumonia.
-        lungs, wide: the share of the film that these cover.
-        agreement: by pair of methods, rank correlation and overlap of the strongest fifth.
-        randomised: by level, mean over draws of the size of the rank correlation, and of the SSIM.
+        lungs, wide: the share of the image that these cover.
+        agreement: rank correlation and overlap of the strongest fifth of class-activation map and occlusion;
+            None for a network without a linear head.
         curves: ``deletion`` and ``insertion``, and with ``random`` before them: (STEPS + 1,) each.
     """
 
@@ -209,183 +136,112 @@ class MapFigures:
     lungs: float
     wide_energy: float
     wide: float
-    agreement: Mapping[str, tuple[float, float]]
-    randomised: Mapping[str, tuple[float, float]]
-    curves: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    agreement: tuple[float, float] | None
+    curves: Mapping[str, Floats] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class MapJob:
-    """Which films are looked at, and with what.
+def inspect_maps(
+    plan: StressPlan, dataset: Dataset, masks: LungMasks, seed: int, progress: Progress | None = None
+) -> tuple[MapFigures, ...]:
+    """Check the maps of every image of the plan; some 260 network passes each.
 
-    Attributes:
-        plan: films with pneumonia, and who is asked about them.
+    Args:
+        plan: images with pneumonia, and which bundle is asked about them.
         dataset: where they lie.
         masks: their lungs.
-        opener: opens a bundle's network for gradients; None where that is impossible.
-        seed: of random weights and orders.
-    """
-
-    plan: StressPlan
-    dataset: Dataset
-    masks: LungMasks
-    opener: Opener | None
-    seed: int
-
-
-def inspect_maps(job: MapJob, progress: Progress | None = None) -> tuple[MapFigures, ...]:
-    """Look at the maps of every film of the plan.
-
-    A film costs some 260 network passes, and twice as many where occlusion maps are shown.
+        seed: of the random orders.
+        progress: called with the number of images done.
 
     Raises:
-        UnreadableFileError: a film cannot be read any more.
+        UnreadableFileError: an image cannot be read any more.
     """
     found: list[MapFigures] = []
-    for examiner in job.plan.examiners:
-        network = job.opener(examiner.bundle) if job.opener else None
+    for examiner in plan.examiners:
         for sample in examiner.samples:
-            model_input = to_model_input(
-                read_radiograph(job.dataset.file(sample)), examiner.bundle.preprocessing
-            )
-            looked = _Look(examiner.bundle, model_input, network)
-            found.append(_figures(looked, sample, examiner.name, job))
+            radiograph = read_radiograph(dataset.file(sample))
+            maps = _Maps(examiner.bundle, to_model_input(radiograph, examiner.bundle.preprocessing))
+            found.append(_figures(maps, sample, examiner.name, masks, seed))
             if progress:
-                progress(len(found), len(job.plan.samples))
+                progress(len(found), len(plan.samples))
     return tuple(found)
 
 
-class _Look:
-    """One film before one network: its answer, and its maps by method on their own grids.
+class _Maps:
+    """The maps of one image by one network.
 
     Attributes:
-        hidden: the film with its patches occluded, and as it is; features: (N + 1, C, h, w) of these.
-        head: (K, C) weights of a linear head; None: the network has no class-activation map.
-        maps: by method; cells: the one that the bundle shows.
+        by_method: each on its own grid; cells: the one that the bundle shows.
     """
 
-    def __init__(self, bundle: Bundle, model_input: ModelInput, network: OpenNetwork | None) -> None:
-        self.bundle, self.model_input, self.network = bundle, model_input, network
-        self.image = model_input.array
-        self.hidden = occluded_films(self.image)
-        logits, self.features = run_network(bundle, self.hidden)
-        probabilities = calibrated_probabilities(logits[-1:], bundle.document["calibration"])[0]
-        self.target = 1 + int(probabilities[1:].argmax())
-        self.head = bundle.arrays.get("head_weight")
+    def __init__(self, bundle: Bundle, model_input: ModelInput) -> None:
+        self.bundle, self.model_input = bundle, model_input
         self.method = str(bundle.document["explanation"]["method"])
-        self.maps = {OCCLUSION: occlusion_evidence(logits[:, self.target, None] - logits[:, :1])[0]}
-        if self.head is not None:
-            activation = class_activation(self.features[-1], self.head, self.target)
-            self.maps = {CLASS_ACTIVATION: activation, **self.maps}
-        self.cells = self.maps[self.method]
+        logits, features = run_network(bundle, occluded_films(model_input.array))  # the whole image is last
+        target = 1 + int(self._probabilities(logits[-1:])[0, 1:].argmax())
+        self.by_method = {OCCLUSION: occlusion_evidence(logits[:, target, None] - logits[:, :1])[0]}
+        head = bundle.arrays.get("head_weight")
+        if head is not None:
+            self.by_method[CLASS_ACTIVATION] = class_activation(features[-1], head, target)
+        self.cells = self.by_method[self.method]
 
-    @property
-    def side(self) -> int:
-        return self.image.shape[-1]
+    def _probabilities(self, logits: FloatArray) -> Floats:
+        return calibrated_probabilities(logits, self.bundle.document["calibration"])
 
-    def score(self, films: FloatArray) -> npt.NDArray[np.float64]:
-        """Calibrated probability of pneumonia of films (N, 1, S, S)."""
-        logits, _ = run_network(self.bundle, films)
-        probabilities = calibrated_probabilities(logits, self.bundle.document["calibration"])
-        return np.asarray(probabilities[:, 1:].sum(axis=1))
+    def score(self, images: FloatArray) -> Floats:
+        """Calibrated probability of pneumonia of images (N, 1, S, S)."""
+        return np.asarray(self._probabilities(run_network(self.bundle, images)[0])[:, 1:].sum(axis=1))
+
+    def enlarged(self, cells: FloatArray) -> FloatArray:
+        """``cells`` on the grid of the model input."""
+        return enlarge(cells, self.model_input.array.shape[-1])
+
+    def evidence(self, shape: tuple[int, int]) -> FloatArray:
+        """The positive evidence as people are shown it, on the square grid of the lungs."""
+        geometry = replace(self.model_input.geometry, original_size=shape)
+        return np.maximum(to_original(geometry, self.enlarged(self.cells)), 0)
+
+    def agreement(self) -> tuple[float, float] | None:
+        """Rank correlation and overlap of class activation and occlusion, on the grid of the latter."""
+        if CLASS_ACTIVATION not in self.by_method:
+            return None
+        picture = Image.fromarray(self.enlarged(self.by_method[CLASS_ACTIVATION]))
+        coarse = np.asarray(picture.resize((OCCLUSION_CELLS, OCCLUSION_CELLS), Image.Resampling.BOX))
+        occlusion = self.by_method[OCCLUSION]
+        return rank_correlation(coarse, occlusion), top_overlap(coarse, occlusion)
+
+    def curves(self, rng: np.random.Generator) -> dict[str, Floats]:
+        """Deletion and insertion in the order of the map, and as the mean over random orders."""
+        random = [shuffled_map(self.cells, rng) for _ in range(ORDERS)]
+        maps = [self.enlarged(cells) for cells in (self.cells, *random)]
+        curves = {}
+        for name, curve in (("deletion", deletion), ("insertion", insertion)):
+            scores = curve(self.model_input.array, maps, self.score)
+            curves[name], curves[f"random {name}"] = scores[0], scores[1:].mean(axis=0)
+        return curves
 
 
-def _figures(look: _Look, sample: Sample, examiner: str, job: MapJob) -> MapFigures:
-    lungs = job.masks.each(sample.sha256)
+def _figures(maps: _Maps, sample: Sample, examiner: str, masks: LungMasks, seed: int) -> MapFigures:
+    lungs = masks.each(sample.sha256)
     both, wide = np.asarray(lungs.any(axis=0)), wide_region(lungs)
-    evidence = _on_film(look, both.shape)
-    rng = np.random.default_rng([job.seed, int(sample.sha256[:16], 16)])
+    evidence = maps.evidence((masks.side, masks.side))
     return MapFigures(
         sample=sample,
         examiner=examiner,
-        method=look.method,
+        method=maps.method,
         energy=_share(evidence, both),
         lungs=float(both.mean()),
         wide_energy=_share(evidence, wide),
         wide=float(wide.mean()),
-        agreement=_agreement(look),
-        randomised=_randomised(look, job.seed),
-        curves=_curves(look, rng),
+        agreement=maps.agreement(),
+        curves=maps.curves(np.random.default_rng([seed, int(sample.sha256[:16], 16)])),
     )
 
 
-def _on_film(look: _Look, shape: tuple[int, ...]) -> FloatArray:
-    """The positive evidence as people are shown it, on the square grid of the lungs."""
-    rows, columns = shape
-    geometry = replace(look.model_input.geometry, original_size=(rows, columns))
-    return np.maximum(to_original(geometry, enlarge(look.cells, look.side)), 0)
-
-
-def _share(evidence: FloatArray, region: npt.NDArray[np.bool_]) -> float:
+def _share(evidence: FloatArray, region: Mask) -> float:
     total = float(evidence.sum(dtype=np.float64))
     return float(evidence[region].sum(dtype=np.float64)) / total if total > 0 else float("nan")
 
 
-def _agreement(look: _Look) -> dict[str, tuple[float, float]]:
-    """Rank correlation and overlap of each pair of methods, on the grid of the occlusion map."""
-    maps = {name: _coarse(enlarge(cells, look.side)) for name, cells in look.maps.items()}
-    maps[OCCLUSION] = look.maps[OCCLUSION]
-    if look.network is not None:
-        maps[GRADIENTS] = _coarse(look.network.integrated_gradients(look.image, look.target))
-    names = list(maps)
-    return {
-        f"{one} and {other}": (rank_correlation(maps[one], maps[other]), top_overlap(maps[one], maps[other]))
-        for number, one in enumerate(names)
-        for other in names[number + 1 :]
-    }
-
-
-def _coarse(item: FloatArray) -> FloatArray:
-    """A map (S, S) as the means of the cells of the occlusion map."""
-    side = (OCCLUSION_CELLS, OCCLUSION_CELLS)
-    return np.asarray(Image.fromarray(item).resize(side, Image.Resampling.BOX))
-
-
-def _randomised(look: _Look, seed: int) -> dict[str, tuple[float, float]]:
-    """How like the map of a random network is to the true one, for networks with a linear head."""
-    if look.head is None:
-        return {}
-    found = {}
-    for level, share in LEVELS.items():
-        if share and look.network is None:
-            continue
-        others = [_random_map(look, share, draw) for draw in range(seed, seed + DRAWS[look.method])]
-        pairs = [
-            (
-                abs(rank_correlation(look.cells, other)),
-                structural_similarity(enlarge(look.cells, look.side), enlarge(other, look.side)),
-            )
-            for other in others
-        ]
-        correlation, similarity = np.mean(pairs, axis=0).tolist()
-        found[level] = (correlation, similarity)
-    return found
-
-
-def _random_map(look: _Look, share: float, seed: int) -> FloatArray:
-    """The map that the bundle would show with the head and a share of the layers before it random."""
-    assert look.head is not None  # the caller has looked
-    head = np.random.default_rng(seed).permutation(look.head.ravel()).reshape(look.head.shape)
-    films = slice(-1, None) if look.method == CLASS_ACTIVATION else slice(None)
-    features = look.features[films]
-    if share and look.network is not None:
-        features = look.network.randomised_features(look.hidden[films], share, seed)
-    if look.method == CLASS_ACTIVATION:
-        return class_activation(features[0], head, look.target)
-    log_odds = features.mean(axis=(2, 3)) @ (head[look.target] - head[0])
-    return np.asarray(occlusion_evidence(log_odds[:, None])[0])
-
-
-def _curves(look: _Look, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
-    random = [shuffled_map(look.cells, rng) for _ in range(ORDERS)]
-    maps = [enlarge(cells, look.side) for cells in (look.cells, *random)]
-    curves = {}
-    for name, walk in (("deletion", deletion), ("insertion", insertion)):
-        scores = walk(look.image, maps, look.score)
-        curves[name], curves[f"random {name}"] = scores[0], scores[1:].mean(axis=0)
-    return curves
-
-
-def areas(figures: Sequence[MapFigures], curve: str) -> npt.NDArray[np.float64]:
-    """Area under a curve of every film: (N,)."""
+def areas(figures: Sequence[MapFigures], curve: str) -> Floats:
+    """Area under a curve of every image: (N,)."""
     return area(np.stack([one.curves[curve] for one in figures]))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pneumoscope.core.files import write_bytes, write_text
+from pneumoscope.core.format import decimals, estimate, grouped, markdown_table, percent, percent_of
 from pneumoscope.core.records import FloatArray
 from pneumoscope.evaluation.shortcut_audit import ExampleFilm, failed_checks
 from pneumoscope.evaluation.stress import FAIL
@@ -228,13 +229,13 @@ def write_shortcut_page(
 
 def shortcut_markdown(document: Mapping[str, Any]) -> str:
     """The verdict and all tables, and under them what was measured on what, as Markdown."""
-    lines = [f"**{VERDICTS[document['verdict']]}.**", ""]
-    lines += [*_table(CHECK_COLUMNS, check_rows(document)), *_table(PROBE_COLUMNS, probe_rows(document))]
+    tables = [(CHECK_COLUMNS, check_rows(document)), (PROBE_COLUMNS, probe_rows(document))]
     if document["giveaways"]["kinds"]:
-        lines += _table(GIVEAWAY_COLUMNS, giveaway_rows(document))
+        tables.append((GIVEAWAY_COLUMNS, giveaway_rows(document)))
     if document["maps"]:
-        lines += _table(MAP_COLUMNS, map_rows(document["maps"]))
-    return "\n".join([*lines, provenance(document)]) + "\n"
+        tables.append((MAP_COLUMNS, map_rows(document["maps"])))
+    parts = [f"**{VERDICTS[document['verdict']]}.**", *(markdown_table(*table) for table in tables)]
+    return "\n\n".join([*parts, provenance(document)]) + "\n"
 
 
 def provenance(document: Mapping[str, Any]) -> str:
@@ -257,8 +258,8 @@ def check_rows(document: Mapping[str, Any]) -> list[Row]:
         [
             check["title"],
             f"{check['bound']} {check['limit']:g}",
-            _interval(check if check["n"] else None),
-            f"{check['n']:,}" if check["n"] else "–",
+            estimate(check if check["n"] else None, ".3f"),
+            grouped(check["n"]),
             {"pass": "pass", FAIL: "**fail**"}.get(check["verdict"], "not measured"),
         ]
         for check in document["checks"]
@@ -270,9 +271,14 @@ def probe_rows(document: Mapping[str, Any]) -> list[Row]:
     rows = []
     for probe in document["probes"]:
         own, change = probe["estimates"], probe["estimates"].get("accuracy_change")
-        row = [probe["title"], _interval(own.get("auc_within")), _value(own.get("roc_auc"))]
-        row += [_percent(own.get("accuracy")), _interval(change, "+.2f") if change else ""]
-        row += [_decimals(probe["means"]["normal"]), _decimals(probe["means"]["pneumonia"])]
+        area = own.get("roc_auc")
+        row = [
+            probe["title"],
+            estimate(own.get("auc_within"), ".3f"),
+            decimals(area["value"] if area else None),
+        ]
+        row += [percent_of(own.get("accuracy")), estimate(change, "+.2f") if change else ""]
+        row += [decimals(probe["means"]["normal"]), decimals(probe["means"]["pneumonia"])]
         if probe["unmeasured"]:
             row[1:] = [f"not measured: {probe['unmeasured']}", *[""] * (len(row) - 2)]
         rows.append(row)
@@ -286,13 +292,13 @@ def giveaway_rows(document: Mapping[str, Any]) -> list[Row]:
         [
             kind["title"],
             kind["what"],
-            _interval(kind["roc_auc"]),
-            _percent(kind["accuracy"]),
+            estimate(kind["roc_auc"], ".3f"),
+            percent_of(kind["accuracy"]),
             f"{kind['best']['name'].replace('_', ' ')}: {kind['best']['roc_auc']:.3f}",
         ]
         for kind in found["kinds"].values()
     ]
-    return [*rows, ["The commoner class", "nothing", "0.500", f"{100 * found['majority']:.1f} %", ""]]
+    return [*rows, ["The commoner class", "nothing", "0.500", percent(found["majority"]), ""]]
 
 
 def map_rows(maps: Mapping[str, Any]) -> list[Row]:
@@ -305,7 +311,7 @@ def map_rows(maps: Mapping[str, Any]) -> list[Row]:
     for pair, alike in maps["agreement"].items():
         rows.append((f"Rank correlation: {pair}", alike["rank_correlation"]))
         rows.append(("... overlap of the strongest fifth (chance: 0.2)", alike["top_overlap"]))
-    for level, alike in maps["randomised"].items():
+    for level, alike in maps.get("randomised", {}).items():  # in earlier audits
         rows.append((f"Random weights ({level}): size of the rank correlation", alike["rank_correlation"]))
         rows.append(("... structural similarity", alike["similarity"]))
     for curve in ("deletion", "insertion"):
@@ -313,27 +319,4 @@ def map_rows(maps: Mapping[str, Any]) -> list[Row]:
         rows.append((f"{curve.capitalize()}: area under the curve", fidelity["area"]))
         rows.append(("... in random order", fidelity["random"]))
         rows.append(("... gain over it", fidelity["gain"]))
-    return [[title, _interval(item), f"{item['n']:,}" if item else "–"] for title, item in rows]
-
-
-def _table(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
-
-
-def _interval(estimate: Mapping[str, Any] | None, form: str = ".3f") -> str:
-    if estimate is None:
-        return "–"
-    return f"{estimate['value']:{form}} ({estimate['low']:{form}} to {estimate['high']:{form}})"
-
-
-def _value(estimate: Mapping[str, Any] | None) -> str:
-    return "–" if estimate is None else _decimals(estimate["value"])
-
-
-def _decimals(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _percent(estimate: Mapping[str, Any] | None) -> str:
-    return "–" if estimate is None else f"{100 * estimate['value']:.1f} %"
+    return [[title, estimate(item, ".3f"), grouped(item["n"] if item else None)] for title, item in rows]
