@@ -109,8 +109,8 @@ def top_overlap(one: Map, other: Map, share: float = TOP_SHARE) -> float:
     Of equal cells the first in reading order counts as stronger; at least one cell is compared.
     """
     count = max(1, round(share * one.size))
-    strongest = [np.argsort(-item.ravel(), kind="stable")[:count] for item in (one, other)]
-    return len(np.intersect1d(*strongest)) / count
+    strongest, others = (np.argsort(-item.ravel(), kind="stable")[:count] for item in (one, other))
+    return float(np.isin(strongest, others).mean())
 
 
 @dataclass(frozen=True, slots=True)
