@@ -198,7 +198,7 @@ def score_probes(
             "pneumonia": float(own[positive].mean()) if positive.any() else None,
         }
         square = row["name"] == PROPORTIONS and all(_square(sample) for sample in table.samples)
-        row["unmeasured"] = "every film is square" if square else None
+        row["unmeasured"] = "every image is square" if square else None
         del row["verdict"]  # the checks of the audit judge
     return rows
 

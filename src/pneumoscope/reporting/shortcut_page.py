@@ -175,7 +175,7 @@ VERDICTS = {
 
 CHECK_COLUMNS = ("check", "limit", "value", "films", "verdict")
 PROBE_COLUMNS = (
-    "film",
+    "image",
     "AUC",
     "AUC, pooled",
     "accuracy",
