@@ -32,7 +32,7 @@ RGB = npt.NDArray[np.uint8]
 
 
 def contact_sheet(examples: Sequence[ExampleFilm]) -> bytes:
-    """A row a film: lungs outlined, heat map, and under every probe, with the answers, as a colour JPEG."""
+    """A row an image: lungs outlined, heat map, and under every probe, with the answers, as a colour JPEG."""
     titles = ("Lungs as outlined", "Heat map", *examples[0].changed)
     step = _TILE + _GAP
     size = (len(titles) * step - _GAP, _HEADING + len(examples) * (step + _CAPTION))
@@ -98,7 +98,7 @@ def _wrapped(title: str, font: Any) -> str:
 def auc_chart(
     probes: Sequence[Mapping[str, Any]], giveaways: Sequence[Mapping[str, Any]], limit: float
 ) -> Figure | None:
-    """AUC of the network under every probe, and of classifiers that see no film, with 95 % intervals.
+    """AUC of the network under every probe, and of classifiers that see no image, with 95 % intervals.
 
     Args:
         probes: rows of the JSON with ``title``, ``kind`` and ``estimates.auc_within``.
@@ -106,7 +106,7 @@ def auc_chart(
         limit: largest AUC without lungs.
 
     Returns:
-        None where no AUC is defined, as all films are of one class.
+        None where no AUC is defined, as all images are of one class.
     """
     rows = [(row["title"], row["estimates"]["auc_within"], _color(row, limit)) for row in probes
             if "auc_within" in row["estimates"]]  # fmt: skip
@@ -150,7 +150,7 @@ def _color(row: Mapping[str, Any], limit: float) -> str:
 
 @styled
 def fidelity_chart(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """Mean probability of pneumonia while films lose, and gain, what their maps point at.
+    """Mean probability of pneumonia while images lose, and gain, what their maps point at.
 
     Args:
         curves: ``deletion``, ``insertion`` and with ``random`` before each, of equal length.
@@ -161,7 +161,7 @@ def fidelity_chart(curves: Mapping[str, Sequence[float]]) -> Figure:
         share = np.linspace(0, 100, len(curves[name]))
         axes.plot(share, curves[name], color=PALETTE[1], label="strongest first")
         axes.plot(share, curves[f"random {name}"], "--", color=SOFT, label="random order")
-        axes.set(title=name.capitalize(), xlabel=f"% of the film {verb}")
+        axes.set(title=name.capitalize(), xlabel=f"% of the image {verb}")
         axes.legend()
     panels[0].set_ylabel("probability of pneumonia")
     return figure
@@ -173,7 +173,7 @@ VERDICTS = {
     "open": "OPEN: the AUC without lungs could not be measured",
 }
 
-CHECK_COLUMNS = ("check", "limit", "value", "films", "verdict")
+CHECK_COLUMNS = ("check", "limit", "value", "images", "verdict")
 PROBE_COLUMNS = (
     "image",
     "AUC",
@@ -184,7 +184,7 @@ PROBE_COLUMNS = (
     "mean p, pneumonia",
 )
 GIVEAWAY_COLUMNS = ("classifier", "sees", "AUC", "accuracy", "best single property")
-MAP_COLUMNS = ("heat maps", "value", "films")
+MAP_COLUMNS = ("heat maps", "value", "images")
 
 Row = list[str]
 
@@ -196,7 +196,7 @@ def write_shortcut_page(
 
     Args:
         document: what ``pneumoscope audit-shortcuts`` found, the content of ``shortcuts.json``.
-        examples: at least one film.
+        examples: at least one image.
         directory: made when it is missing.
     """
     sheet = contact_sheet(examples)
@@ -241,19 +241,19 @@ def shortcut_markdown(document: Mapping[str, Any]) -> str:
 def provenance(document: Mapping[str, Any]) -> str:
     """What was measured on what, in one paragraph."""
     told = (
-        f"{document['films']:,} films of {document['patients']:,} patients of {document['dataset']}, "
+        f"{document['films']:,} images of {document['patients']:,} patients of {document['dataset']}, "
         f"{document['protocol']}; seed {document['seed']}. Intervals: 95 %, bootstrap over patients "
-        f"(accuracy: Wilson). Mean p: mean probability of pneumonia of the films of that class."
+        f"(accuracy: Wilson). Mean p: mean probability of pneumonia of the images of that class."
     )
     if document["without_lungs"]:
         count = sum(document["without_lungs"].values())
         labels = ", ".join(f"{number} {label}" for label, number in document["without_lungs"].items())
-        told += f" Left out, as no pair of lungs was found on them: {count} films ({labels})."
+        told += f" Left out, as no pair of lungs was found on them: {count} images ({labels})."
     return told
 
 
 def check_rows(document: Mapping[str, Any]) -> list[Row]:
-    """The checks: title, limit, value with interval, films, verdict."""
+    """The checks: title, limit, value with interval, images, verdict."""
     return [
         [
             check["title"],
@@ -267,7 +267,7 @@ def check_rows(document: Mapping[str, Any]) -> list[Row]:
 
 
 def probe_rows(document: Mapping[str, Any]) -> list[Row]:
-    """The unchanged films and every probe."""
+    """The unchanged images and every probe."""
     rows = []
     for probe in document["probes"]:
         own, change = probe["estimates"], probe["estimates"].get("accuracy_change")
@@ -286,7 +286,7 @@ def probe_rows(document: Mapping[str, Any]) -> list[Row]:
 
 
 def giveaway_rows(document: Mapping[str, Any]) -> list[Row]:
-    """Classifiers that see no film, and always saying the commoner class."""
+    """Classifiers that see no image, and always saying the commoner class."""
     found = document["giveaways"]
     rows = [
         [
@@ -307,7 +307,7 @@ def map_rows(maps: Mapping[str, Any]) -> list[Row]:
     for region, words in (("lungs", "the lungs"), ("wide", "the lungs, wide")):
         energy = maps["energy"][region]
         rows.append((f"Share of the map in {words}", energy["share"]))
-        rows.append((f"... over the share of the film that {words} cover", energy["ratio"]))
+        rows.append((f"... over the share of the image that {words} cover", energy["ratio"]))
     for pair, alike in maps["agreement"].items():
         rows.append((f"Rank correlation: {pair}", alike["rank_correlation"]))
         rows.append(("... overlap of the strongest fifth (chance: 0.2)", alike["top_overlap"]))
