@@ -38,7 +38,7 @@ def reviewed(tmp_path):
 def test_the_doubtful_film_is_shown_and_corrected(reviewed, tmp_path):
     dataset, folder = reviewed
     result = run(dataset.directory, folder, "-o", tmp_path / "out", "--count", 3)
-    assert "1 probable label errors and 3 hard films" in result.stdout
+    assert "1 probable label errors and 3 hard images" in result.stdout
     page = (tmp_path / "out" / "review.html").read_text()
     assert page.count("<img") == 4
     assert f"labelled <strong>{dataset.samples[0].label}</strong>" in page

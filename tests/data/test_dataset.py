@@ -1,16 +1,19 @@
+"""A data set is saved and opened again, damage is refused, and its public object tells its content."""
+
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pneumoscope.core.errors import DatasetError
+from pneumoscope.core.errors import DatasetError, MissingExtraError
 from pneumoscope.core.records import Label, Sample
 from pneumoscope.data.dataset import Dataset, Problem, locate
 from pneumoscope.data.importers import open_or_import
-from tests.data.films import dataset_of, write_kaggle
+from tests.data.films import dataset_of, sample, write_film, write_kaggle
 
 FILM = Sample(
     "NORMAL/Björk, 1.png", "a" * 64, "p1", "g1", Label.NORMAL, "train", "PA", 3.5, "F", "Canton", 7, 8, 9
@@ -87,3 +90,39 @@ def test_open_or_import_imports_once(tmp_path: Path) -> None:
     assert again.hash == first.hash
     assert (first.directory / "manifest.csv").stat().st_mtime_ns == before
     assert open_or_import(first.directory).hash == first.hash
+
+
+def test_a_data_set_counts_and_iterates_and_tells_itself_in_plain_values() -> None:
+    dataset = dataset_of((FILM, BARE))
+    assert len(dataset) == 2
+    assert list(dataset) == [FILM, BARE]
+    assert dataset.counts == {"normal": 1, "pneumonia-unspecified": 1}
+    assert dataset.by_publisher_split() == {"train": (FILM,), "none": (BARE,)}
+    told = json.loads(json.dumps(dataset.to_dict()))
+    assert (told["films"], told["patients"], told["classes"]) == (2, 2, dataset.counts)
+    assert told["publisher_split"]["train"] == {"films": 1, "patients": 1, "classes": {"normal": 1}}
+
+
+def test_a_notebook_shows_the_classes_and_the_first_images_that_can_be_read(tmp_path: Path) -> None:
+    samples = tuple(sample(f"{number}<.png", f"p{number}") for number in range(5))
+    for one in samples[1:]:
+        write_film(tmp_path / one.path, seed=1)
+    html = dataset_of((*samples, BARE), tmp_path)._repr_html_()
+    assert "<td>normal</td><td>5</td>" in html
+    assert "<td>pneumonia-unspecified</td><td>1</td>" in html
+    assert html.count('src="data:image/png;base64,') == 2  # the first three but one that is not there
+    assert "1&lt;.png" in html
+
+
+def test_a_frame_has_the_columns_of_the_manifest() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = dataset_of((FILM, BARE)).to_frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame["label"]) == ["normal", "pneumonia-unspecified"]
+    assert list(frame.columns)[:3] == ["path", "sha256", "patient_id"]
+
+
+def test_without_pandas_a_frame_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match="needs pandas"):
+        dataset_of((FILM,)).to_frame()

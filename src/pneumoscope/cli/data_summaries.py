@@ -1,67 +1,41 @@
-"""What ``pneumoscope data`` tells: counts of a data set and of a split, as tables and as plain values.
-
-In: data sets, splits, groups of duplicates. Out: text on the terminal, or dictionaries for ``--json``.
-"""
+"""Terminal tables and JSON of ``pneumoscope data``: data sets, splits, audits, acquisition clusters."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pneumoscope.cli.terminal import console
 
 if TYPE_CHECKING:
-    from pneumoscope.core.records import Sample
     from pneumoscope.data.dataset import Dataset
-    from pneumoscope.data.duplicates import DuplicateGroup
     from pneumoscope.data.splits import Split
 
 _SHOWN_REASONS = 5
 _SEVERITY_STYLES = {"danger": "bold red", "warning": "yellow"}
 
 
-def dataset_summary(dataset: Dataset) -> dict[str, Any]:
-    """Counts, places and remarks of a data set."""
-    return {
-        "dataset": str(dataset.directory),
-        "name": dataset.name,
-        "layout": dataset.layout,
-        "root": str(dataset.root),
-        "hash": dataset.hash,
-        **_counts(dataset.samples),
-        "publisher_split": {
-            part: _counts(films) for part, films in _by_publisher_split(dataset.samples).items()
-        },
-        "problems": len(dataset.problems),
-        "problem_reasons": dict(Counter(problem.reason for problem in dataset.problems).most_common()),
-        "notes": list(dataset.notes),
-    }
-
-
 def split_summary(dataset: Dataset, split: Split) -> dict[str, Any]:
     """How a split was made and what each part holds."""
+    from pneumoscope.data.dataset import describe_samples
+
     return {
         "dataset": str(dataset.directory),
         "split": split.name,
         "method": split.method,
         "seed": split.seed,
         "dataset_hash": split.dataset_hash,
-        "parts": {part: _counts(split.samples(dataset, part)) for part in split.names},
+        "parts": {part: describe_samples(split.samples(dataset, part)) for part in split.names},
         "notes": list(split.notes),
     }
-
-
-def duplicates_summary(groups: Iterable[DuplicateGroup]) -> dict[str, int]:
-    """Groups of duplicates by kind."""
-    return dict(Counter(group.kind for group in groups))
 
 
 def print_dataset(dataset: Dataset) -> None:
     """Films per class and part, patients, problems, and where things are."""
     out = console()
-    parts = _by_publisher_split(dataset.samples)
+    parts = dataset.by_publisher_split()
     _print_counts(f"{dataset.name} ({dataset.layout})", "publisher", parts)
     reasons = Counter(problem.reason for problem in dataset.problems).most_common()
     if reasons:
@@ -82,7 +56,7 @@ def print_audit(dataset: Dataset, audit: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    _print_counts(f"{dataset.name}: audit", "publisher", _by_publisher_split(dataset.samples))
+    _print_counts(f"{dataset.name}: audit", "publisher", dataset.by_publisher_split())
     findings = Table.grid(padding=(0, 2))
     for finding in audit["findings"]:
         style = _SEVERITY_STYLES.get(finding["severity"], "")
@@ -133,43 +107,21 @@ def print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
-    return {
-        "films": len(samples),
-        "patients": len({sample.patient_id for sample in samples}),
-        "classes": _classes(samples),
-    }
-
-
-def _classes(samples: Iterable[Sample]) -> dict[str, int]:
-    """Films by label, in the order of the labels."""
-    from pneumoscope.core.records import Label
-
-    found = Counter(sample.label for sample in samples)
-    return {str(label): found[label] for label in Label if found[label]}
-
-
-def _by_publisher_split(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    parts: dict[str, list[Sample]] = {}
-    for part in ("train", "val", "test", None):
-        if films := [sample for sample in samples if sample.publisher_split == part]:
-            parts[part or "none"] = films
-    return parts
-
-
 def _print_counts(title: str, header: str, parts: dict[str, Any]) -> None:
     """A table with one row a part and a sum."""
     from rich.table import Table
 
+    from pneumoscope.data.dataset import count_labels, describe_samples
+
     everything = [sample for films in parts.values() for sample in films]
-    labels = list(_classes(everything))
+    labels = list(count_labels(everything))
     table = Table(title=title, title_justify="left")
     table.add_column(header)
     for column in (*labels, "films", "patients"):
         table.add_column(column, justify="right", no_wrap=True)
     rows = [*parts.items(), ("all", everything)] if len(parts) > 1 else list(parts.items())
     for part, films in rows:
-        counts = _counts(films)
+        counts = describe_samples(films)
         shown = [
             f"{counts['classes'].get(label, 0):,} ({counts['classes'].get(label, 0) / counts['films']:.0%})"
             for label in labels

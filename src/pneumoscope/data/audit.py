@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pneumoscope.core.files import write_json
 from pneumoscope.core.records import Label, Preprocessing, Progress, Sample
 from pneumoscope.data.cache import PixelCache, build_cache
-from pneumoscope.data.dataset import Dataset
+from pneumoscope.data.dataset import Dataset, count_labels
 from pneumoscope.data.duplicates import DuplicateGroup, find_duplicates
 from pneumoscope.data.shortcuts import (
     METHOD,
@@ -82,7 +82,7 @@ def audit_dataset(
             "layout": dataset.layout,
             "hash": dataset.hash,
             "films": len(samples),
-            "classes": _count_labels(samples),
+            "classes": count_labels(samples),
             "notes": list(dataset.notes),
         },
         "parts": source,
@@ -120,17 +120,12 @@ def _questions(samples: Sequence[Sample], seed: int) -> dict[str, Question]:
     return {name: question for name, question in asked.items() if question is not None}
 
 
-def _count_labels(samples: Iterable[Sample]) -> dict[str, int]:
-    counts = Counter(s.label for s in samples)
-    return {label.value: counts[label] for label in Label if counts[label]}
-
-
 def _balance(samples: Sequence[Sample], parts: Mapping[str, str]) -> dict[str, dict[str, int]]:
     """Films by part and class; a single row ``all`` where there are no parts."""
     rows: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         rows[parts.get(sample.path, "all")].append(sample)
-    return {part: _count_labels(own) for part, own in rows.items()}
+    return {part: count_labels(own) for part, own in rows.items()}
 
 
 def _describe(item: Property, samples: Sequence[Sample], questions: Mapping[str, Question]) -> dict[str, Any]:
@@ -139,7 +134,7 @@ def _describe(item: Property, samples: Sequence[Sample], questions: Mapping[str,
     known = np.isfinite(item.values)
     edges = _edges(item.values[known], item)
     by_class = {}
-    for label in _count_labels(samples):
+    for label in count_labels(samples):
         own = item.values[(labels == label) & known]
         counts = np.histogram(own, edges)[0]
         by_class[label] = {

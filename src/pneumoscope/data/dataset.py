@@ -6,24 +6,33 @@ and beside them ``cache/``, ``splits/`` and ``audit/``. The images themselves st
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
+import importlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from pneumoscope.core.errors import DatasetError, InputError
+import numpy as np
+from PIL import Image
+
+from pneumoscope.core.errors import DatasetError, InputError, MissingExtraError, UnreadableFileError
 from pneumoscope.core.files import read_json, sha256_file, write_json, write_text
 from pneumoscope.core.records import Label, Sample
+from pneumoscope.imaging.radiograph import read_radiograph
 
 SCHEMA_VERSION = 1
 _COLUMNS = tuple(column.name for column in fields(Sample))
 _NUMBERS = {"age_years": float, "width": int, "height": int, "file_bytes": int}
+_THUMBNAILS, _THUMBNAIL_SIDE = 3, 96  # images a class in a notebook, and pixels of the longer side
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +57,13 @@ class Header:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A manifest with its directory.
+    """Labelled radiographs: a manifest with its directory. ``len`` and iteration go over the samples.
 
     Attributes:
         directory: holds ``dataset.json``, ``manifest.csv``, ``problems.csv``, ``cache/``, ``splits/``.
         root: the folder that ``Sample.path`` is relative to.
         name, layout: what it is called and how it was laid out.
-        samples: the films, sorted by path.
+        samples: the images, sorted by path.
         problems: files that were found and not used, each with its reason.
         notes: what the importer had to assume, as sentences.
         source: what was imported (a folder, a table, an ``.npz`` file).
@@ -77,15 +86,88 @@ class Dataset:
             digest.update("\x1f".join(row).encode() + b"\n")
         return digest.hexdigest()
 
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
     def file(self, sample: Sample) -> Path:
-        """Where a film lies."""
+        """The image file of ``sample``."""
         return self.root / sample.path
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images by label."""
+        return count_labels(self.samples)
+
+    def by_publisher_split(self) -> dict[str, tuple[Sample, ...]]:
+        """Samples by the part that the publisher put them in: ``train``, ``val``, ``test``, or ``none``."""
+        parts = defaultdict(list)
+        for sample in self.samples:
+            parts[sample.publisher_split or "none"].append(sample)
+        return {part: tuple(parts[part]) for part in ("train", "val", "test", "none") if part in parts}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, places and remarks as plain values for JSON."""
+        return {
+            "dataset": str(self.directory),
+            "name": self.name,
+            "layout": self.layout,
+            "root": str(self.root),
+            "hash": self.hash,
+            **describe_samples(self.samples),
+            "publisher_split": {
+                part: describe_samples(samples) for part, samples in self.by_publisher_split().items()
+            },
+            "problems": len(self.problems),
+            "problem_reasons": dict(Counter(problem.reason for problem in self.problems).most_common()),
+            "notes": list(self.notes),
+        }
+
+    def to_frame(self) -> Any:
+        """The manifest as a ``pandas.DataFrame``, one row an image.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as error:
+            raise MissingExtraError("to_frame needs pandas", remedy="pip install pandas") from error
+        rows = [{**asdict(sample), "label": str(sample.label)} for sample in self.samples]
+        return pandas.DataFrame(rows, columns=list(_COLUMNS))
+
+    def _repr_html_(self) -> str:
+        """For notebooks: images a class, with the first few as thumbnails."""
+        rows = "".join(
+            f"<tr><td>{label}</td><td>{count:,}</td><td>{self._thumbnails(label)}</td></tr>"
+            for label, count in self.counts.items()
+        )
+        return (
+            f"<table><caption>{escape(self.name)}: {len(self):,} images of "
+            f"{len({sample.patient_id for sample in self.samples}):,} patients</caption>"
+            f"<tr><th>class</th><th>images</th><th></th></tr>{rows}</table>"
+        )
+
+    def _thumbnails(self, label: str) -> str:
+        """The first images of ``label`` as HTML; those that cannot be read any more are left out."""
+        shown = []
+        for sample in [sample for sample in self.samples if sample.label == label][:_THUMBNAILS]:
+            try:
+                pixels = read_radiograph(self.file(sample), min_size=_THUMBNAIL_SIDE).pixels
+            except (OSError, UnreadableFileError):
+                continue
+            image = Image.fromarray(np.rint(255 * pixels).astype(np.uint8))
+            image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+            image.save(content := io.BytesIO(), format="PNG")
+            source = base64.b64encode(content.getvalue()).decode()
+            shown.append(f'<img alt="{escape(sample.path)}" src="data:image/png;base64,{source}">')
+        return "".join(shown)
 
     def save(self) -> None:
         """Write the manifest, the problems, and last ``dataset.json``; each atomically."""
-        rows = [
-            {key: "" if value is None else value for key, value in asdict(s).items()} for s in self.samples
-        ]
+        rows = [asdict(sample) for sample in self.samples]
         write_text(self.directory / "manifest.csv", _to_csv(_COLUMNS, rows))
         write_text(
             self.directory / "problems.csv", _to_csv(("path", "reason"), [asdict(p) for p in self.problems])
@@ -122,7 +204,7 @@ class Dataset:
             )
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise DatasetError(
-                f"the manifest cannot be read ({error})", where=directory, remedy="import the films again"
+                f"the manifest cannot be read ({error})", where=directory, remedy="import the images again"
             ) from error
         return cls(
             directory=directory,
@@ -134,6 +216,18 @@ class Dataset:
             notes=tuple(header.get("notes", ())),
             source=locate(directory, header["source"]),
         )
+
+
+def count_labels(samples: Iterable[Sample]) -> dict[str, int]:
+    """Images by label, in the order of :class:`Label`; labels of no image are left out."""
+    counts = Counter(sample.label for sample in samples)
+    return {label.value: counts[label] for label in Label if counts[label]}
+
+
+def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
+    """How many images (``films``) and patients, and the images by label (``classes``)."""
+    patients = len({sample.patient_id for sample in samples})
+    return {"films": len(samples), "patients": patients, "classes": count_labels(samples)}
 
 
 def read_header(directory: Path) -> dict[str, Any]:
@@ -219,7 +313,7 @@ def _to_sample(row: Mapping[str, str]) -> Sample:
 
 
 UNSURE, EXCLUDE = "unsure", "exclude"
-"""What a reader may write instead of a label: nothing changes, or the film is left out."""
+"""What a reader may write instead of a label: nothing changes, or the image is left out."""
 
 _ANSWERS = (*(label.value for label in Label), UNSURE, EXCLUDE)
 _REVIEW_COLUMNS = ("path", "sha256", "reader_label", "comment")
@@ -227,7 +321,7 @@ _REVIEW_COLUMNS = ("path", "sha256", "reader_label", "comment")
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What a reader said of one film: a label, ``unsure`` or ``exclude``."""
+    """What a reader said of one image: a label, ``unsure`` or ``exclude``."""
 
     path: str
     sha256: str
@@ -240,7 +334,7 @@ def read_corrections(file: Path, dataset: Dataset) -> tuple[Correction, ...]:
     """The rows of a reader's table that were filled in.
 
     Raises:
-        InputError: the table lacks a column, names a film that the data set lacks or that has changed, says
+        InputError: the table lacks a column, names an image that the data set lacks or that has changed, says
             something that is no label, or nobody filled anything in. Every faulty row is named.
     """
     try:
@@ -275,10 +369,12 @@ def read_corrections(file: Path, dataset: Dataset) -> tuple[Correction, ...]:
 def apply_corrections(
     dataset: Dataset, corrections: Sequence[Correction], reader: str, directory: Path
 ) -> Dataset:
-    """Record ``corrections`` with ``dataset`` and write the corrected data set.
+    """Record ``corrections`` with ``dataset`` and write the corrected data set; the old one stays as it is.
+
+    The record ``DATASET/corrections/0001.json`` and its successors name each the hash of the one before.
 
     Args:
-        dataset: whose manifest stays as it is.
+        dataset: what the reader looked at.
         corrections: at least one.
         reader: who looked.
         directory: of the corrected data set; must be new.

@@ -25,9 +25,9 @@ from scipy.sparse.csgraph import connected_components
 from pneumoscope.core.config import Config
 from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.files import write_text
-from pneumoscope.core.records import Label, Sample
+from pneumoscope.core.records import Label, Progress, Sample
 from pneumoscope.data.dataset import Dataset
-from pneumoscope.data.duplicates import DuplicateGroup
+from pneumoscope.data.duplicates import DuplicateGroup, find_duplicates
 
 ASIDE = "aside"
 """The part of films that a split neither trains on nor tests."""
@@ -322,6 +322,20 @@ def split_dataset(
         shares = {TRAIN: config.train, VALIDATION: config.validation, TEST: config.test}
         parts = assign_parts(dataset.samples, shares, config.seed, linked)
     return Split(name, config.method, config.seed, dataset.hash, parts, notes, config.model_dump())
+
+
+def load_or_split(dataset: Dataset, name: str, progress: Progress | None = None) -> Split:
+    """The stored split ``name``; the split ``default`` is made with the default settings where it is missing.
+
+    Raises:
+        DatasetError: there is no split of that name, or too few patients to make the default one.
+    """
+    file = split_file(dataset.directory, name)
+    if name != "default" or file.exists():
+        return Split.load(file)
+    split = split_dataset(dataset, SplitConfig(), find_duplicates(dataset, progress=progress), name=name)
+    split.save(file)
+    return split
 
 
 def hold_out(

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pneumoscope.cli.data_summaries import dataset_summary, print_dataset, print_json, print_next
+from pneumoscope.cli.data_summaries import print_dataset, print_json, print_next
 from pneumoscope.cli.terminal import console, progress_bar
 from pneumoscope.core.records import Label
 from pneumoscope_clinic.cli.clinic_settings import ConfigFile, DataDir, clinic_store, terminal_actor
@@ -53,7 +53,7 @@ def export_feedback(
     if json:
         print_json(
             {
-                **dataset_summary(done.dataset),
+                **done.dataset.to_dict(),
                 "added": done.added,
                 "removed": done.removed,
                 "left_out": dict(done.left_out),
