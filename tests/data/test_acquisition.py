@@ -127,5 +127,5 @@ def test_the_description_counts_and_says_what_gives_the_class_away(
 
 def test_too_few_films() -> None:
     same = np.zeros((5, len(FEATURES)))
-    with pytest.raises(DatasetError, match="1 different films cannot make 3 clusters"):
+    with pytest.raises(DatasetError, match="1 different images cannot make 3 clusters"):
         find_clusters(AcquisitionFeatures(same), 3)

@@ -212,8 +212,8 @@ def test_findings_name_the_majority_and_rare_classes(audited):
         "dataset": {**audit["dataset"], "films": 100, "classes": {"normal": 5, "bacterial": 95}},
     }
     found = " ".join(f["text"] for f in list_findings(changed))
-    assert "95% of the films are pneumonia" in found
-    assert "Only 5 films (5.0%) are normal" in found
+    assert "95% of the images are pneumonia" in found
+    assert "Only 5 images (5.0%) are normal" in found
     alone = {**audit, "dataset": {**audit["dataset"], "films": 9, "classes": {"normal": 9}}}
     assert list_findings(alone)[0]["severity"] == "danger"
 

@@ -46,7 +46,7 @@ def test_rows_follow_the_samples(dataset: Dataset) -> None:
 
 def test_a_film_that_is_not_there_is_told(dataset: Dataset) -> None:
     cache = build_cache(dataset, SMALL)
-    with pytest.raises(DatasetError, match=r"1 films are not in the cache, the first is new\.png"):
+    with pytest.raises(DatasetError, match=r"1 images are not in the cache, the first is new\.png"):
         cache.rows([replace(dataset.samples[0], path="new.png", sha256="0" * 64)])
 
 

@@ -44,7 +44,7 @@ def test_labels_change_in_a_new_data_set_only(dataset, tmp_path):
     assert c.path not in labels
     assert len(labels) == 5
     assert opened.hash == corrected.hash != dataset.hash
-    assert "1 labels corrected and 1 films left out by Dr. A (0001.json)" in opened.notes
+    assert "1 labels corrected and 1 images left out by Dr. A (0001.json)" in opened.notes
     assert opened.file(opened.samples[0]).is_file()
     record = read_json(dataset.directory / "corrections" / "0001.json")
     assert record["corrections"][0]["before"] == a.label.value
@@ -65,7 +65,7 @@ def test_records_name_their_predecessor(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"path": "nowhere.png"}, "row 2: no film nowhere.png"),
+        ({"path": "nowhere.png"}, "row 2: no image nowhere.png"),
         ({"sha256": "0" * 64}, "row 2: .* has changed since the review"),
         ({"reader_label": "pneumonia?"}, "row 2: reader_label 'pneumonia\\?'"),
         ({"reader_label": " "}, "nobody filled in reader_label"),

@@ -86,6 +86,6 @@ def test_files_that_are_there_are_kept(dataset: Dataset, tmp_path: Path) -> None
     export_folders(dataset, None, tmp_path / "out")
     target = next((tmp_path / "out" / "NORMAL").iterdir())
     target.write_bytes(b"mine")
-    with pytest.raises(DatasetError, match="another film of this name"):
+    with pytest.raises(DatasetError, match="another image of this name"):
         export_folders(dataset, None, tmp_path / "out")
     assert target.read_bytes() == b"mine"

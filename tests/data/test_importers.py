@@ -35,7 +35,7 @@ def test_kaggle_folders(tmp_path: Path) -> None:
         "val/PNEUMONIA/other.png": ("other", "other", Label.PNEUMONIA, "val"),
         "Test/NORMAL/NORMAL2-IM-0095-0001.jpeg": ("NORMAL2-IM-0095", "NORMAL2-IM-0095", Label.NORMAL, "test"),
     }
-    assert dataset.notes[0] == "1 of 5 file names tell no patient; each such film is its own patient"
+    assert dataset.notes[0] == "1 of 5 file names tell no patient; each such image is its own patient"
     virus = next(s for s in dataset.samples if s.label is Label.VIRAL)
     assert (virus.width, virus.height, virus.file_bytes) == (80, 80, dataset.file(virus).stat().st_size)
     assert Dataset.open(tmp_path / "set").samples == dataset.samples
@@ -105,10 +105,10 @@ def test_no_usable_film(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such file or folder"):
         import_dataset(tmp_path / "gone", tmp_path / "set")
     (tmp_path / "films" / "normal").mkdir(parents=True)
-    with pytest.raises(DatasetError, match="no film found"):
+    with pytest.raises(DatasetError, match="no image found"):
         import_dataset(tmp_path / "films", tmp_path / "set")
     (tmp_path / "films" / "normal" / "a.png").touch()
-    with pytest.raises(DatasetError, match="no usable film; of 1 files, 1: the file is empty"):
+    with pytest.raises(DatasetError, match="no usable image; of 1 files, 1: the file is empty"):
         import_dataset(tmp_path / "films", tmp_path / "set")
 
 

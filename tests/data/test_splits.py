@@ -158,7 +158,7 @@ def test_a_cluster_is_left_out_whole_and_no_patient_is_parted(
             by_group.setdefault(s.group_id, set()).add(part)
     assert all(len(parts) == 1 for parts in by_group.values())
     assert len({split.parts[path] for path in duplicates[0].paths} - {"aside"}) <= 1
-    assert f"{Counter(split.parts.values())['aside']} films are set aside" in split.notes[1]
+    assert f"{Counter(split.parts.values())['aside']} images are set aside" in split.notes[1]
 
 
 def test_most_films_of_a_patient_decide_and_a_tie_goes_to_the_lower_cluster() -> None:
@@ -218,7 +218,7 @@ def test_a_validation_part_too_small_for_use_is_replaced() -> None:
     held = [s for s in samples if split.parts[s.path] == "validation"]
     assert len(held) == pytest.approx(41.6, abs=3)
     assert not {s.group_id for s in held} & {s.group_id for s in samples if split.parts[s.path] == "train"}
-    assert "has 16 films, too few" in split.notes[0]
+    assert "has 16 images, too few" in split.notes[0]
     assert "seed 3" in split.notes[0]
 
 
@@ -257,7 +257,7 @@ def test_a_split_of_other_films_or_parts_is_refused() -> None:
         split.samples(dataset, "train", "fold-0")
     first, *others = dataset.samples
     relabelled = dataset_of((replace(first, label=Label.PNEUMONIA), *others))
-    with pytest.raises(DatasetError, match="other films"):
+    with pytest.raises(DatasetError, match="other images"):
         split.samples(relabelled, "train")
 
 

@@ -33,7 +33,7 @@ def split_summary(dataset: Dataset, split: Split) -> dict[str, Any]:
 
 
 def print_dataset(dataset: Dataset) -> None:
-    """Films per class and part, patients, problems, and where things are."""
+    """Images per class and part, patients, problems, and where things are."""
     out = console()
     parts = dataset.by_publisher_split()
     _print_counts(f"{dataset.name} ({dataset.layout})", "publisher", parts)
@@ -48,11 +48,11 @@ def print_dataset(dataset: Dataset) -> None:
             out.print(f"  and {len(reasons) - _SHOWN_REASONS} other reasons")
     for note in dataset.notes:
         out.print(f"Note: {note}")
-    out.print(f"\nData set: {dataset.directory}   films: {dataset.root}")
+    out.print(f"\nData set: {dataset.directory}   images: {dataset.root}")
 
 
 def print_audit(dataset: Dataset, audit: Mapping[str, Any]) -> None:
-    """Films per class and part, and the findings, worst first."""
+    """Images per class and part, and the findings, worst first."""
     from rich.table import Table
     from rich.text import Text
 
@@ -65,7 +65,7 @@ def print_audit(dataset: Dataset, audit: Mapping[str, Any]) -> None:
 
 
 def print_clusters(found: Mapping[str, Any]) -> None:
-    """Films and classes per cluster, what sets each apart, and how well acquisition tells the class."""
+    """Images and classes per cluster, what sets each apart, and how well acquisition tells the class."""
     from rich.table import Table
 
     from pneumoscope.data.acquisition import SOURCES
@@ -88,7 +88,7 @@ def print_clusters(found: Mapping[str, Any]) -> None:
 
 
 def print_split(dataset: Dataset, split: Split) -> None:
-    """Films per class and part, and remarks."""
+    """Images per class and part, and remarks."""
     parts = {part: split.samples(dataset, part) for part in split.names}
     _print_counts(f"Split '{split.name}' ({split.method}, seed {split.seed})", "part", parts)
     for note in split.notes:

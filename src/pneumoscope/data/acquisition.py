@@ -37,12 +37,12 @@ from pneumoscope.data.shortcuts import (
 )
 
 ACQUISITION = Preprocessing(size=224, fit="squash", exposure="none")
-"""What the features are measured on: the grey levels of the file, all films at one size."""
+"""What the features are measured on: the grey levels of the file, all images at one size."""
 
 Films = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float64]
 
-_BLOCK = 64  # films at a time: their spectra are 26 MB
+_BLOCK = 64  # images at a time: their spectra are 26 MB
 _NEARLY = 2  # grey levels from black or white that still count as black or white
 _BORDER, _CORNER = 14 / 224, 24 / 224  # width of a border strip and side of a corner, as shares of the side
 _BANDS = 8  # of the spectrum
@@ -60,7 +60,7 @@ class Feature:
 
 
 FEATURES = (
-    *(Feature(f"film_p{p}", f"grey level, {p} % of the film", "exposure") for p in _FILM_PERCENTILES),
+    *(Feature(f"film_p{p}", f"grey level, {p} % of the image", "exposure") for p in _FILM_PERCENTILES),
     *(Feature(f"centre_p{p}", f"grey level, {p} % of the chest", "exposure") for p in _CENTRE_PERCENTILES),
     Feature("entropy", "entropy of the grey levels", "exposure"),
     Feature("black_share", "share of black", "frame"),
@@ -87,7 +87,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class AcquisitionFeatures:
-    """The features of N films: values (N, F) float64, columns as in :data:`FEATURES`."""
+    """The features of N images: values (N, F) float64, columns as in :data:`FEATURES`."""
 
     values: Values
 
@@ -102,9 +102,9 @@ def measure_acquisition(
     """The features of ``samples``, in their order.
 
     Args:
-        samples: films.
+        samples: images.
         cache: of :data:`ACQUISITION`.
-        progress: called with the number of films done.
+        progress: called with the number of images done.
     """
     rows = cache.rows(samples)
     values = np.empty((len(rows), len(FEATURES)))
@@ -149,7 +149,7 @@ def _texture(films: Films) -> Values:
     around = pixels[:, :-2, 1:-1] + pixels[:, 2:, 1:-1] + pixels[:, 1:-1, :-2] + pixels[:, 1:-1, 2:]
     grain = np.median(np.abs(4 * inner - around), axis=(1, 2))
     steps = np.abs(np.diff(pixels, axis=2)).mean(axis=(1, 2))
-    # Steps are ratios of contrast: on a logarithmic scale, where half a grey level keeps a flat film finite.
+    # Steps are ratios of contrast: on a logarithmic scale, where half a grey level keeps a flat image finite.
     return np.column_stack([relative[:, 1:], slope, np.log(grain + 0.5), np.log(steps + 0.5)])
 
 
@@ -162,7 +162,7 @@ def _spectrum(films: Films) -> tuple[Values, Values]:
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     edges = np.geomspace(_LOWEST, _HIGHEST, _BANDS + 1)
     bands = [power[:, (frequency >= low) & (frequency < high)].mean(axis=1) for low, high in pairwise(edges)]
-    # A blank film has no power anywhere; one unit keeps its logarithm finite.
+    # A blank image has no power anywhere; one unit keeps its logarithm finite.
     return np.log(np.stack(bands, axis=1) + 1), np.sqrt(edges[:-1] * edges[1:])
 
 
@@ -182,13 +182,13 @@ _DEVIATIONS = 3.0
 _NORMAL_QUARTILES = 1.349  # distance between the quartiles of a normal distribution in standard deviations
 _KEPT_VARIANCE = 0.9
 _STARTS = 10
-_SILHOUETTE_FILMS = 6000  # the silhouette compares every pair; more films than this are sampled
+_SILHOUETTE_FILMS = 6000  # the silhouette compares every pair; more images than this are sampled
 _TELLING = 5
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """A cluster for each of N films.
+    """A cluster for each of N images.
 
     Attributes:
         members: (N,) number of the cluster, the largest cluster first.
@@ -206,16 +206,16 @@ class Clusters:
 def cluster_dataset(
     dataset: Dataset, count: int | None = None, *, seed: int = 0, progress: Progress | None = None
 ) -> tuple[Clusters, PixelCache]:
-    """The clusters of all films of ``dataset``, and the cache that they were measured on.
+    """The clusters of all images of ``dataset``, and the cache that they were measured on.
 
     Args:
-        dataset: whose films.
+        dataset: whose images.
         count: of clusters; None takes the one of 2 to 8 with the largest silhouette.
         seed: of k-means.
-        progress: called with the number of films done, by each step in turn.
+        progress: called with the number of images done, by each step in turn.
 
     Raises:
-        DatasetError: fewer different films than clusters.
+        DatasetError: fewer different images than clusters.
     """
     cache = build_cache(dataset, ACQUISITION, progress=progress)
     features = measure_acquisition(dataset.samples, cache, progress=progress)
@@ -223,14 +223,14 @@ def cluster_dataset(
 
 
 def find_clusters(features: AcquisitionFeatures, count: int | None = None, seed: int = 0) -> Clusters:
-    """Group films by their features; arguments as in :func:`cluster_dataset`."""
+    """Group images by their features; arguments as in :func:`cluster_dataset`."""
     points = _points(features)
     different = len(np.unique(points, axis=0))
     if different <= (count or 2):
         raise DatasetError(
-            f"{different} different films cannot make {count or 2} clusters",
-            expected="more films than clusters",
-            remedy="import more films",
+            f"{different} different images cannot make {count or 2} clusters",
+            expected="more images than clusters",
+            remedy="import more images",
         )
     if count is not None:
         return Clusters(_cluster(points, count, seed), count, features)
@@ -244,9 +244,9 @@ def describe_clusters(dataset: Dataset, clusters: Clusters, *, seed: int = 0) ->
     """What each cluster is, and how well acquisition alone tells pneumonia from normal.
 
     Returns:
-        ``clusters`` (films, patients, classes, and ``telling``: the features that set it apart, each with its
-        median here and elsewhere), ``silhouettes``, ``auc`` (by all features, by each group, by the cluster
-        alone; empty where the films have one class), ``mixed_patients`` (with films in several clusters).
+        ``clusters`` (images, patients, classes, and ``telling``: the features that set it apart, each with
+        its median here and elsewhere), ``silhouettes``, ``auc`` (by all features, by each group, by the
+        cluster alone; empty where the images have one class), ``mixed_patients`` (with images in several clusters).
     """
     samples = dataset.samples
     patients = np.array([sample.patient_id for sample in samples])
@@ -270,7 +270,7 @@ def describe_clusters(dataset: Dataset, clusters: Clusters, *, seed: int = 0) ->
 
 
 def _points(features: AcquisitionFeatures) -> Values:
-    """The films in the space that is clustered, (N, d)."""
+    """The images in the space that is clustered, (N, d)."""
     blocks = []
     for name in GROUPS:
         block = _standardised(features.group(name))

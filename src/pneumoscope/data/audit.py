@@ -43,10 +43,10 @@ def run_audit(
         dataset: what to audit; its cache is built where it is missing.
         split: whose parts are searched for leaks; None takes the publisher's.
         seed: of folds and bootstraps.
-        progress: called with the number of films done, by each step in turn.
+        progress: called with the number of images done, by each step in turn.
 
     Raises:
-        DatasetError: the split belongs to other films, or a film has changed since the import.
+        DatasetError: the split belongs to other images, or an image has changed since the import.
     """
     cache = build_cache(dataset, Preprocessing(), progress=progress)
     duplicates = find_duplicates(dataset, progress=progress)
@@ -67,7 +67,7 @@ def audit_dataset(
     """The audit as plain values.
 
     Returns:
-        ``dataset``, ``parts`` (where they come from), ``balance`` (part -> class -> films), ``patients``,
+        ``dataset``, ``parts`` (where they come from), ``balance`` (part -> class -> images), ``patients``,
         ``duplicates``, ``properties`` (per class percentiles, histogram and AUC), ``shortcuts`` (joint AUC of
         the file and of the picture properties), ``problems`` and ``findings`` (sentences, worst first).
     """
@@ -100,7 +100,7 @@ def audit_dataset(
 
 
 def _parts(dataset: Dataset, split: Split | None) -> tuple[Mapping[str, str], str]:
-    """Part of each film, and in words where the parts come from."""
+    """Part of each image, and in words where the parts come from."""
     if split is not None:
         split.samples(dataset)
         return split.parts, f"split '{split.name}' ({split.method}, seed {split.seed})"
@@ -121,7 +121,7 @@ def _questions(samples: Sequence[Sample], seed: int) -> dict[str, Question]:
 
 
 def _balance(samples: Sequence[Sample], parts: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """Films by part and class; a single row ``all`` where there are no parts."""
+    """Images by part and class; a single row ``all`` where there are no parts."""
     rows: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         rows[parts.get(sample.path, "all")].append(sample)
@@ -193,11 +193,11 @@ def _joint_shortcuts(
 
 
 def describe_patients(samples: Sequence[Sample], parts: Mapping[str, str]) -> dict[str, Any]:
-    """How many patients, how many films each, and who is in more than one part or class.
+    """How many patients, how many images each, and who is in more than one part or class.
 
     Args:
-        samples: the films.
-        parts: part by path; films without one take no part in the search for leaks.
+        samples: the images.
+        parts: part by path; images without one take no part in the search for leaks.
     """
     films: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -256,7 +256,7 @@ def describe_duplicates(
 
 SHORTCUT_AUC = 0.65
 """A property warns from this AUC on, when the interval also lies above chance. Chosen: well above what noise
-gives at some hundreds of films, far below what a network reaches."""
+gives at some hundreds of images, far below what a network reaches."""
 
 _RARE = 0.1
 _SEVERITIES = ("danger", "warning", "note")
@@ -298,7 +298,7 @@ def _leak_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
             _finding(
                 "danger",
                 "leak",
-                f"{len(crossing):,} of {patients['n']:,} patients ({films:,} films) are in more than one "
+                f"{len(crossing):,} of {patients['n']:,} patients ({films:,} images) are in more than one "
                 f"part of {audit['parts']}: a score on one part would be helped by knowing the patient.",
             )
         )
@@ -309,7 +309,7 @@ def _leak_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
             _finding(
                 "note",
                 "labels",
-                f"{len(mixed):,} patients have films with different labels (an illness has a beginning and "
+                f"{len(mixed):,} patients have images with different labels (an illness has a beginning and "
                 "an end, or a label is wrong).",
             )
         )
@@ -320,7 +320,7 @@ def _duplicate_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
     duplicates = audit["duplicates"]
     findings = []
     for severity, key, text in (
-        ("danger", "across_parts", "lie in more than one part: test films that were trained on"),
+        ("danger", "across_parts", "lie in more than one part: test images that were trained on"),
         ("danger", "across_labels", "carry different labels for the same picture: at least one is wrong"),
         (
             "warning",
@@ -330,12 +330,12 @@ def _duplicate_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
     ):
         if duplicates[key]:
             findings.append(
-                _finding(severity, "duplicate", f"{_groups(duplicates[key])} of duplicate films {text}.")
+                _finding(severity, "duplicate", f"{_groups(duplicates[key])} of duplicate images {text}.")
             )
     for kind, words in (("exact", "identical"), ("near", "nearly identical")):
         if duplicates[kind]["groups"]:
             films, groups = duplicates[kind]["films"], _groups(duplicates[kind]["groups"])
-            text = f"{films:,} films in {groups} are {words}; a split keeps each group together."
+            text = f"{films:,} images in {groups} are {words}; a split keeps each group together."
             findings.append(_finding("note", "duplicate", text))
     return findings
 
@@ -358,7 +358,7 @@ def _shortcut_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
                 ]
                 text = (
                     f"{_KINDS[kind]} tell {_QUESTIONS[question]} with an AUC of {score['value']:.2f} "
-                    f"({score['low']:.2f} to {score['high']:.2f}, {score['n']:,} films; 0.50 is chance)"
+                    f"({score['low']:.2f} to {score['high']:.2f}, {score['n']:,} images; 0.50 is chance)"
                 )
                 text += f"; on their own: {', '.join(alone)}." if alone else "."
                 findings.append(_finding("warning", "shortcut", text))
@@ -381,12 +381,12 @@ def _balance_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
             _finding(
                 "note",
                 "balance",
-                f"{share:.0%} of the films are {majority}: always answering '{majority}' would be right that "
-                "often, so accuracy alone says little.",
+                f"{share:.0%} of the images are {majority}: always answering '{majority}' would be right "
+                "that often, so accuracy alone says little.",
             )
         )
     findings += [
-        _finding("warning", "balance", f"Only {count:,} films ({count / films:.1%}) are {name}.")
+        _finding("warning", "balance", f"Only {count:,} images ({count / films:.1%}) are {name}.")
         for name, count in classes.items()
         if count < _RARE * films
     ]

@@ -1,9 +1,8 @@
-"""Decoded films in one memory-mapped array, so that training never decodes a film twice.
+"""Pixel cache: decoded images in one memory-mapped array, so that training never decodes an image twice.
 
-In: a data set (or films as an import decodes them) and a preprocessing. Out: a :class:`PixelCache` in
-``DATASET/cache/<key of the preprocessing>/``: ``pixels.u8`` (raw rows of S * S bytes) and ``index.jsonl``
-(one line a row: hash, size, header fields), both append-only. Rows are keyed by the hash of the film's
-content; a build that was killed goes on behind its last whole row.
+``DATASET/cache/<key of the preprocessing>/`` holds ``pixels.u8`` (raw rows of S * S bytes) and
+``index.jsonl`` (one line a row: hash, size, header fields), both append-only. Rows are keyed by the hash
+of the file's content; a build that was killed goes on behind its last whole row.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class PixelCache:
         """The samples as model inputs, in their order: batches (at most ``size``, 1, S, S) in [0, 1].
 
         Raises:
-            DatasetError: a film is not in the cache.
+            DatasetError: an image is not in the cache.
         """
         rows = self.rows(samples)
         for start in range(0, len(rows), size):
@@ -78,12 +77,12 @@ class PixelCache:
         """The row of each sample, (len(samples),) int64.
 
         Raises:
-            DatasetError: a film is not in the cache.
+            DatasetError: an image is not in the cache.
         """
         missing = [sample.path for sample in samples if sample.sha256 not in self._rows]
         if missing:
             raise DatasetError(
-                f"{len(missing)} films are not in the cache, the first is {missing[0]}",
+                f"{len(missing)} images are not in the cache, the first is {missing[0]}",
                 where=self.directory,
                 remedy="build the cache for this data set",
             )
@@ -97,16 +96,16 @@ def build_cache(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> PixelCache:
-    """The cache of ``dataset`` under ``preprocessing``; only films that it lacks are decoded.
+    """The cache of ``dataset`` under ``preprocessing``; only images that it lacks are decoded.
 
     Args:
-        dataset: whose films.
+        dataset: whose images.
         preprocessing: of the pixels.
         workers: processes that decode; None takes the number of processors.
-        progress: called with the number of films done.
+        progress: called with the number of images done.
 
     Raises:
-        DatasetError: a film has changed or cannot be read any more.
+        DatasetError: an image has changed or cannot be read any more.
     """
     directory = cache_directory(dataset.directory, preprocessing)
     if finished := _finished(directory, preprocessing, dataset):
@@ -119,7 +118,7 @@ def build_cache(
         for sample, film in zip(missing, decode_films(files, preprocessing, workers=workers), strict=True):
             if film.sha256 != sample.sha256:
                 raise DatasetError(
-                    film.error or "the film has changed since it was imported",
+                    film.error or "the image has changed since it was imported",
                     where=film.file,
                     remedy="import the data set again",
                 )
@@ -131,7 +130,7 @@ def build_cache(
 
 
 def _finished(directory: Path, preprocessing: Preprocessing, dataset: Dataset) -> PixelCache | None:
-    """The cache when it holds every film, read without its lock: processes that only read never collide."""
+    """The cache when it holds every image, read without its lock: processes that only read never collide."""
     try:
         cache = PixelCache(directory, preprocessing)
         cache.rows(dataset.samples)
@@ -144,7 +143,7 @@ class CacheWriter:
     """Appends rows to a cache; one writer at a time.
 
     Attributes:
-        facts: what is known of each cached film, by hash.
+        facts: what is known of each cached image, by hash.
     """
 
     def __init__(self, directory: Path, preprocessing: Preprocessing) -> None:
@@ -171,7 +170,7 @@ class CacheWriter:
             self._flush()
 
     def add(self, film: DecodedFilm) -> None:
-        """Append a decoded film, unless a film of the same content is there."""
+        """Append a decoded image, unless an image of the same content is there."""
         if film.facts is None or film.pixels is None or film.facts.sha256 in self.facts:
             return
         self.facts[film.facts.sha256] = film.facts

@@ -398,7 +398,7 @@ def apply_corrections(
         samples=samples,
         notes=(
             *dataset.notes,
-            f"{changed} labels corrected and {excluded} films left out by {reader} ({record.name})",
+            f"{changed} labels corrected and {excluded} images left out by {reader} ({record.name})",
         ),
     )
     write_json(
@@ -429,7 +429,7 @@ def _corrected(sample: Sample, answer: str | None) -> Sample:
 def _fault(number: int, row: Mapping[str, str], samples: Mapping[str, Sample]) -> str | None:
     sample = samples.get(row["path"])
     if sample is None:
-        return f"row {number}: no film {row['path']}"
+        return f"row {number}: no image {row['path']}"
     if sample.sha256 != row["sha256"]:
         return f"row {number}: {row['path']} has changed since the review"
     if row["reader_label"].strip() not in _ANSWERS:

@@ -1,7 +1,6 @@
-"""Every film is opened once: hash, size and model input, in parallel, and no bad film stops the rest.
+"""Decode image files in parallel worker processes: hash, size and model input, each file opened once.
 
-In: files and a preprocessing. Out: one :class:`DecodedFilm` a file, in the order of the files. A film that
-cannot be read comes back with its reason; so does one whose decoder takes its whole process down.
+A file that cannot be read comes back with its reason; so does one whose decoder takes its whole process down.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from pneumoscope.core.records import Preprocessing
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 
-_CHUNK = 16  # films a task: long enough to hide the cost of passing it, short enough for a smooth bar
-_FILMS_WORTH_A_WORKER = 48  # starting a process costs about as much as decoding this many films
+_CHUNK = 16  # images a task: long enough to hide the cost of passing it, short enough for a smooth bar
+_FILMS_WORTH_A_WORKER = 48  # starting a process costs about as much as decoding this many images
 
 
 @dataclass(frozen=True, slots=True)
 class FilmFacts:
-    """What opening a film told: hash, stored width and height in pixels, header fields, warnings."""
+    """What opening an image told: hash, stored width and height in pixels, header fields, warnings."""
 
     sha256: str
     width: int
@@ -44,12 +43,12 @@ class FilmFacts:
 
 @dataclass(frozen=True, slots=True)
 class DecodedFilm:
-    """A film after opening.
+    """An image after opening.
 
     Attributes:
         file: what was opened; file_bytes: its length; sha256: of its content, None when it cannot be read.
-        facts, pixels: (S, S) uint8, round(255 * model input); both None when the film failed or was known.
-        error: why the film cannot be used, or None.
+        facts, pixels: (S, S) uint8, round(255 * model input); both None when the image failed or was known.
+        error: why the image cannot be used, or None.
     """
 
     file: Path
@@ -74,7 +73,7 @@ class _Job:
             radiograph = read_radiograph(file, min_size=self.preprocessing.size)
         except UnreadableFileError as error:
             return DecodedFilm(file, error=_reason(error))
-        except Exception as error:  # whatever a decoder trips over is told as this film's problem
+        except Exception as error:  # whatever a decoder trips over is told as this image's problem
             return DecodedFilm(file, error=f"{type(error).__name__}: {error}")
         array = to_model_input(radiograph, self.preprocessing).array[0]
         height, width = radiograph.original_size
@@ -123,9 +122,9 @@ def decode_films(
     """Open ``files`` in parallel; results come in their order, a few chunks ahead of the reader.
 
     Args:
-        files: films.
+        files: images.
         preprocessing: of the pixels.
-        known: hashes of films that need no decoding; they come back with hash and length only.
+        known: hashes of images that need no decoding; they come back with hash and length only.
         workers: processes; None takes the number of processors, and no more than are worth starting.
     """
     job = _Job(preprocessing, known)
@@ -173,7 +172,7 @@ def _decode_in_pool(
 
 
 def _require_processes(job: _Job) -> None:
-    """Tell a worker that cannot start at all from one that a film killed.
+    """Tell a worker that cannot start at all from one that an image killed.
 
     Raises:
         PneumoscopeError: no worker process can be started.
@@ -183,13 +182,13 @@ def _require_processes(job: _Job) -> None:
             pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
         raise PneumoscopeError(
-            "no worker process can be started to open films",
+            "no worker process can be started to open images",
             remedy="in a script of your own, start from 'if __name__ == \"__main__\":', or give workers=1",
         ) from error
 
 
 def _decode_alone(file: Path, job: _Job) -> DecodedFilm:
-    """Open one film in a process of its own, to learn whether it is the one that kills its decoder."""
+    """Open one image in a process of its own, to learn whether it is the one that kills its decoder."""
     try:
         with _pool(job, 1) as pool:
             return pool.submit(_decode_chunk, [file]).result()[0]

@@ -37,7 +37,7 @@ from pneumoscope.core.records import Progress
 
 _MOST_UNPACKED_BYTES = 20 * 2**30
 _MOST_FILES = 200_000
-# DEFLATE cannot exceed about 1032:1 (zlib's technical notes); films, being JPEG, hardly shrink at all.
+# DEFLATE cannot exceed about 1032:1 (zlib's technical notes); images, being JPEG, hardly shrink at all.
 _MOST_RATIO = 100
 _UNPACK_CHUNK = 1 << 20
 
@@ -120,7 +120,7 @@ def _unsafe(archive: Path, problem: str) -> DownloadError:
     return DownloadError(
         f"the archive is not safe to unpack: {problem}",
         where=archive,
-        expected="plain files of chest films",
+        expected="plain files of chest images",
         remedy="delete it; it is not what the publisher offers",
     )
 
@@ -341,8 +341,8 @@ class Source:
         address: the publisher's own.
         file_name: what it is called on disk.
         digest: the publisher's hash as ``md5:<hex>`` or ``sha256:<hex>``; None when it is not known.
-        licence, citation: to be named wherever the films are used.
-        unpack: it is a ZIP file of films.
+        licence, citation: to be named wherever the images are used.
+        unpack: it is a ZIP file of images.
     """
 
     address: str

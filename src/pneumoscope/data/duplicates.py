@@ -1,8 +1,7 @@
-"""Films that are there twice, byte for byte, pixel for pixel, or nearly.
+"""Find duplicate images: byte for byte, pixel for pixel, or nearly (perceptual hash, then correlation).
 
-In: a data set and its pixel cache. Out: groups of paths, kept in ``DATASET/audit/duplicates.json`` for the
-same films. Chest radiographs all look alike, so a perceptual hash only proposes pairs; a pair counts when
-the fine structure of the two films agrees.
+Chest radiographs all look alike, so a perceptual hash only proposes pairs; a pair counts when the fine
+structure of the two agrees. Groups are kept in ``DATASET/audit/duplicates.json`` for the same images.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from pneumoscope.data.dataset import Dataset
 
 SCHEMA_VERSION = 1
 
-# Measured on the 5,216 training films of the Guangzhou set: a copy that was re-encoded (JPEG quality 20),
+# Measured on the 5,216 training images of the Guangzhou set: a copy that was re-encoded (JPEG quality 20),
 # halved in size, brightened (gamma 1.4) or made noisy keeps at least 0.95 of its fine structure and differs
 # in at most 8 bits of the hash; a copy rotated by 1 degree or cropped by 1 % keeps 0.8 to 0.9 and differs in
-# at most 12 bits. Two different films never reached 0.73. Stronger crops are not found.
+# at most 12 bits. Two different images never reached 0.73. Stronger crops are not found.
 _HASH_DISTANCE = 12
 _CORRELATION = 0.8
 _FINE_SIDE = 112  # pixels of the grid on which fine structure is compared
@@ -41,20 +40,20 @@ _BLOCK = 1024
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Films that are the same. kind: ``exact`` (same bytes or same pixels) or ``near``; paths sorted."""
+    """Images that are the same. kind: ``exact`` (same bytes or same pixels) or ``near``; paths sorted."""
 
     kind: str
     paths: tuple[str, ...]
 
 
 def find_duplicates(dataset: Dataset, *, progress: Progress | None = None) -> tuple[DuplicateGroup, ...]:
-    """Groups of exact and of near duplicates; a film can be in one group of each kind.
+    """Groups of exact and of near duplicates; an image can be in one group of each kind.
 
-    The result is stored with the data set and read back as long as its films are the same.
+    The result is stored with the data set and read back as long as its images are the same.
 
     Args:
-        dataset: whose films; its pixel cache is built where it is missing.
-        progress: called with the number of films hashed.
+        dataset: whose images; its pixel cache is built where it is missing.
+        progress: called with the number of images hashed.
     """
     stored = load_duplicates(dataset)
     if stored is not None:
@@ -66,7 +65,7 @@ def find_duplicates(dataset: Dataset, *, progress: Progress | None = None) -> tu
 
 
 def load_duplicates(dataset: Dataset) -> tuple[DuplicateGroup, ...] | None:
-    """What :func:`find_duplicates` stored for these very films, or None."""
+    """What :func:`find_duplicates` stored for these very images, or None."""
     file = _file(dataset)
     if not file.is_file():
         return None
@@ -86,7 +85,7 @@ def _key(dataset: Dataset) -> dict[str, int | str]:
 
 
 def _find(dataset: Dataset, cache: PixelCache, progress: Progress | None) -> tuple[DuplicateGroup, ...]:
-    """Exact groups first; then one film of each is compared with every other."""
+    """Exact groups first; then one image of each is compared with every other."""
     rows = cache.rows(dataset.samples)
     alike: dict[str, list[str]] = defaultdict(list)
     representative: dict[str, int] = {}
@@ -107,7 +106,7 @@ def _find(dataset: Dataset, cache: PixelCache, progress: Progress | None) -> tup
 def _near_pairs(
     pixels: npt.NDArray[np.uint8], rows: Sequence[int], progress: Progress | None
 ) -> npt.NDArray[np.int64]:
-    """Pairs of indices into ``rows`` of films that are nearly the same, (pairs, 2)."""
+    """Pairs of indices into ``rows`` of images that are nearly the same, (pairs, 2)."""
     hashes = np.zeros(len(rows), np.uint64)
     side = _FINE_SIDE - 2 * _FINE_MARGIN
     fine = np.zeros((len(rows), side * side), np.float16)
@@ -127,7 +126,7 @@ def _near_pairs(
 
 
 def _fine_structure(image: Image.Image) -> npt.NDArray[np.float32]:
-    """What is left of a film without its slow changes, as a vector of length 1 (0 for a blank film)."""
+    """What is left of an image without its slow changes, as a vector of length 1 (0 for a blank image)."""
     small = np.asarray(image.resize((_FINE_SIDE, _FINE_SIDE), Image.Resampling.BOX), np.float32)
     fine = (small - gaussian_filter(small, _FINE_SIGMA))[
         _FINE_MARGIN:-_FINE_MARGIN, _FINE_MARGIN:-_FINE_MARGIN

@@ -1,13 +1,10 @@
-"""A data set as other programs want it: arrays for notebooks, class folders for everything else.
-
-In: a data set and, where it has one, a split. Out: one compressed ``.npz`` a part, or
-``train|val|test / CLASS`` folders with the original files.
-"""
+"""Export a data set: NumPy arrays (``.npz``) for notebooks, class folders for everything else."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,20 +39,20 @@ def export_npz(
 ) -> tuple[Path, ...]:
     """Write ``destination/<part>.npz`` for each part of ``split`` (``all.npz`` without one).
 
-    Keys of each file, N films of S x S pixels in the order of ``paths``:
+    Keys of each file, N images of S x S pixels in the order of ``paths``:
     ``images`` (N, S, S, 1) float32 in [0, 1], bright = dense; ``flat`` (N, S * S) float32, the same;
     ``labels`` (N,) int64 by :data:`LABEL_CODES`; ``pneumonia`` (N,) int64, 0 or 1; ``label_names`` (N,),
     ``patient_ids`` (N,) and ``paths`` (N,) strings. ``numpy.load(file)`` reads it; there is no pickle in it.
 
     Args:
-        dataset: whose films.
+        dataset: whose images.
         split: its parts; None exports everything as one part.
         destination: a folder; files of the same name in it are replaced.
         size: S, pixels.
-        progress: called with the number of films decoded.
+        progress: called with the number of images decoded.
 
     Raises:
-        DatasetError: the split is another data set's, or a film cannot be read any more.
+        DatasetError: the split is another data set's, or an image cannot be read any more.
     """
     if not 8 <= size <= 1024:
         raise DatasetError(f"size {size}", expected="8 to 1024 pixels")
@@ -79,18 +76,18 @@ def export_folders(
 ) -> tuple[Path, ...]:
     """Write the original files to ``destination/train|val|test/CLASS``; return the parts' folders.
 
-    A film whose name another film of the same folder has gets the name of its path, joined by ``-``. Class
+    An image whose name another image of the same folder has gets the name of its path, joined by ``-``. Class
     folders are ``NORMAL`` and ``PNEUMONIA``, so that the result can be imported again.
 
     Args:
-        dataset: whose films.
+        dataset: whose images.
         split: its parts; None writes the class folders without a level above.
         destination: a folder; a file that is there already with the same content is kept.
         link: make hard links where the file system allows it, instead of copies.
-        progress: called with the number of films written.
+        progress: called with the number of images written.
 
     Raises:
-        DatasetError: the split is another data set's, or the destination holds another film of that name.
+        DatasetError: the split is another data set's, or the destination holds another image of that name.
     """
     parts = _parts(dataset, split)
     total, done = sum(len(samples) for samples in parts.values()), 0
@@ -126,14 +123,12 @@ def _arrays(samples: Sequence[Sample], cache: PixelCache) -> dict[str, np.ndarra
 
 
 def _targets(samples: Sequence[Sample], folder: Path) -> list[Path]:
-    """Where each film goes: its own name, or its path joined by ``-`` where two would collide."""
+    """Where each image goes: its own name, or its path joined by ``-`` where two would collide."""
     wanted = [
         folder / ("NORMAL" if sample.label is Label.NORMAL else "PNEUMONIA") / Path(sample.path).name
         for sample in samples
     ]
-    counts: dict[Path, int] = {}
-    for target in wanted:
-        counts[target] = counts.get(target, 0) + 1
+    counts = Counter(wanted)
     return [
         target if counts[target] == 1 else target.with_name(sample.path.replace("/", "-"))
         for sample, target in zip(samples, wanted, strict=True)
@@ -145,7 +140,9 @@ def _place(film: Path, target: Path, link: bool) -> None:
         if os.path.samefile(film, target) or film.read_bytes() == target.read_bytes():
             return
         raise DatasetError(
-            "the destination holds another film of this name", where=target, remedy="export into a new folder"
+            "the destination holds another image of this name",
+            where=target,
+            remedy="export into a new folder",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:

@@ -1,11 +1,7 @@
-"""From any layout that people have to a data set on disk.
+"""Import any known layout: detect it, open every image once, write manifest, problems and pixel cache.
 
-In: a folder, a table or an ``.npz`` file. Out: a :class:`Dataset` with its manifest, its problems and the
-pixel cache of the default preprocessing. Every film is opened once; a file that cannot be used is listed
-with its reason and stops nothing; an import that was killed goes on where it stopped.
-
-The layouts are read by ``import_folders``, ``import_tables`` and ``import_npz``; this module chooses one and
-does what they have in common.
+The layouts are read by ``layouts`` and ``tables``. A file that cannot be used is listed with its reason and
+stops nothing; an import that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -51,14 +47,14 @@ def import_dataset(
     """Import ``source`` into the data-set directory ``destination``.
 
     Args:
-        source: a folder of films, a table, or a MedMNIST ``.npz`` file.
+        source: a folder of images, a table, or a MedMNIST ``.npz`` file.
         destination: a new directory, or that of an earlier import of the same source, which is finished or
             brought up to date.
         options: layout, class names, name, workers.
-        progress: called with the number of films opened.
+        progress: called with the number of images opened.
 
     Raises:
-        DatasetError: the layout is not understood, no film is usable, or ``destination`` holds other things.
+        DatasetError: the layout is not understood, no image is usable, or ``destination`` holds other things.
     """
     options = options or ImportOptions()
     source, destination = Path(source), Path(destination)
@@ -72,14 +68,14 @@ def import_dataset(
     listing = LAYOUTS[layout](source, destination, options)
     if not listing.candidates:
         raise DatasetError(
-            f"no film found{_most_often(listing.problems)}",
+            f"no image found{_most_often(listing.problems)}",
             where=source,
             expected="JPEG, PNG, TIFF, BMP or DICOM files in class folders, or a table that lists them",
         )
     write_header(destination, Header(name, layout, source, listing.root))
     samples, problems, remarks = _open_films(listing, destination, options.workers, progress)
     if not samples:
-        raise DatasetError(f"no usable film{_most_often(problems)}", where=source)
+        raise DatasetError(f"no usable image{_most_often(problems)}", where=source)
     dataset = Dataset(
         directory=destination,
         root=listing.root,
@@ -100,9 +96,9 @@ def open_or_import(
     """Open a data-set directory, or import anything else into ``workspace/<name>-<8 hex of its path>``.
 
     Args:
-        path: a data-set directory, a folder of films, a table or an ``.npz`` file.
+        path: a data-set directory, a folder of images, a table or an ``.npz`` file.
         workspace: where imported data sets go; an earlier import of the same path is used again.
-        progress: called while films are decoded.
+        progress: called while images are decoded.
 
     Raises:
         DatasetError: nothing usable is there.
@@ -200,7 +196,7 @@ def _open_films(
 
 
 def _to_sample(candidate: Candidate, path: str, name: str, film: DecodedFilm, facts: FilmFacts) -> Sample:
-    """The manifest row; what the layout does not say, the film's header may."""
+    """The manifest row; what the layout does not say, the image's header may."""
     header = facts.source
     declared = candidate.patient_id or header.get("patient_id")
     patient = guangzhou_patient(name)
@@ -224,7 +220,7 @@ def _to_sample(candidate: Candidate, path: str, name: str, film: DecodedFilm, fa
 
 
 def _film_names(candidates: Sequence[Candidate], root: Path) -> Iterator[str]:
-    """What names a film's patient: the stem, or the path where films of several folders share a stem."""
+    """What names an image's patient: the stem, or the path where images of several folders share a stem."""
     stems = Counter(candidate.file.stem for candidate in candidates)
     for candidate in candidates:
         stem = candidate.file.stem
@@ -237,11 +233,11 @@ def _relative(file: Path, root: Path) -> str:
 
 
 def _notes(samples: Sequence[Sample], alone: int, warnings: Counter[str]) -> Iterator[str]:
-    """Remarks on what had to be assumed and on what the films' reader warned of."""
+    """Remarks on what had to be assumed and on what the images' reader warned of."""
     if alone:
-        yield f"{alone} of {len(samples)} file names tell no patient; each such film is its own patient"
+        yield f"{alone} of {len(samples)} file names tell no patient; each such image is its own patient"
     for warning, count in warnings.most_common(5):
-        yield f"{count} film{'s' if count > 1 else ''}: {warning}"
+        yield f"{count} image{'s' if count > 1 else ''}: {warning}"
 
 
 def _most_often(problems: Sequence[Problem]) -> str:

@@ -25,7 +25,7 @@ from pneumoscope.data.patients import guangzhou_etiology
 
 
 class Skip(Enum):
-    """Marks a class whose films the user leaves out."""
+    """Marks a class whose images the user leaves out."""
 
     SKIP = "skip"
 
@@ -106,14 +106,14 @@ def require_known(unknown: Iterable[str], where: str) -> None:
             where=where,
             expected="normal, bacterial, viral, pneumonia or a usual synonym",
             remedy=f'say what it means with --map "{names[0]}=LABEL" (a label of '
-            f"{', '.join(Label)}; or skip to leave its films out)",
+            f"{', '.join(Label)}; or skip to leave its images out)",
         )
 
 
 FILM_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".dic", ".ima", "")
 )
-"""Endings that are tried as films; DICOM files often have none."""
+"""Endings that are tried as images; DICOM files often have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A film that a layout promises; the fields are those of Sample, before the file was opened.
+    """An image that a layout promises; the fields are those of Sample, before the file was opened.
 
     ``patient_id`` None means that the layout says nothing and the file name decides.
     """
@@ -152,7 +152,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A layout read: the folder that paths are relative to, films, files that are none, and remarks."""
+    """A layout read: the folder that paths are relative to, images, files that are none, and remarks."""
 
     root: Path
     layout: str
@@ -269,7 +269,7 @@ def _children(folder: Path) -> list[Path]:
 def _read_classes(
     folder: Path, root: Path, part: str | None, class_map: ClassMap
 ) -> tuple[list[Candidate], list[Problem]]:
-    """The films of ``folder``'s class folders, and what lies there besides."""
+    """The images of ``folder``'s class folders, and what lies there besides."""
     children = _children(folder)
     classes = {child: to_label(child.name, class_map) for child in children if child.is_dir()}
     require_known((child.name for child, label in classes.items() if label is None), str(folder))
@@ -314,7 +314,7 @@ def find_archive(folder: Path) -> Path | None:
 
 
 def read_medmnist(source: Path, destination: Path, options: ImportOptions) -> Listing:
-    """Write the archive's films under ``destination/films``; those that are there already are kept.
+    """Write the archive's images under ``destination/films``; those that are there already are kept.
 
     Labels are 0 (normal) and 1 (pneumonia) unless the class mapping says otherwise.
 
@@ -344,12 +344,12 @@ def read_medmnist(source: Path, destination: Path, options: ImportOptions) -> Li
             else:
                 reason = f"class '{value}' is left out by the class mapping"
                 problems.append(Problem(f"{part}/{file.name}", reason))
-    note = "the archive tells no patients; each film counts as its own patient"
+    note = "the archive tells no patients; each image counts as its own patient"
     return Listing(root, "medmnist", tuple(candidates), tuple(problems), (note,))
 
 
 def _write_png(file: Path, image: npt.NDArray[np.uint8]) -> None:
-    """Write a film, unless an earlier import did."""
+    """Write an image, unless an earlier import did."""
     if not file.exists():
         with atomic_path(file) as temporary:
             Image.fromarray(image).save(temporary, format="PNG")
@@ -392,8 +392,8 @@ def _grey(images: npt.NDArray[np.uint8], archive: Path) -> npt.NDArray[np.uint8]
 def _flat(labels: npt.NDArray[np.int64], count: int, archive: Path) -> npt.NDArray[np.int64]:
     if labels.size != count:
         raise DatasetError(
-            f"labels of shape {labels.shape} for {count} films",
+            f"labels of shape {labels.shape} for {count} images",
             where=archive,
-            expected="one label a film (PneumoniaMNIST; ChestMNIST has several)",
+            expected="one label an image (PneumoniaMNIST; ChestMNIST has several)",
         )
     return labels.reshape(count)

@@ -1,7 +1,4 @@
-"""Who is on a film, as far as its file name tells: the keys by which splits and leak checks go.
-
-In: the stem of a file name. Out: a :class:`Patient` with the full key (used to accuse a film of a leak) and
-the conservative key (used to group films for a split of our own).
+"""Patient keys from file names of the Guangzhou data set: one to detect leaks, a coarser one for splits.
 
 The Guangzhou data set (Kermany et al., Cell 172(5), 2018, doi:10.1016/j.cell.2018.02.010) was published under
 two naming schemes: ``NORMAL2-IM-0095-0001``, ``IM-0115-0001`` and ``person1_bacteria_1`` (Mendeley Data
@@ -27,9 +24,9 @@ class Patient:
     """The two keys of a patient.
 
     Attributes:
-        full: prefix + number + etiology; two films that share it show the same patient.
-        group: films that share it are never parted by a split of ours (``personN`` whatever the etiology).
-        recognised: False when the name follows no known scheme and the film counts as its own patient.
+        full: prefix + number + etiology; two images that share it show the same patient.
+        group: images that share it are never parted by a split of ours (``personN`` whatever the etiology).
+        recognised: False when the name follows no known scheme and the image counts as its own patient.
     """
 
     full: str
@@ -38,7 +35,7 @@ class Patient:
 
 
 def guangzhou_patient(stem: str) -> Patient:
-    """The patient of a film named in one of the Guangzhou schemes; otherwise the film is its own patient.
+    """The patient of an image named in one of the Guangzhou schemes; otherwise the image is its own patient.
 
     >>> guangzhou_patient("NORMAL2-IM-0095-0001").full
     'NORMAL2-IM-0095'

@@ -316,7 +316,7 @@ def vessel_canvas(seed: int) -> Field:
 
 
 # Centre (x, y), half axes (x, y) of where consolidation sits: right upper, middle and lower lobe, left upper
-# and lower lobe. The film's left is the patient's right.
+# and lower lobe. The image's left is the patient's right.
 _LOBES = (
     (-0.38, -0.36, 0.20, 0.17),
     (-0.34, 0.16, 0.19, 0.14),
@@ -342,7 +342,7 @@ class Lesion:
 
 
 def draw_lesion(label: Label, rng: np.random.Generator, strength: float) -> Lesion | None:
-    """The lesion of a label: consolidation, interstitial pattern, or None for a normal film.
+    """The lesion of a label: consolidation, interstitial pattern, or None for a normal image.
 
     ``strength`` multiplies the lesion's contrast. ``PNEUMONIA`` (unspecified) is either kind by chance.
     """
@@ -403,9 +403,9 @@ class PhantomConfig(Config):
     """How phantoms vary.
 
     Attributes:
-        aspect: width over height of the film.
-        turn_degrees: standard deviation of the turn in the film's plane, in degrees.
-        shift: standard deviation of the position, in half heights of the film.
+        aspect: width over height of the image.
+        turn_degrees: standard deviation of the turn in the image's plane, in degrees.
+        shift: standard deviation of the position, in half heights of the image.
         scale_range: smallest and largest magnification.
         lesion_strength: multiplies the lesions' contrast; 1 is meant to be hard for a network without
             convolutions.
@@ -424,15 +424,15 @@ class PhantomConfig(Config):
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic film.
+    """A synthetic image.
 
     Attributes:
         pixels: (H, W) float32 in [0, 1], bright = dense.
-        lesion_mask: (H, W) bool, where the lesion changes the lungs; all False for a normal film.
-        lungs: (2, H, W) bool, the patient's right and left lung where the film shows them: beside heart and
+        lesion_mask: (H, W) bool, where the lesion changes the lungs; all False for a normal image.
+        lungs: (2, H, W) bool, the patient's right and left lung where the image shows them: beside heart and
             mediastinum, above the domes.
         label: what was drawn.
-        anatomy: the patient's proportions; pass it again for another film of the same patient.
+        anatomy: the patient's proportions; pass it again for another image of the same patient.
     """
 
     pixels: FloatArray
@@ -450,13 +450,13 @@ def draw_phantom(
     config: PhantomConfig | None = None,
     anatomy: Anatomy | None = None,
 ) -> Phantom:
-    """Draw one film.
+    """Draw one image.
 
     Args:
         label: normal, bacterial (lobar consolidation), viral (interstitial pattern) or unspecified
             pneumonia (either).
         rng: source of all chance.
-        size: height of the film in pixels, at least 16; its width is ``size * config.aspect``.
+        size: height of the image in pixels, at least 16; its width is ``size * config.aspect``.
         config: variation; the default when None.
         anatomy: the patient; a new one when None.
     """
@@ -552,7 +552,7 @@ def _mark(film: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 
 def _lead(pen: ImageDraw.ImageDraw, rng: np.random.Generator, shape: tuple[int, int]) -> None:
-    """A monitoring wire across the film, ending in a round electrode."""
+    """A monitoring wire across the image, ending in a round electrode."""
     height, width = shape
     t = np.linspace(0, 1, 40)
     start, end = rng.uniform(0, 1, size=2), rng.uniform(0.15, 0.85, size=2)

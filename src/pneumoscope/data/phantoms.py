@@ -34,12 +34,12 @@ from pneumoscope.data.phantom_drawing import Phantom, PhantomConfig, draw_phanto
 WATERMARK = "SYNTHETIC PHANTOM, drawn by pneumoscope; not a patient, no medical content"
 
 _FILM_HEIGHT_MM = 300.0
-"""Height of film that a phantom stands for (a 24 x 30 cm cassette, a usual size for small children)."""
+"""Height of image that a phantom stands for (a 24 x 30 cm cassette, a usual size for small children)."""
 
 
 @dataclass(frozen=True)
 class FilmIdentity:
-    """What a film's metadata claims; a phantom's age and sex are drawn at random and mean nothing."""
+    """What an image's metadata claims; a phantom's age and sex are drawn at random and mean nothing."""
 
     patient_id: str
     film_id: str
@@ -81,7 +81,7 @@ def write_dicom(file: Path, pixels: FloatArray, identity: FilmIdentity, *, inver
     Args:
         file: path ending in ``.dcm``.
         pixels: (H, W) in [0, 1], bright = dense.
-        identity: patient and film.
+        identity: patient and image.
         inverted: store as MONOCHROME1, with the values turned round, so that a correct reader shows the same.
     """
     stored = np.round(pixels * 4095).astype(np.uint16)
@@ -154,17 +154,17 @@ class WriteConfig(Config):
     """What to write.
 
     Attributes:
-        count: films in all.
-        size: height of a film in pixels.
-        seed: of everything; the same seed gives the same films.
-        films_per_patient: each patient has 1 to this many films, all of one label. The ``dicom`` layout has
-            one film a patient, as the RSNA set has.
+        count: images in all.
+        size: height of an image in pixels.
+        seed: of everything; the same seed gives the same images.
+        films_per_patient: each patient has 1 to this many images, all of one label. The ``dicom`` layout has
+            one image a patient, as the RSNA set has.
         layout: ``kaggle`` (train and test folders of NORMAL and PNEUMONIA, JPEG, patient and etiology in the
             file names), ``csv`` (PNG and labels.csv) or ``dicom`` (DICOM and an RSNA-style CSV with boxes).
         test_fraction: share of the patients that the ``kaggle`` layout puts into ``test``.
         shares: relative number of normal, bacterial and viral patients.
-        aspect_range: films are this many times as wide as high, whatever their label.
-        phantom: how the films vary; its ``aspect`` is not used.
+        aspect_range: images are this many times as wide as high, whatever their label.
+        phantom: how the images vary; its ``aspect`` is not used.
     """
 
     count: int = Limits(default=300, ge=1)
@@ -180,7 +180,7 @@ class WriteConfig(Config):
 
 @dataclass(frozen=True)
 class _Film:
-    """One film of the plan. Patient numbers start at 1 and are unique in the whole data set."""
+    """One image of the plan. Patient numbers start at 1 and are unique in the whole data set."""
 
     patient: int
     number: int
@@ -227,7 +227,7 @@ def write_phantoms(
 
 
 def _plan(config: WriteConfig) -> tuple[_Film, ...]:
-    """Who gets which films: patients are dealt their label and part before anything is drawn."""
+    """Who gets which images: patients are dealt their label and part before anything is drawn."""
     rng = np.random.default_rng([config.seed, 0])
     labels = (Label.NORMAL, Label.BACTERIAL, Label.VIRAL)
     weights = np.array(config.shares) / sum(config.shares)
@@ -305,7 +305,7 @@ def _labels_csv(plan: Sequence[_Film]) -> str:
 
 
 def _rsna_csv(plan: Sequence[_Film], boxes: Sequence[Sequence[tuple[int, int, int, int]]]) -> str:
-    """One row a box, or one row without a box for a film without a lesion, as the RSNA challenge has it."""
+    """One row a box, or one row without a box for an image without a lesion, as the RSNA challenge has it."""
     rows: list[tuple[object, ...]] = []
     for film, own in zip(plan, boxes, strict=True):
         target = int(film.label is not Label.NORMAL)
@@ -332,6 +332,6 @@ def _readme(config: WriteConfig) -> str:
         f"{WATERMARK}.\n\n"
         "These pictures were computed from random numbers to try software out. They show nobody. Ages and\n"
         "sexes are random. What holds on them says nothing about real radiographs.\n\n"
-        f"layout {config.layout}, {config.count} films, {config.size} pixels high, seed {config.seed}\n"
+        f"layout {config.layout}, {config.count} images, {config.size} pixels high, seed {config.seed}\n"
         "Lesion masks lie in the sibling folder that ends in -masks (255 in the lesion).\n"
     )

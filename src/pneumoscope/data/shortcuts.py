@@ -30,7 +30,7 @@ _NEARLY = 2
 
 @dataclass(frozen=True)
 class Property:
-    """One measure of every film.
+    """One measure of every image.
 
     Attributes:
         name: key in the JSON; title: for readers; unit: of the values, or empty.
@@ -52,7 +52,7 @@ class Property:
 def measure_properties(
     samples: Sequence[Sample], cache: PixelCache, *, progress: Progress | None = None
 ) -> tuple[Property, ...]:
-    """All properties of ``samples`` that any film has, in their order; constant ones are kept."""
+    """All properties of ``samples`` that any image has, in their order; constant ones are kept."""
     both = (*file_properties(samples), *picture_properties(samples, cache, progress=progress))
     return tuple(item for item in both if np.isfinite(item.values).any())
 
@@ -83,7 +83,7 @@ def file_properties(samples: Sequence[Sample]) -> tuple[Property, ...]:
 def picture_properties(
     samples: Sequence[Sample], cache: PixelCache, *, progress: Progress | None = None
 ) -> tuple[Property, ...]:
-    """Exposure, frame and sharpness of each film, from the cached pixels (grey levels 0 to 255)."""
+    """Exposure, frame and sharpness of each image, from the cached pixels (grey levels 0 to 255)."""
     rows = cache.rows(samples)
     measured = np.empty((len(rows), 7))
     for start in range(0, len(rows), _BLOCK):
@@ -112,7 +112,7 @@ def picture_properties(
 
 
 def _measure(pixels: npt.NDArray[np.uint8]) -> Values:
-    """(n, 7) measures of (n, S, S) films."""
+    """(n, 7) measures of (n, S, S) images."""
     n, side = len(pixels), pixels.shape[1]
     low, high = (round(side * edge) for edge in CENTRE)
     corner = max(1, round(side * _CORNER))
@@ -166,7 +166,7 @@ METHOD = "5-fold cross-validation by patient; 95 % interval from 500 bootstrap s
 _FOLDS = 5
 _RESAMPLES = 500
 _BINS = 20
-# Added to each bin as if seen before, in films: keeps the rate of an almost empty bin near the prevalence.
+# Added to each bin as if seen before, in images: keeps the rate of an almost empty bin near the prevalence.
 _PRIOR_FILMS = 2.0
 
 Indices = npt.NDArray[np.int64]
@@ -177,10 +177,10 @@ class Question:
     """A choice between two classes, with its folds.
 
     Attributes:
-        films: indices of the films that take part.
-        target: bool, one a film of ``films``.
+        images: indices of the images that take part.
+        target: bool, one an image of ``films``.
         folds: (training, held out) positions in ``films``.
-        resamples: (500, films) how often each film is in each bootstrap sample of patients.
+        resamples: (500, images) how often each image is in each bootstrap sample of patients.
     """
 
     films: Indices
@@ -192,7 +192,7 @@ class Question:
 
 @dataclass(frozen=True)
 class ShortcutScore:
-    """Area under the ROC curve with its 95 % interval and the number of films."""
+    """Area under the ROC curve with its 95 % interval and the number of images."""
 
     value: float
     low: float
@@ -206,7 +206,7 @@ def ask(
     """Prepare a question; None when a class has fewer than two patients.
 
     Args:
-        positive, takes_part: (N,) of all films.
+        positive, takes_part: (N,) of all images.
         groups: (N,) patient number.
         seed: of folds and bootstrap.
     """
@@ -244,7 +244,7 @@ def score_jointly(values: Values, question: Question) -> ShortcutScore:
 
 
 def predict_jointly(values: Values, question: Question) -> Values:
-    """Probability of the target of every film of ``question``, from properties (N, P), out of fold."""
+    """Probability of the target of every image of ``question``, from properties (N, P), out of fold."""
     own = values[question.films]
     scores = np.empty(len(own))
     for train, held_out in question.folds:
@@ -261,7 +261,7 @@ def predict_jointly(values: Values, question: Question) -> Values:
 
 
 def _bin_rates(train: Values, target: npt.NDArray[np.bool_], held_out: Values) -> Values:
-    """Share of positives among the training films of each held-out film's bin."""
+    """Share of positives among the training images of each held-out image's bin."""
     known = train[np.isfinite(train)]
     unique = np.unique(known)
     edges = unique[1:] if len(unique) <= _BINS else np.unique(np.quantile(known, np.arange(1, _BINS) / _BINS))

@@ -30,17 +30,17 @@ from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import DuplicateGroup, find_duplicates
 
 ASIDE = "aside"
-"""The part of films that a split neither trains on nor tests."""
+"""The part of images that a split neither trains on nor tests."""
 
 
 def assign_parts(
     samples: Sequence[Sample], shares: Mapping[str, float], seed: int, linked: Iterable[Sequence[str]]
 ) -> dict[str, str]:
-    """The part of each film by its path.
+    """The part of each image by its path.
 
     Args:
-        samples: films.
-        shares: wanted share of each part; a part of share 0 gets no film.
+        samples: images.
+        shares: wanted share of each part; a part of share 0 gets no image.
         seed: of the order of equals.
         linked: groups of paths that must stay together besides those of one patient.
 
@@ -55,7 +55,7 @@ def assign_parts(
         raise DatasetError(
             f"{blocks.max(initial=-1) + 1} patients cannot be split into {len(names)} parts",
             expected="at least one patient a part",
-            remedy="ask for fewer parts or import more films",
+            remedy="ask for fewer parts or import more images",
         )
     counts = _class_counts(ordered, blocks)
     chosen = _place(counts, wanted_shares, np.random.default_rng(seed))
@@ -63,8 +63,8 @@ def assign_parts(
     if empty:
         raise DatasetError(
             f"no patient is left for {', '.join(names[part] for part in sorted(empty))}",
-            expected="patients of a similar number of films",
-            remedy="ask for fewer parts or import more films",
+            expected="patients of a similar number of images",
+            remedy="ask for fewer parts or import more images",
         )
     return {sample.path: names[chosen[block]] for sample, block in zip(ordered, blocks, strict=True)}
 
@@ -72,19 +72,19 @@ def assign_parts(
 def assign_to_clusters(
     samples: Sequence[Sample], clusters: Mapping[str, int], linked: Iterable[Sequence[str]]
 ) -> tuple[dict[str, str], int]:
-    """A part for each film by its path: ``fold-<cluster>``, or ``aside``; and how many are set aside.
+    """A part for each image by its path: ``fold-<cluster>``, or ``aside``; and how many are set aside.
 
-    A block goes to the cluster that holds most of its films, of equal numbers to the lower one. Its films of
-    other clusters are set aside: trained on, they would show the network the cluster that it must not know;
+    A block goes to the cluster that holds most of its images, of equal numbers to the lower one. Its images
+    of other clusters are set aside: trained on, they would show the network the cluster that it must not know;
     tested, they would not be of the cluster that is tested.
 
     Args:
-        samples: films.
+        samples: images.
         clusters: number of the cluster by path.
         linked: groups of paths that must stay together besides those of one patient.
 
     Raises:
-        DatasetError: a part would lack pneumonia or normal films, and could not be scored.
+        DatasetError: a part would lack pneumonia or normal images, and could not be scored.
     """
     blocks = film_blocks(samples, linked)
     own = np.array([clusters[sample.path] for sample in samples])
@@ -95,7 +95,7 @@ def assign_to_clusters(
     for cluster in range(counts.shape[1]):
         if len(np.unique(normal[chosen == cluster])) < 2:
             raise DatasetError(
-                f"cluster {cluster} of {counts.shape[1]} does not hold both normal and pneumonia films",
+                f"cluster {cluster} of {counts.shape[1]} does not hold both normal and pneumonia images",
                 expected="both in every part, so that each can be scored",
                 remedy="ask for fewer folds",
             )
@@ -105,7 +105,7 @@ def assign_to_clusters(
 
 
 def film_blocks(samples: Sequence[Sample], linked: Iterable[Sequence[str]]) -> npt.NDArray[np.int64]:
-    """Number of the block of each film, (N,): connected components of shared groups and duplicates."""
+    """Number of the block of each image, (N,): connected components of shared groups and duplicates."""
     row = {sample.path: index for index, sample in enumerate(samples)}
     groups: dict[str, int] = {}
     edges = [(index, groups.setdefault(sample.group_id, index)) for index, sample in enumerate(samples)]
@@ -123,7 +123,7 @@ def film_blocks(samples: Sequence[Sample], linked: Iterable[Sequence[str]]) -> n
 
 
 def _class_counts(samples: Sequence[Sample], blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Films by block and label, (blocks, labels)."""
+    """Images by block and label, (blocks, labels)."""
     labels = {label: index for index, label in enumerate(Label)}
     counts = np.zeros((blocks.max() + 1, len(labels)))
     np.add.at(counts, (blocks, np.array([labels[sample.label] for sample in samples])), 1)
@@ -135,7 +135,7 @@ def _place(
 ) -> npt.NDArray[np.int64]:
     """The part of each block, (blocks,).
 
-    Every block goes where it lowers sum((placed - wanted)^2 / wanted) most; at least one film of each class
+    Every block goes where it lowers sum((placed - wanted)^2 / wanted) most; at least one image of each class
     is wanted in every part, so that small sets do not leave a part without a class.
     """
     wanted = np.maximum(shares[:, None] * counts.sum(axis=0), 1.0)
@@ -155,7 +155,7 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _FOLDS = 5
 _PUBLISHER_PARTS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
 
-# Below this the publisher's validation part cannot choose a threshold (the Guangzhou set's has 16 films).
+# Below this the publisher's validation part cannot choose a threshold (the Guangzhou set's has 16 images).
 _USABLE_VALIDATION = 100
 
 
@@ -164,8 +164,7 @@ class SplitConfig(Config):
 
     ``fractions``: the three shares; ``k-fold``: ``folds`` equal parts; ``publisher``: the parts that the
     publisher gave, with a validation part carved out of train where it has none of use;
-    ``leave-cluster-out``: a part for each of ``folds`` clusters of films that were taken and processed alike,
-    or, without a number, for as many clusters as stand apart best.
+    ``leave-cluster-out``: a part for each of ``folds`` clusters of images that were acquired alike, or, without a number, for as many clusters as stand apart best.
     """
 
     method: Literal["fractions", "k-fold", "publisher", "leave-cluster-out"] = "fractions"
@@ -185,13 +184,13 @@ class SplitConfig(Config):
 
 @dataclass(frozen=True)
 class Split:
-    """Which film belongs to which part.
+    """Which image belongs to which part.
 
     Attributes:
         name: file name without ending; method, seed: how it was made.
         dataset_hash: of the manifest that was split.
         parts: part by ``Sample.path``: ``train``, ``validation``, ``test``, or ``fold-0`` ... ``fold-4``, or
-            ``aside`` for a film of no part.
+            ``aside`` for an image of no part.
         notes: what a reader should know, as sentences; config: the whole configuration.
     """
 
@@ -205,7 +204,7 @@ class Split:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parts that hold films, in the order train, validation, test or fold-0, fold-1, ..., aside."""
+        """The parts that hold images, in the order train, validation, test or fold-0, fold-1, ..., aside."""
         order = {TRAIN: 0, VALIDATION: 1, TEST: 2, ASIDE: 4}
         found = set(self.parts.values())
         return tuple(sorted(found, key=lambda part: (order.get(part, 3), len(part), part)))
@@ -216,14 +215,14 @@ class Split:
         return tuple(name for name in self.names if name.startswith("fold-"))
 
     def samples(self, dataset: Dataset, *parts: str) -> tuple[Sample, ...]:
-        """The films of ``parts``, in the data set's order.
+        """The images of ``parts``, in the data set's order.
 
         Raises:
-            DatasetError: the split was made for other films, or has no such part.
+            DatasetError: the split was made for other images, or has no such part.
         """
         if dataset.hash != self.dataset_hash:
             raise DatasetError(
-                "the split was made for other films than the data set now holds",
+                "the split was made for other images than the data set now holds",
                 where=dataset.directory,
                 expected=f"data set {self.dataset_hash[:12]}, found {dataset.hash[:12]}",
                 remedy="split again with 'pneumoscope data split'",
@@ -297,9 +296,9 @@ def split_dataset(
     """Split ``dataset``.
 
     Args:
-        dataset: whose films.
+        dataset: whose images.
         config: method, shares and seed.
-        duplicates: groups of films that must stay together, besides those of one patient.
+        duplicates: groups of images that must stay together, besides those of one patient.
         name: the split's name.
         clusters: number of the acquisition cluster by path, for ``leave-cluster-out``.
 
@@ -344,7 +343,7 @@ def hold_out(
     """Part ``samples`` into (rest, held) by patient, stratified; ``held`` gets about ``fraction`` of them.
 
     Args:
-        samples: films.
+        samples: images.
         fraction: wanted share of ``held``, in (0, 1).
         seed: of the order of equals.
         linked: groups of paths that must stay together besides those of one patient.
@@ -365,13 +364,13 @@ def _cluster_parts(
     """A part for each acquisition cluster."""
     if clusters is None:
         raise ConfigError(
-            "no clusters to leave out", remedy="give the clusters that cluster_dataset finds in these films"
+            "no clusters to leave out", remedy="give the clusters that cluster_dataset finds in these images"
         )
     parts, aside = assign_to_clusters(samples, clusters, linked)
     return parts, (
-        "each part is a cluster of films that were taken and processed alike; its class shares are its own, "
+        "each part is a cluster of images that were taken and processed alike; its class shares are its own, "
         "not those of the data set",
-        f"{aside} films are set aside, because most films of their patient are in another cluster",
+        f"{aside} images are set aside, because most images of their patient are in another cluster",
     )
 
 
@@ -382,8 +381,8 @@ def _publisher_parts(
     unknown = [sample.path for sample in samples if sample.publisher_split not in _PUBLISHER_PARTS]
     if unknown:
         raise DatasetError(
-            f"{len(unknown)} films have no publisher's split, the first is {unknown[0]}",
-            expected="train, val or test for every film",
+            f"{len(unknown)} images have no publisher's split, the first is {unknown[0]}",
+            expected="train, val or test for every image",
             remedy="use --method fractions",
         )
     parts = {sample.path: _PUBLISHER_PARTS[str(sample.publisher_split)] for sample in samples}
@@ -397,8 +396,8 @@ def _publisher_parts(
         held_paths = {sample.path for sample in held}
         parts.update((sample.path, VALIDATION if sample.path in held_paths else TRAIN) for sample in pool)
         notes.append(
-            f"the publisher's validation part has {counts[VALIDATION]} films, too few to choose a threshold: "
-            f"it was folded into train, and {len(held)} films were held out from train by patient "
+            f"the publisher's validation part has {counts[VALIDATION]} images, too few for a threshold: "
+            f"it was folded into train, and {len(held)} images were held out from train by patient "
             f"(seed {config.seed})"
         )
     return parts, tuple(notes)

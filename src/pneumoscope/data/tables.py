@@ -67,7 +67,7 @@ class FilmTable:
 
 
 def find_table(folder: Path) -> Path | None:
-    """The table in ``folder`` that lists films, or None; a folder's first such table in order of name."""
+    """The table in ``folder`` that lists images, or None; a folder's first such table in order of name."""
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.suffix.lower() in _TABLES and not file.name.startswith("."):
             columns = _roles(_header(file))
@@ -117,7 +117,7 @@ def load_table(source: Path) -> FilmTable:
     file = source if source.is_file() else find_table(source)
     if file is None:
         raise DatasetError(
-            "no table that lists films",
+            "no table that lists images",
             where=source,
             expected=f"a CSV with a column of files ({', '.join(COLUMNS['file'][:4])}, ...) and one of "
             f"labels ({', '.join(COLUMNS['label'][:4])}, ...)",
@@ -171,7 +171,7 @@ def _is_rsna(header: Sequence[str]) -> bool:
 def read_table(source: Path, destination: Path, options: ImportOptions) -> Listing:
     """A CSV with a column of paths and one of labels; others are taken where their name is known.
 
-    Paths are relative to the table's folder (or to a folder of films in it); an absolute path is taken as is.
+    Paths are relative to the table's folder (or to a folder of images in it); absolute paths are taken as is.
 
     Raises:
         DatasetError: there is no such table, a column is missing, or a class name is unknown.
@@ -214,8 +214,8 @@ def read_table(source: Path, destination: Path, options: ImportOptions) -> Listi
 def read_rsna(source: Path, destination: Path, options: ImportOptions) -> Listing:
     """The RSNA Pneumonia Detection Challenge: ``patientId, x, y, width, height, Target``, one row a box.
 
-    A film is pneumonia when one of its rows has Target 1. Beside ``stage_2_detailed_class_info.csv`` films of
-    the class *No Lung Opacity / Not Normal* are left out, for they are neither; without it they count as
+    An image is pneumonia when one of its rows has Target 1. Beside ``stage_2_detailed_class_info.csv`` images
+    of the class *No Lung Opacity / Not Normal* are left out, for they are neither; without it they count as
     normal.
     Source: https://www.rsna.org/rsnai/ai-image-challenge/rsna-pneumonia-detection-challenge-2018
 
@@ -249,10 +249,10 @@ def read_rsna(source: Path, destination: Path, options: ImportOptions) -> Listin
         else:
             candidates.append(Candidate(file, label, patient_id=identifier))
     note = (
-        "films of the class 'No Lung Opacity / Not Normal' are left out; include them with "
+        "images of the class 'No Lung Opacity / Not Normal' are left out; include them with "
         '--map "No Lung Opacity / Not Normal=normal"'
         if classes
-        else "Target 0 counts as normal, although some of these films show other disease"
+        else "Target 0 counts as normal, although some of these images show other disease"
     )
     return Listing(finder.folder, "rsna", tuple(candidates), tuple(problems), (note,))
 
@@ -287,7 +287,7 @@ def _candidate(table: FilmTable, file: Path, row: Mapping[str, str], label: Labe
 
 
 def _unique(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[tuple[Path, str]]]:
-    """One candidate a file; rows that contradict each other about a film's label make it a problem."""
+    """One candidate a file; rows that contradict each other about an image's label make it a problem."""
     labels: dict[Path, set[Label]] = {}
     for candidate in candidates:
         labels.setdefault(candidate.file, set()).add(candidate.label)
@@ -302,7 +302,7 @@ def _unique(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[tupl
 
 
 def _common_root(folder: Path, files: Sequence[Path]) -> Path:
-    """``folder`` when every film lies in it, otherwise the deepest folder that holds all."""
+    """``folder`` when every image lies in it, otherwise the deepest folder that holds all."""
     return Path(os.path.commonpath([folder, *(file.parent for file in files)]))
 
 
