@@ -246,7 +246,7 @@ def describe_clusters(dataset: Dataset, clusters: Clusters, *, seed: int = 0) ->
     Returns:
         ``clusters`` (images, patients, classes, and ``telling``: the features that set it apart, each with
         its median here and elsewhere), ``silhouettes``, ``auc`` (by all features, by each group, by the
-        cluster alone; empty where the images have one class), ``mixed_patients`` (with images in several clusters).
+        cluster alone; empty where the images have one class), ``mixed_patients`` (in several clusters).
     """
     samples = dataset.samples
     patients = np.array([sample.patient_id for sample in samples])

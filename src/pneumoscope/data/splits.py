@@ -75,8 +75,8 @@ def assign_to_clusters(
     """A part for each image by its path: ``fold-<cluster>``, or ``aside``; and how many are set aside.
 
     A block goes to the cluster that holds most of its images, of equal numbers to the lower one. Its images
-    of other clusters are set aside: trained on, they would show the network the cluster that it must not know;
-    tested, they would not be of the cluster that is tested.
+    of other clusters are set aside: trained on, they would show the network the cluster that it must not
+    know; tested, they would not be of the cluster that is tested.
 
     Args:
         samples: images.
@@ -164,7 +164,8 @@ class SplitConfig(Config):
 
     ``fractions``: the three shares; ``k-fold``: ``folds`` equal parts; ``publisher``: the parts that the
     publisher gave, with a validation part carved out of train where it has none of use;
-    ``leave-cluster-out``: a part for each of ``folds`` clusters of images that were acquired alike, or, without a number, for as many clusters as stand apart best.
+    ``leave-cluster-out``: a part for each of ``folds`` clusters of images that were acquired alike,
+    or, without a number, for as many clusters as stand apart best.
     """
 
     method: Literal["fractions", "k-fold", "publisher", "leave-cluster-out"] = "fractions"
