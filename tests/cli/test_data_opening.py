@@ -50,4 +50,4 @@ def test_the_page_shows_every_cluster_in_one_file(dataset: Dataset) -> None:
     for number, item in enumerate(read_json(page.with_name("acquisition.json"))["clusters"]):
         assert f'<h2 id="cluster-{number}">' in html
         assert item["telling"][0]["title"][1:] in html
-    assert html.count("A sheet of chest films of this cluster.") == 3
+    assert html.count("A sheet of chest radiographs of this cluster.") == 3

@@ -122,7 +122,7 @@ def test_a_layout_can_be_forced(tmp_path: Path) -> None:
     root = write_kaggle(tmp_path / "films", normals=1, persons=1)
     with pytest.raises(DatasetError, match="unknown class names 'test', 'train'"):
         import_dataset(root, tmp_path / "set", ImportOptions(layout="folders"))
-    with pytest.raises(DatasetError, match="no table that lists films"):
+    with pytest.raises(DatasetError, match="no table that lists images"):
         import_dataset(root, tmp_path / "set", ImportOptions(layout="csv"))
     with pytest.raises(ConfigError, match="unknown layout"):
         import_dataset(root, tmp_path / "set", ImportOptions(layout="zip"))

@@ -398,7 +398,7 @@ def _publisher_parts(
         parts.update((sample.path, VALIDATION if sample.path in held_paths else TRAIN) for sample in pool)
         notes.append(
             f"the publisher's validation part has {counts[VALIDATION]} images, too few to choose a "
-            f"threshold: it was folded into train, and {len(held)} images were held out from train by patient "
-            f"(seed {config.seed})"
+            f"threshold: it was folded into train, and {len(held)} images were held out from train by "
+            f"patient (seed {config.seed})"
         )
     return parts, tuple(notes)
