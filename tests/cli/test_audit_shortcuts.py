@@ -11,7 +11,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from pneumoscope.cli import audit_shortcuts
+from pneumoscope.cli import audits
 from pneumoscope.core.errors import ConfigError, DatasetError, InputError
 from pneumoscope.core.files import read_json, write_json
 from pneumoscope.data.dataset import Dataset
@@ -23,7 +23,7 @@ from tests.tiny_bundle import write_tiny_bundle
 def run(*arguments: object) -> Result:
     app = typer.Typer()
     app.callback()(lambda: None)
-    audit_shortcuts.register(app)
+    audits.register(app)
     result = CliRunner().invoke(app, ["audit-shortcuts", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -4,7 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pneumoscope.cli import card as command
+from pneumoscope.cli import documents as command
 from pneumoscope.core.errors import BundleError
 from pneumoscope.reporting.bundle_card import bundle_card
 from tests.tiny_bundle import write_tiny_bundle

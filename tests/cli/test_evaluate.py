@@ -95,7 +95,7 @@ def test_everything_is_written_and_the_figures_agree(run, bundle: Path, source: 
     assert "<html" in (tmp_path / "out" / "evaluation.html").read_text()
     assert "ROC AUC" in result.stdout
     assert f"{found['estimates']['roc_auc']['value']:.4f} [" in result.stdout
-    assert "24 films of 12 patients" in result.stdout
+    assert "24 images of 12 patients" in result.stdout
 
 
 @pytest.mark.usefixtures("no_page")

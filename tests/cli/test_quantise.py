@@ -80,7 +80,7 @@ def test_a_bundle_is_quantised_and_compared(run, asked, bundle, dataset, tmp_pat
     lines = [line.split("│")[1:-1] for line in result.stdout.splitlines() if "│" in line]
     rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
     assert rows == {"ROC AUC": ["0.9700", "0.9700", "+0.0000"], "Accuracy": ["0.9000", "0.8800", "-0.0200"]}
-    assert "12 validation films" in result.stdout
+    assert "12 validation images" in result.stdout
     assert f"written: {tmp_path / 'out'}" in result.stdout
 
 
@@ -96,7 +96,7 @@ def test_a_cross_validation_is_quantised_fold_by_fold(run, asked, dataset, tmp_p
     write_json(tmp_path / "cv" / "run.json", {"command": "cross-validate"})
     result = run(tmp_path / "cv", dataset.directory, "-o", tmp_path / "out")
     assert asked == [(tmp_path / "cv", tmp_path / "out", None)]
-    assert "40 films out of fold" in result.stdout
+    assert "40 images out of fold" in result.stdout
     assert "2.50% of the decisions at probability 0.5 changed" in result.stdout
     with pytest.raises(InputError, match="has its own folds"):
         run(tmp_path / "cv", dataset.directory, "-o", tmp_path / "out", "--split", "default")

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pneumoscope.cli import report
+from pneumoscope.cli import documents
 from pneumoscope.core.errors import InputError
 from tests.reporting.runs import write_dataset, write_run
 
@@ -21,7 +21,7 @@ def run_directory(tmp_path_factory):
 @pytest.fixture
 def app():
     app = typer.Typer()
-    report.register(app)
+    documents.register(app)
     app.callback()(lambda: None)
     return app
 

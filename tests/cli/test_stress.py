@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from pneumoscope.cli import stress
+from pneumoscope.cli import audits
 from pneumoscope.core.errors import ConfigError, InputError
 from pneumoscope.core.files import read_json, write_json
 from pneumoscope.evaluation.predictions import read_predictions
@@ -21,7 +21,7 @@ from tests.tiny_bundle import write_tiny_bundle
 def run(*arguments: object) -> Result:
     app = typer.Typer()
     app.callback()(lambda: None)
-    stress.register(app)
+    audits.register(app)
     result = CliRunner().invoke(app, ["stress", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from pneumoscope.cli import terminal
 from pneumoscope.cli import train as command
 from pneumoscope.core.errors import ConfigError, InputError, MissingExtraError
 from pneumoscope.core.files import read_json, write_json
@@ -141,14 +142,14 @@ def test_a_folder_is_imported_on_the_way(run, asked, dataset):
 
 def stop_after(monkeypatch, step):
     """End the run like a kill would."""
-    real = command.TrainingDisplay.step
+    real = terminal.Display.step
 
     def stop(self, done, total, speed):
         real(self, done, total, speed)
         if done == step:
             raise Killed
 
-    monkeypatch.setattr(command.TrainingDisplay, "step", stop)
+    monkeypatch.setattr(terminal.Display, "step", stop)
 
 
 def test_a_stopped_run_goes_on_with_the_split_that_it_had(run, dataset, monkeypatch, tmp_path):

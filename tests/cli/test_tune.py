@@ -20,6 +20,7 @@ from pneumoscope.learning import search as searching
 from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.search_space import SearchConfig, SearchSpace
 from pneumoscope.learning.search_study import STUDY_NAME, study_address
+from pneumoscope.workflows import training as workflow
 
 from ..learning.phantoms import phantom_dataset
 from ..reporting.test_search_page import ROWS, document
@@ -79,7 +80,7 @@ def test_the_space_and_the_base_come_from_files_and_flags(run, asked, dataset, t
 
 def test_without_a_limit_there_is_one_and_the_folder_is_always_the_same(run, asked, dataset):
     run(dataset.directory, "--json")
-    assert (asked[0][2].trials, asked[0][2].hours) == (command.TRIALS, None)
+    assert (asked[0][2].trials, asked[0][2].hours) == (workflow.TRIALS, None)
     assert str(asked[0][2].directory) == f"tuning/{dataset.directory.name}"
 
 

@@ -353,7 +353,7 @@ def download_films(
     """Fetch a public data set from its publisher: pinned, hashed, resumable."""
     from pneumoscope.data.download import download
 
-    with progress_bar(f"Downloading {name}", unit="bytes") as progress:
+    with progress_bar(f"Downloading {name}") as progress:
         came = download(name, output, progress=progress)
     if json:
         print_json(

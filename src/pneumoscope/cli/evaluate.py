@@ -1,31 +1,29 @@
-"""``pneumoscope evaluate``: score a bundle on films that it has never seen.
+"""``pneumoscope evaluate``: score a bundle on images that it has never seen.
 
-In: a bundle, a data set, the part of it to score. Out: a folder with ``evaluation.json``,
-``predictions.csv``, ``evaluation.html`` with its figures, and ``run.json``; a table on standard output. Exit
-code 2 when a film or its patient was in the bundle's training data.
+Exit code 2 when an image or its patient was in the bundle's training data.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pneumoscope.cli.terminal import notes, progress_bar
-from pneumoscope.core.errors import InputError
-from pneumoscope.core.files import read_json, write_json
+from pneumoscope.cli.options import (
+    AsJson,
+    BundleName,
+    ConfigFile,
+    DatasetPath,
+    OperatingPoint,
+    Output,
+    SplitName,
+    SplitPart,
+)
+from pneumoscope.cli.terminal import Display, console, notes, print_json
 
 if TYPE_CHECKING:
-    from pneumoscope.core.records import OperatingPoint
-    from pneumoscope.data.dataset import Dataset
-    from pneumoscope.evaluation.evaluate import EvaluationConfig
-    from pneumoscope.evaluation.scoring import Films
-    from pneumoscope.inference.bundle import Bundle
+    from pneumoscope.workflows.evaluation import EvaluationResult
 
 
 def register(app: typer.Typer) -> None:
@@ -34,145 +32,141 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="A bundle's directory, or the name of a shipped one.")],
-    dataset: Annotated[
-        Path, typer.Argument(help="Data set directory, or a folder, CSV or npz to import first.")
-    ],
-    split: Annotated[
-        str | None,
-        typer.Option(help="A part of the split, or all. Default: test, or all if never split."),
-    ] = None,
-    split_name: Annotated[str, typer.Option(help="Which split of the data set.")] = "default",
-    operating_point: Annotated[
-        str | None, typer.Option(help="One of the bundle's operating points instead of its default.")
-    ] = None,
+    bundle: BundleName,
+    dataset: DatasetPath,
+    split: SplitPart = None,
+    split_name: SplitName = "default",
+    operating_point: OperatingPoint = None,
     prevalence: Annotated[
         float | None,
-        typer.Option(help="Share with pneumonia, for PPV, NPV and costs. Default: that of the films."),
+        typer.Option(help="Share with pneumonia, for PPV, NPV and costs. Default: that of the images."),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML file: resamples, seed, costs.missed_pneumonia, costs.false_alarm."),
-    ] = None,
+    config: ConfigFile = None,
     allow_leakage: Annotated[
-        bool, typer.Option("--allow-leakage", help="Score leaked films too; marks the result contaminated.")
+        bool, typer.Option("--allow-leakage", help="Score leaked images too; marks the result contaminated.")
     ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder of the results; default runs/<time>-evaluate-..."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json, not a table.")] = False,
+    output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score a bundle: every figure with its count and its 95 % interval."""
-    from pneumoscope.cli.evaluate_output import print_evaluation
-    from pneumoscope.core.config import load_config
-    from pneumoscope.data.importers import open_or_import
-    from pneumoscope.evaluation.evaluate import EvaluationConfig
-    from pneumoscope.evaluation.scoring import check_leakage, choose_films, leakage_error
-    from pneumoscope.inference.bundle import load_bundle
+    from pneumoscope.workflows.evaluation import evaluate as run_evaluation
 
-    settings = load_config(EvaluationConfig, config, {"costs.prevalence": prevalence})
-    opened = load_bundle(bundle)
-    point = opened.operating_point(operating_point)
-    with progress_bar("reading films") as progress:
-        source = open_or_import(dataset, progress=progress)
-    films = choose_films(source, split, split_name)
-    leaks = check_leakage(opened.document, films.samples)
-    if leaks and not allow_leakage:
-        raise leakage_error(leaks, len(films.samples))
-    directory = _directory(output, source.name, films.part)
-    document = _score(_Job(opened, point, source, films, settings, len(leaks)), directory)
+    flags: dict[str, Any] = {"costs.prevalence": prevalence}
+    with Display() as display:
+        result = run_evaluation(
+            bundle,
+            dataset,
+            split=split,
+            split_name=split_name,
+            operating_point=operating_point,
+            allow_leakage=allow_leakage,
+            output=output,
+            config=config,
+            progress=display,
+            **flags,
+        )
     if as_json:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(result.document)
     else:
-        print_evaluation(document, source.name)
-    _remark(document, len(source.problems), len(leaks))
-    notes().print(f"results: {directory / 'evaluation.html'}")
+        print_evaluation(result.document, result.dataset_name)
+    _remark(result)
+    notes().print(f"results: {result.directory / 'evaluation.html'}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What is scored, at which operating point, how, and how many of the films the bundle has seen."""
-
-    bundle: Bundle
-    point: OperatingPoint
-    dataset: Dataset
-    films: Films
-    config: EvaluationConfig
-    leaks: int
-
-
-def _directory(output: Path | None, dataset_name: str, part: str) -> Path:
-    """The folder of the results; never the folder of another kind of run."""
-    if output is None:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        return Path("runs") / f"{stamp}-evaluate-{dataset_name}-{part}"
-    file = output / "run.json"
-    if file.is_file() and read_json(file).get("command") != "evaluate":
-        raise InputError(
-            "the folder holds another run",
-            where=output,
-            expected="a new folder, or one of an earlier evaluation",
-        )
-    return output
-
-
-def _score(job: _Job, directory: Path) -> dict[str, Any]:
-    """Predict, count the scoring, evaluate, write everything; return ``evaluation.json``'s content."""
-    from pneumoscope.core.run_manifest import RunManifest
-    from pneumoscope.data.cache import build_cache
-    from pneumoscope.evaluation.evaluate import Scoring, evaluation_to_json
-    from pneumoscope.evaluation.evaluate import evaluate as evaluate_table
-    from pneumoscope.evaluation.predictions import write_predictions
-    from pneumoscope.evaluation.scoring import count_scoring, predict_films
-    from pneumoscope.reporting.evaluation_page import write_evaluation_page
-
-    asked = {"part": job.films.part, "operating_point": job.point.name, **job.config.model_dump(mode="json")}
-    manifest = RunManifest(directory, "evaluate", asked, {"bootstrap": job.config.seed})
-    manifest.add_input("dataset", job.dataset.hash)
-    manifest.add_input("bundle", job.bundle.id)
-    with manifest.stage("decode"), progress_bar("decoding") as progress:
-        cache = build_cache(job.dataset, job.bundle.preprocessing, progress=progress)
-    with manifest.stage("predict"), progress_bar("predicting") as progress:
-        table = predict_films(job.bundle, cache, job.films.samples, progress=progress)
-        write_predictions(directory / "predictions.csv", table)
-    with manifest.stage("evaluate"):
-        ledger = job.dataset.directory / "scorings.json"
-        scorings = count_scoring(ledger, job.bundle.id, table, job.films.protocol)
-        scoring = Scoring(job.dataset.hash, job.films.protocol, contaminated=job.leaks > 0)
-        evaluation = evaluate_table(
-            table, job.point, samples=job.films.samples, scoring=scoring, config=job.config
-        )
-        document = evaluation_to_json(
-            evaluation,
-            table,
-            costs=job.config.costs,
-            bundle_id=job.bundle.id,
-            scorings=scorings,
-            points=tuple(job.bundle.operating_points.values()),
-        )
-        write_json(directory / "evaluation.json", document)
-    with manifest.stage("page"):
-        write_evaluation_page(document, table, directory)
-    manifest.finish(
-        dataset_directory=str(job.dataset.directory),
-        protocol=job.films.protocol,
-        films=len(table),
-        leaked_films=job.leaks,
-        unusable_files=len(job.dataset.problems),
-        scorings=scorings,
-    )
-    return document
-
-
-def _remark(document: Mapping[str, Any], problems: int, leaks: int) -> None:
-    """What a reader of the figures must know besides them."""
-    if leaks:
-        notes().print(f"CONTAMINATED: the bundle has seen {leaks} of these films or their patients")
-    if document["scorings"] > 1:
+def _remark(result: EvaluationResult) -> None:
+    """Print what a reader of the figures must know besides them."""
+    scorings = result.document["scorings"]
+    if result.leaks:
         notes().print(
-            f"this bundle has now been scored {document['scorings']} times on these films; "
+            f"CONTAMINATED: the bundle was trained on {result.leaks} of these images or their patients"
+        )
+    if scorings > 1:
+        notes().print(
+            f"this bundle has now been scored {scorings} times on these images; "
             "a test set that steers choices is a test set no more"
         )
-    if problems:
-        notes().print(f"{problems} files of the data set could not be used; its problems.csv names them")
+    if result.problems:
+        notes().print(
+            f"{result.problems} files of the data set could not be used; its problems.csv names them"
+        )
+
+
+def print_evaluation(document: Mapping[str, Any], dataset_name: str) -> None:
+    """Print the content of an ``evaluation.json`` as tables: figures, decisions, subgroups."""
+    from rich.table import Table
+
+    from pneumoscope.evaluation.metrics import TITLES
+
+    point, counts = document["operating_point"], document["decisions"]
+    console().print(
+        f"{document['bundle']} on {dataset_name}: {document['protocol']}; "
+        f"{document['n']} images of {document['patients']} patients, "
+        f"{document['prevalence']:.1%} with pneumonia; operating point {point['name']} "
+        f"(probability of at least {point['threshold']:.3f})",
+    )
+    table = Table("figure", "value [95 % interval]", "n")
+    table.columns[2].justify = "right"
+    stated = f"at {document['stated_prevalence']:.1%} prevalence"
+    for name, title in TITLES.items():
+        title = title.replace("at the stated prevalence", stated)
+        if name in document["estimates"]:
+            estimate = document["estimates"][name]
+            table.add_row(title, _interval(estimate), str(estimate["n"]))
+        elif name in document["undefined"]:
+            table.add_row(title, f"undefined: {document['undefined'][name]}", "")
+    console().print(table)
+    console().print(
+        f"pneumonia: {counts['tp']} found, {counts['fn']} missed; "
+        f"no pneumonia: {counts['tn']} cleared, {counts['fp']} false alarms"
+    )
+    if document["operating_points"]:
+        _print_points(document["operating_points"])
+    print_selection(document["selection"])
+    if document["by_subgroup"]:
+        _print_subgroups(document["by_subgroup"])
+
+
+def _print_points(points: Sequence[Mapping[str, Any]]) -> None:
+    """All operating points on these images, at the first prevalence that is told."""
+    from rich.table import Table
+
+    prevalence = points[0]["predictive_values"][0]["prevalence"]
+    table = Table("operating point", "from", "sensitivity", "specificity", "PPV", "NPV")
+    table.title = f"PPV and NPV at {prevalence:.1%} prevalence"
+    for point in points:
+        known, values = point["intervals"], point["predictive_values"][0]
+        cells = (known["sensitivity"], known["specificity"], values["ppv"], values["npv"])
+        table.add_row(point["name"], f"{point['threshold']:.3f}", *map(_interval, cells))
+    console().print(table)
+
+
+def print_selection(selection: Mapping[str, Any] | None) -> None:
+    """Print the ``selection`` of an ``evaluation.json``: what abstention buys."""
+    from rich.table import Table
+
+    from pneumoscope.reporting.results import selection_rows, selection_sentence
+
+    console().print(selection_sentence(selection))
+    if selection is None:
+        return
+    table = Table("abstention", "value [95 % interval]", "n")
+    table.columns[2].justify = "right"
+    for title, estimate in selection_rows(selection):
+        table.add_row(title, _interval(estimate), str(estimate["n"]))
+    console().print(table)
+
+
+def _print_subgroups(groups: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("subgroup", "n", "sensitivity", "specificity", "ROC AUC")
+    for name, estimates in groups.items():
+        cells = (_interval(estimates.get(key)) for key in ("sensitivity", "specificity", "roc_auc"))
+        table.add_row(name, str(estimates["accuracy"]["n"]), *cells)
+    console().print(table)
+
+
+def _interval(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None:
+        return "undefined"
+    return f"{estimate['value']:.4f} [{estimate['low']:.4f}, {estimate['high']:.4f}]"

@@ -1,24 +1,21 @@
 """``pneumoscope ladder``: model families trained and compared under one protocol.
 
-In: a data set (or any folder that ``data import`` takes), a ladder as TOML or the one that ships, a budget.
-Out: a folder with a cross-validation a rung, ``ladder.json``, ``ladder.csv``, ``ladder.html`` and
-``ladder.md``; the ranking on standard output. Exit code 2 when a rung could not be run.
+Exit code 2 when a rung could not be run.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumoscope.cli.terminal import console, notes, progress_bar
-from pneumoscope.cli.train import TrainingDisplay, require_training
+from pneumoscope.cli.options import AsJson, DatasetPath
+from pneumoscope.cli.terminal import Display, console, notes, print_json
 from pneumoscope.core.errors import InputError
 
 if TYPE_CHECKING:
-    from pneumoscope.learning.ladder import Climb
+    from pneumoscope.workflows.training import LadderResult
 
 
 def register(app: typer.Typer) -> None:
@@ -27,9 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ladder(
-    dataset: Annotated[
-        Path, typer.Argument(help="Data set directory, or a folder, CSV or npz to import first.")
-    ],
+    dataset: DatasetPath,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with [base] and [[rung]]; default: the shipped ladder.")
     ] = None,
@@ -45,26 +40,31 @@ def ladder(
         Path | None,
         typer.Option("--output", "-o", help="Folder, also to go on with; default runs/ladder-<data set>."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print ladder.json, not a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train and compare model families; run again, it goes on with what is missing."""
-    from pneumoscope.learning.ladder_config import load_ladder
+    from pneumoscope.workflows.training import run_ladder
 
-    require_training()
-    wanted = tuple(name.strip() for name in only.split(",")) if only else ()
-    settings = load_ladder(config, {"run_folds": folds})
-    settings = settings.model_copy(update={"weights": {**settings.weights, **_weights(init or [])}})
-    from pneumoscope.learning.ladder import Climb
-
-    result, directory = _run(dataset, Climb(settings, wanted, hours), output)
+    with Display() as display:
+        result = run_ladder(
+            dataset,
+            config=config,
+            only=tuple(name.strip() for name in only.split(",")) if only else (),
+            hours=hours,
+            folds=folds,
+            weights=_weights(init or []),
+            output=output,
+            listener=display,
+            progress=display,
+        )
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result.document)
     else:
         _print_result(result)
-    for sentence in result["cut"]:
+    for sentence in result.document["cut"]:
         notes().print(sentence)
-    notes().print(f"results: {directory / 'ladder.html'}")
-    if any(rung["failure"] for rung in result["rungs"]):
+    notes().print(f"results: {result.directory / 'ladder.html'}")
+    if result.failed:
         raise typer.Exit(2)
 
 
@@ -81,31 +81,17 @@ def _weights(options: list[str]) -> dict[str, str]:
     return weights
 
 
-def _run(source: Path, climb: Climb, output: Path | None) -> tuple[dict[str, Any], Path]:
-    from pneumoscope.data.importers import open_or_import
-    from pneumoscope.learning.ladder import run_ladder
-    from pneumoscope.reporting.ladder_page import write_ladder
-
-    with progress_bar("reading films") as progress:
-        dataset = open_or_import(source, progress=progress)
-    directory = output or Path("runs") / f"ladder-{dataset.name}"
-    with TrainingDisplay() as display:
-        result = run_ladder(dataset, climb, directory, display)
-    write_ladder(result, directory)
-    return result, directory
-
-
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: LadderResult) -> None:
     from rich.table import Table
 
-    from pneumoscope.reporting.ladder_page import compared_rungs, places, ranking_sentences
+    from pneumoscope.reporting.ladder_page import ranking_sentences
 
-    place = places(result)
-    columns = ("roc_auc", "accuracy", "sensitivity", "specificity", "ece")
     table = Table("rung", "place", "AUC", "accuracy", "sens.", "spec.", "ECE", "ms")
-    for rung in compared_rungs(result):
-        figures = [f"{rung['estimates'][key]['value']:.4f}" for key in columns]
-        table.add_row(rung["name"], place[rung["name"]], *figures, f"{rung['milliseconds_per_film']:.2f}")
+    for row in result.rows():
+        figures = (row[key] for key in ("roc_auc", "accuracy", "sensitivity", "specificity", "ece"))
+        table.add_row(
+            row["rung"], row["place"], *(f"{value:.4f}" for value in figures), f"{row['milliseconds']:.2f}"
+        )
     console().print(table)
-    for sentence in ranking_sentences(result):
+    for sentence in ranking_sentences(result.document):
         console().print(sentence)

@@ -1,6 +1,6 @@
 """The entry point ``pneumoscope``: gathers the commands and turns errors into exit codes.
 
-In: the command line. Out: an exit code: 0 done, 1 our fault, 2 the input's or the user's fault.
+0 done, 1 our fault, 2 the input's or the user's fault.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import typer
 
 from pneumoscope import __version__
 from pneumoscope.cli import (
-    audit_shortcuts,
-    card,
+    audits,
     commission,
     data,
+    documents,
     evaluate,
     ladder,
     point,
     predict,
     quantise,
-    report,
-    stress,
     train,
     tune,
 )
@@ -39,20 +37,7 @@ app = typer.Typer(
 app.add_typer(
     data.app, name="data", help="Import, audit, split, export and download data sets; draw phantoms."
 )
-for module in (
-    train,
-    tune,
-    ladder,
-    evaluate,
-    predict,
-    report,
-    stress,
-    audit_shortcuts,
-    point,
-    quantise,
-    commission,
-    card,
-):
+for module in (train, tune, ladder, evaluate, predict, documents, audits, point, quantise, commission):
     module.register(app)
 for command in entry_points(group="pneumoscope.commands"):  # of packages beside this one
     command.load()(app)

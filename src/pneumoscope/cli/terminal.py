@@ -1,22 +1,22 @@
-"""What people see: one console, one progress bar, one way to print an error.
-
-In: messages and progress calls. Out: text on the terminal; results go to standard output, everything else
-to standard error, so that ``--json`` can be piped.
-"""
+"""Terminal output: results on standard output, messages, progress and errors on standard error."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, Self
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.records import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from pneumoscope.learning.fitting import EpochReport
 
 
 @cache
@@ -43,37 +43,86 @@ def print_error(error: PneumoscopeError) -> None:
     print("\n".join(lines), file=sys.stderr)
 
 
-@contextmanager
-def progress_bar(title: str, unit: str = "films") -> Iterator[Progress]:
-    """A bar on standard error with count, rate and time left; yields ``progress(done, total)``.
+class Display:
+    """Progress on standard error: messages, a line per epoch, and one bar at a time.
 
-    The bar appears with the first call: work that finds nothing to do shows none.
+    It is a progress callback of workflows (``display(stage, done, total)``) and a listener of training runs.
+    A bar appears with its first report: work that finds nothing to do shows none.
     """
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __call__(self, stage: str, done: int, total: int, rate: str = "") -> None:
+        """Move the bar of ``stage``, the only one that is shown."""
+        if self.bar is None or self.title != stage:
+            self.stop()
+            self.title, self.bar = stage, _bar()
+            self.bar.start()
+            self.bar.add_task(stage, total=total, rate=rate)
+        self.bar.update(self.bar.task_ids[0], completed=done, total=total, rate=rate)
+
+    def stage(self, message: str) -> None:
+        """Say what happens now."""
+        self.stop()
+        notes().print(message)
+
+    def step(self, done: int, total: int, images_per_second: float) -> None:
+        """Move the bar of a training run."""
+        self("training steps", done, total, f"{images_per_second:.0f} images/s")
+
+    def epoch(self, report: EpochReport, epochs: int) -> None:
+        """Print the epoch's figures."""
+        notes().print(
+            f"epoch {report.epoch + 1}/{epochs}  train loss {report.train_loss:.4f}  validation: loss "
+            f"{report.validation_loss:.4f}, AUC {report.validation_auc:.4f}, accuracy "
+            f"{report.validation_accuracy:.4f}  {report.images_per_second:.0f} images/s "
+            f"({report.waiting_share:.1%} waiting for data)"
+        )
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.stop()
+        self.bar = None
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """A bar on standard error with count, rate and time left; yields ``progress(done, total)``."""
+    with Display() as display:
+        yield partial(display, title)
+
+
+def _bar() -> Bar:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        TaskID,
+        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
-    from rich.progress import Progress as Bar
 
-    columns = (
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        console=notes(),
     )
-    with Bar(*columns, console=notes()) as bar:
-        tasks: list[TaskID] = []
 
-        def report(done: int, total: int) -> None:
-            if not tasks:
-                tasks.append(bar.add_task(title, total=total))
-            bar.update(tasks[0], completed=done, total=total)
 
-        yield report
+def print_json(document: object) -> None:
+    """Print ``document`` alone on standard output."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))

@@ -1,1 +1,5 @@
-"""Work from start to end: plain functions with typed results and a progress callback."""
+"""Workflows: what the commands and the public Python API do, from input files to a result folder.
+
+Plain functions with typed results and a progress callback. Options are the keys of the workflow's
+configuration (docs/configuration.md), as keywords or from a TOML file.
+"""
