@@ -35,15 +35,27 @@ def loaded(code, *arguments):
 
 def test_public_names():
     assert sorted(pneumoscope.__all__) == [
+        "Dataset",
         "__version__",
+        "commission",
+        "compare",
+        "cross_validate",
+        "evaluate",
         "examine",
         "examine_many",
+        "figures",
+        "import_dataset",
         "load_bundle",
         "overlay",
         "read_radiograph",
+        "train",
     ]
     assert set(dir(pneumoscope)) == set(pneumoscope.__all__)
-    assert all(callable(getattr(pneumoscope, name)) for name in pneumoscope.__all__ if name != "__version__")
+    plain = {"__version__", "figures"}
+    assert all(callable(getattr(pneumoscope, name)) for name in pneumoscope.__all__ if name not in plain)
+    assert {name for name in dir(pneumoscope.figures) if name.endswith(("curve", "curves", "matrix"))} == {
+        "confusion_matrix", "learning_curves", "roc_curve",
+    }  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'diagnose'"):
         pneumoscope.diagnose  # noqa: B018
 

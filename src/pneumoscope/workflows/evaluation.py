@@ -65,6 +65,11 @@ class EvaluationResult(Result):
     problems: int = 0
 
     @property
+    def evaluation(self) -> Mapping[str, Any]:
+        """The content of ``evaluation.json``."""
+        return self.document
+
+    @property
     def estimates(self) -> Mapping[str, Mapping[str, Any]]:
         """Figures by name: value, low, high, n, method."""
         found: Mapping[str, Mapping[str, Any]] = self.document["estimates"]
@@ -238,8 +243,8 @@ def compare(
     """Compare networks that were evaluated on the same images, with paired tests.
 
     Args:
-        subjects: at least two, as a list or by name: results of :func:`evaluate`, folders that ``evaluate``
-            or a cross-validation wrote, or, with ``dataset``, bundles that are evaluated first.
+        subjects: at least two, as a list or by name: results of :func:`evaluate` or of a cross-validation,
+            their folders, or, with ``dataset``, bundles that are evaluated first.
         dataset: whose images the bundles are evaluated on.
         evaluation: how; keywords of :func:`evaluate`.
 
@@ -289,8 +294,8 @@ def _named(subjects: Iterable[Any]) -> dict[str, Any]:
     """Subjects by the name of their bundle or folder; a number tells equal names apart."""
     named: dict[str, Any] = {}
     for one in subjects:
-        if isinstance(one, EvaluationResult):
-            name = str(one.document["bundle"])
+        if isinstance(one, Result):
+            name = str(one.document.get("bundle") or one.directory.name)
         else:
             name = str(getattr(one, "id", None) or Path(one).name)
         named[name if name not in named else f"{name} ({len(named) + 1})"] = one
@@ -299,7 +304,7 @@ def _named(subjects: Iterable[Any]) -> dict[str, Any]:
 
 def _scored(subject: Any) -> _Scored:
     """The predictions and the evaluation of a result, or of a folder that holds one."""
-    folder = subject.directory if isinstance(subject, EvaluationResult) else Path(subject)
+    folder = subject.directory if isinstance(subject, Result) else Path(subject)
     file = folder / "run.json"
     command = read_json(file).get("command") if file.is_file() else None
     if command not in _PREDICTIONS:

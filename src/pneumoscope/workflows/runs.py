@@ -18,8 +18,6 @@ from pneumoscope.core.files import read_json
 from pneumoscope.core.records import Progress
 
 if TYPE_CHECKING:
-    import pandas
-
     from pneumoscope.core.config import Config
     from pneumoscope.data.dataset import Dataset
     from pneumoscope.inference.bundle import Bundle
@@ -41,14 +39,14 @@ class Tabular(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values that JSON can hold."""
 
-    def to_frame(self) -> pandas.DataFrame:
-        """The rows as a pandas data frame.
+    def to_frame(self) -> Any:
+        """The rows as a ``pandas.DataFrame``.
 
         Raises:
             MissingExtraError: pandas is not installed.
         """
         try:
-            import pandas
+            pandas = importlib.import_module("pandas")
         except ImportError as error:
             raise MissingExtraError("to_frame needs pandas", remedy="pip install pandas") from error
         return pandas.DataFrame(self.rows())

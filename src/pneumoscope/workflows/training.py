@@ -51,6 +51,12 @@ class TrainingResult(Result):
         return found
 
     @property
+    def evaluation(self) -> Mapping[str, Any]:
+        """The evaluation on the validation images, as in ``evaluation.json``."""
+        found: Mapping[str, Any] = read_json(self.directory / "evaluation" / "validation.json")
+        return found
+
+    @property
     def history(self) -> Mapping[str, Sequence[float]]:
         """Columns of ``history.csv`` by name (``epoch``, ``train_loss``, ``validation_loss``, ...)."""
         from pneumoscope.reporting.run_report import open_run
