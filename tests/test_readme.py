@@ -1,17 +1,21 @@
-"""The README's commands exist with their options, its files exist, its Python runs names that exist."""
+"""The README's commands exist with their options, its links lead somewhere, its Python runs."""
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer.main
+from scripts import option_tables
 
-import pneumoscope
 from pneumoscope.cli.main import app
+from pneumoscope.data.phantoms import WriteConfig, write_phantoms
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -42,7 +46,7 @@ def test_commands_parse(page: str, command: str) -> None:
 
 def test_an_unknown_option_would_be_noticed() -> None:
     with pytest.raises(Exception, match="No such option"):
-        test_commands_parse("README.md", "pneumoscope predict film.png --no-such-option")
+        test_commands_parse("README.md", "pneumoscope predict image.png --no-such-option")
 
 
 def test_the_readme_shows_every_verb() -> None:
@@ -67,78 +71,25 @@ def test_the_tree_exists() -> None:
         assert ((ROOT / "src/pneumoscope" if inner else ROOT) / path).is_dir(), path
 
 
-def test_python_names_exist() -> None:
-    assert set(re.findall(r"\bps\.(\w+)", README)) <= set(pneumoscope.__all__)
+def test_its_python_runs(tmp_path: Path) -> None:
+    """All of it, one block after the other, on phantoms and with a small training configuration."""
+    images = write_phantoms(tmp_path / "images", WriteConfig(count=60, size=128, test_fraction=0.4))
+    shutil.copy(next(images.rglob("*.jpeg")), tmp_path / "image.png")
+    (tmp_path / "train.toml").write_text('init = "random"\nsize = 32\nepochs = 1\nthreads = 1\n')
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        cwd=tmp_path, check=False, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].split()[-1] in ("POSITIVE", "NEGATIVE", "ABSTAIN")
+    assert (tmp_path / "roc.png").stat().st_size > 0
 
 
-def test_configuration_page_names_every_key() -> None:
-    from pneumoscope.data.splits import SplitConfig
-    from pneumoscope.evaluation.evaluate import EvaluationConfig
-    from pneumoscope.evaluation.shortcut_audit import ShortcutConfig
-    from pneumoscope.evaluation.stress import StressConfig
-    from pneumoscope.learning.config import AugmentationConfig, TrainConfig
-    from pneumoscope.learning.ladder_config import LadderConfig, RungTable
-    from pneumoscope.learning.search_space import SearchSpace
-
-    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    for config in (
-        TrainConfig,
-        AugmentationConfig,
-        SplitConfig,
-        EvaluationConfig,
-        LadderConfig,
-        RungTable,
-        SearchSpace,
-        StressConfig,
-        ShortcutConfig,
-    ):
-        missing = [key for key in config.model_fields if key not in text]
-        assert missing == [], config.__name__
-
-
-def _clinic_keys() -> dict[str, object]:
-    """Every key of the clinic's settings with its default; those of lists of tables under the list's name."""
-    from pydantic import BaseModel
-    from pydantic_core import PydanticUndefined
-
-    from pneumoscope_clinic.settings import ClinicSettings, Destination, Peer
-
-    def walk(model: type[BaseModel], prefix: str) -> dict[str, object]:
-        found: dict[str, object] = {}
-        for name, field in model.model_fields.items():
-            if isinstance(field.default, BaseModel):
-                found.update(walk(type(field.default), f"{prefix}{name}."))
-            else:
-                required = field.default is PydanticUndefined
-                found[prefix + name] = "required" if required else field.default
-        return found
-
-    keys = {**walk(ClinicSettings, ""), **walk(Destination, "destinations.")}
-    del keys["destinations"]  # its table has a row for each key
-    assert set(walk(Peer, "")) == {"ae_title", "address"}  # in the row of dicom.peers
-    return keys
-
-
-def test_configuration_page_has_every_key_of_a_clinic_with_its_default() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").partition("\n## serve\n")[2]
-    prefix, shown = "", {}
-    for keys, default in re.findall(r"^\| (.*?) \| ?(.*?) ?\|", text, flags=re.MULTILINE):
-        if keys.startswith("key"):
-            table = re.search(r"`\[(\w+)\]`", keys)
-            prefix = f"{table[1]}." if table else "destinations." if "destination" in keys else ""
-        elif keys.startswith("`"):
-            names = re.findall(r"`([\w.]+)`", keys)
-            values = json.loads("[" + re.sub(r"^none$", "null", default.replace("`", "")) + "]") or [
-                "required"
-            ]
-            for name, value in zip(names, values if len(values) > 1 else values * len(names), strict=True):
-                shown[prefix + name] = value
-
-    def plain(default: object) -> object:
-        """As the page has it: paths as text, an empty list as none."""
-        return None if default == () else json.loads(json.dumps(default, default=str))
-
-    expected = {name: plain(default) for name, default in _clinic_keys().items()}
-    # The page leaves out what differs by the kind of destination, as if it were required.
-    optional = [name for name in expected if name.startswith("destinations.") and not expected[name]]
-    assert shown == {**expected, **dict.fromkeys(optional, "required")}
+def test_configuration_page_is_that_of_the_models() -> None:
+    """``python -m scripts.option_tables`` rewrites its tables."""
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page.count("<!-- options ") == len(re.findall(r"^<!-- end -->$", page, flags=re.MULTILINE)) > 10
+    assert option_tables.generated(page) == page
