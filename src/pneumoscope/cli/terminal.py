@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.records import Progress
@@ -15,8 +15,6 @@ from pneumoscope.core.records import Progress
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
-
-    from pneumoscope.learning.fitting import EpochReport
 
 
 @cache
@@ -78,8 +76,8 @@ class Display:
         """Move the bar of a training run."""
         self("training steps", done, total, f"{images_per_second:.0f} images/s")
 
-    def epoch(self, report: EpochReport, epochs: int) -> None:
-        """Print the epoch's figures."""
+    def epoch(self, report: Any, epochs: int) -> None:
+        """Print the epoch's figures (an ``EpochReport`` of the training loop)."""
         notes().print(
             f"epoch {report.epoch + 1}/{epochs}  train loss {report.train_loss:.4f}  validation: loss "
             f"{report.validation_loss:.4f}, AUC {report.validation_auc:.4f}, accuracy "
