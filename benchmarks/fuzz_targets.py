@@ -64,7 +64,7 @@ class Target:
 @contextmanager
 def _film() -> Iterator[Callable[[bytes], bool]]:
     """Read a film; what was read must be a radiograph, and must be the same after de-identification."""
-    from pneumoscope.imaging.radiograph import film_format, read_radiograph
+    from pneumoscope.imaging.radiograph import image_format, read_radiograph
     from pneumoscope_clinic.worker.deidentification import deidentified
 
     def attack(content: bytes) -> bool:
@@ -73,7 +73,7 @@ def _film() -> Iterator[Callable[[bytes], bool]]:
                 film = read_radiograph(path)
             except PneumoscopeError:
                 return False
-            kind = film_format(path)
+            kind = image_format(path)
             _check_pixels(film.pixels)
             kept = deidentified(path, str(kind))
         with _file(kept) as path:
@@ -105,7 +105,7 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
     from pydicom.dataset import Dataset
     from tests.clinic.film_results import record
 
-    from pneumoscope.imaging.dicom_decoding import open_dataset
+    from pneumoscope.imaging.dicom_decoding import parse_dataset
     from pneumoscope.imaging.library_warnings import collected_warnings
     from pneumoscope_clinic.results.dicom_objects import dicom_objects
     from pneumoscope_clinic.results.fhir import StudyResults, fhir_bundle
@@ -115,7 +115,7 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
     def attack(content: bytes) -> bool:
         with _file(content) as path, collected_warnings():
             try:
-                dataset = open_dataset(path)
+                dataset = parse_dataset(path.read_bytes())
             except Exception:  # read_dicom turns whatever comes into an error of ours; so does target film
                 return False
             header = json.loads(json.dumps(identity_header(dataset)))

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, func, select
 
 import pneumoscope
-from pneumoscope.inference.answer import record
+from pneumoscope.inference.examination import record
 from pneumoscope.inference.pipeline import examine
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.retention import apply_retention, delete_study

@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
-from pneumoscope.imaging.radiograph import film_format, read_radiograph
+from pneumoscope.imaging.radiograph import image_format, read_radiograph
 from pneumoscope_clinic.worker.deidentification import (
     _drop_unknown,
     deidentified,
@@ -26,7 +26,7 @@ def after(tmp_path, content):
     """Pixels before and after, and the bytes after."""
     file, clean = tmp_path / "film", tmp_path / "clean"
     file.write_bytes(content)
-    stored = deidentified(file, film_format(file))
+    stored = deidentified(file, image_format(file))
     clean.write_bytes(stored)
     return read_radiograph(file).pixels, read_radiograph(clean).pixels, stored
 

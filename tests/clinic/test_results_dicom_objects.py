@@ -136,7 +136,7 @@ def test_results_of_real_files_are_valid(force: bool, tmp_path: Path) -> None:
 
 def _examined(file: Path, bundle: Any, *, force: bool) -> StoredResult:
     from pneumoscope.imaging.radiograph import read_radiograph
-    from pneumoscope.inference.answer import record
+    from pneumoscope.inference.examination import record
     from pneumoscope.inference.pipeline import examine
 
     film = read_radiograph(file)

@@ -10,6 +10,9 @@ import numpy.typing as npt
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
+from pneumoscope.core.records import Radiograph
+from pneumoscope.imaging import dicom
+
 NATIVE = (
     uid.ImplicitVRLittleEndian,
     uid.ExplicitVRLittleEndian,
@@ -17,6 +20,11 @@ NATIVE = (
     uid.DeflatedExplicitVRLittleEndian,
 )
 COMPRESSED = (uid.RLELossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless)
+
+
+def read_dicom(path: Path) -> Radiograph:
+    """The radiograph in the file at ``path``."""
+    return dicom.read_dicom(path.read_bytes(), path)
 
 
 def ramp(bits: int, signed: bool = False, shape: tuple[int, int] = (20, 24)) -> npt.NDArray[Any]:

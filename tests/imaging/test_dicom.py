@@ -16,9 +16,8 @@ from pydicom.encaps import encapsulate
 
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.findings import Finding, Severity
-from pneumoscope.imaging.dicom import read_dicom
-from pneumoscope.imaging.radiograph import film_format
-from tests.imaging.dicom_builder import COMPRESSED, radiograph, ramp, write
+from pneumoscope.imaging.radiograph import image_format
+from tests.imaging.dicom_builder import COMPRESSED, radiograph, ramp, read_dicom, write
 
 WINDOW = {"WindowCenter": 128, "WindowWidth": 256}
 
@@ -168,7 +167,7 @@ def test_files_without_preamble(tmp_path, implicit, with_meta):
     else:
         plain = Dataset(dcmread(whole))
         plain.save_as(bare, implicit_vr=implicit, little_endian=True)
-    assert film_format(bare) == "DICOM"
+    assert image_format(bare) == "DICOM"
     np.testing.assert_array_equal(read_dicom(bare).pixels, read_dicom(whole).pixels)
     assert read_dicom(bare).source["transfer_syntax"] == syntax.name
 
@@ -177,8 +176,8 @@ def test_is_dicom_by_content(tmp_path):
     other = tmp_path / "film.dcm"
     for content in (b"\x08\x00", jpeg(), b"\x08\x00\x05\x00 not an element", b"text " * 40):
         other.write_bytes(content)
-        assert film_format(other) != "DICOM"
-    assert film_format(write(film(), tmp_path / "film.jpg")) == "DICOM"
+        assert image_format(other) != "DICOM"
+    assert image_format(write(film(), tmp_path / "film.jpg")) == "DICOM"
 
 
 def test_twelve_bit_lossy_jpeg_is_close_to_the_original(tmp_path):

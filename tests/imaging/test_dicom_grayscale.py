@@ -14,9 +14,8 @@ from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.findings import Finding
-from pneumoscope.imaging.dicom import read_dicom
 from pneumoscope.imaging.dicom_grayscale import LookupTable, palette_to_rgb, to_display, window
-from tests.imaging.dicom_builder import COMPRESSED, NATIVE, lut_item, radiograph, ramp, write
+from tests.imaging.dicom_builder import COMPRESSED, NATIVE, lut_item, radiograph, ramp, read_dicom, write
 
 SLOPE, INTERCEPT = 0.5, -100.0
 

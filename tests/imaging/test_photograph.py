@@ -55,7 +55,7 @@ def test_pictures_with_nothing_on_them_are_left_whole(pixels):
 def test_a_tinted_photograph_becomes_a_grey_film(film, tmp_path):
     file = tmp_path / "photo.jpg"
     Image.fromarray(on_light_box(film, 60, tint=(215, 240, 255))).save(file, quality=95)
-    with Image.open(io.BytesIO(photographed_film(file))) as picture:
+    with Image.open(io.BytesIO(photographed_film(file.read_bytes()))) as picture:
         assert (picture.format, picture.mode) == ("PNG", "L")
         assert abs(picture.width - WIDTH) <= 8
         seen = np.asarray(picture.resize((WIDTH, HEIGHT)), float)
@@ -67,7 +67,7 @@ def test_a_turned_photograph_is_upright(film, tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(tmp_path / "photo.jpg", exif=exif)
-    with Image.open(io.BytesIO(photographed_film(tmp_path / "photo.jpg"))) as picture:
+    with Image.open(io.BytesIO(photographed_film((tmp_path / "photo.jpg").read_bytes()))) as picture:
         assert picture.height > picture.width
 
 
@@ -78,7 +78,7 @@ def test_a_camera_says_so(film, tmp_path):
     exif.get_ifd(0x8769)[0x829A] = 0.01
     image.save(tmp_path / "photo.jpg", exif=exif)
     (tmp_path / "none.jpg").write_bytes(b"no picture")
-    assert [is_photograph(tmp_path / f"{name}.jpg") for name in ("photo", "scan", "none")] == [
+    assert [is_photograph((tmp_path / f"{name}.jpg").read_bytes()) for name in ("photo", "scan", "none")] == [
         True,
         False,
         False,
@@ -88,7 +88,7 @@ def test_a_camera_says_so(film, tmp_path):
 def test_what_is_no_picture(tmp_path):
     (tmp_path / "x").write_bytes(b"no picture")
     with pytest.raises(UnreadableFileError, match="cannot be decoded"):
-        photographed_film(tmp_path / "x")
+        photographed_film((tmp_path / "x").read_bytes())
 
 
 @pytest.mark.films

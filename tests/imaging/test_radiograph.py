@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pydicom import dcmread
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.findings import Finding
 from pneumoscope.imaging.library_warnings import collected_warnings
-from pneumoscope.imaging.radiograph import film_format, read_radiograph
+from pneumoscope.imaging.radiograph import image_format, read_radiograph
 from tests.imaging.dicom_builder import radiograph, ramp, write
 
 MODALITY = {"modality-not-projection", "modality-unspecific", "modality-missing"}
@@ -32,14 +33,14 @@ def test_content_decides_not_the_name(tmp_path, picture, kind):
     path = tmp_path / "film.dcm"
     picture.save(path, kind)
     film = read_radiograph(path)
-    assert film_format(path) == film.source["format"] == kind
+    assert image_format(path) == film.source["format"] == kind
     assert film.original_size == (240, 200)
     assert film.findings == ()
 
 
 def test_dicom_under_any_name(tmp_path):
     path = write(radiograph(ramp(12), 12), tmp_path / "film.png")
-    assert film_format(path) == "DICOM"
+    assert image_format(path) == "DICOM"
     assert read_radiograph(str(path)).source["format"] == "DICOM"
 
 
@@ -76,6 +77,71 @@ def test_files_that_are_no_image(tmp_path):
     assert code(tmp_path) == "file-is-folder"
     file.write_bytes(b"")
     assert code(file) == "file-empty"
+
+
+def test_every_source_of_one_image_is_one_radiograph(tmp_path, picture):
+    picture.save(tmp_path / "film.png")
+    content = (tmp_path / "film.png").read_bytes()
+    film = read_radiograph(tmp_path / "film.png")
+    assert film.sha256 == hashlib.sha256(content).hexdigest()
+    assert read_radiograph(content).sha256 == film.sha256
+    pixels = np.asarray(picture)
+    sources = [content, picture, pixels, pixels / 255, np.repeat(pixels[..., None], 3, axis=2)]
+    for source in sources:
+        again = read_radiograph(source)
+        np.testing.assert_allclose(again.pixels, film.pixels, atol=1e-6)
+        assert (again.findings, again.original_size) == ((), film.original_size)
+        assert not again.pixels.flags.writeable
+    assert read_radiograph(pixels).sha256 is None
+
+
+def test_a_data_set_in_memory_is_read_and_not_changed(tmp_path):
+    dataset = radiograph(ramp(12), 12)
+    film = read_radiograph(write(dataset, tmp_path / "film.dcm"))
+    before = dataset.to_json()
+    again = read_radiograph(dataset)
+    np.testing.assert_array_equal(again.pixels, film.pixels)
+    assert again.source["modality"] == "CR"
+    assert dataset.to_json() == before
+    del dataset.file_meta
+    np.testing.assert_array_equal(read_radiograph(dataset).pixels, film.pixels)
+    assert not hasattr(dataset, "file_meta")
+
+
+def test_arrays_of_16_bits_and_colour_are_read_as_files_are():
+    values = np.tile(np.arange(64, dtype=np.uint16) * 50, (64, 1))
+    film = read_radiograph(values)
+    np.testing.assert_allclose(film.pixels, values / 4095, atol=1e-6)
+    assert film.findings == (Finding.note("bits-in-use", bits=12, full_scale=4095),)
+    colours = np.zeros((64, 64, 3), np.uint8)
+    colours[..., 1] = 200
+    assert read_radiograph(colours).findings == (Finding.refusal("colour"),)
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        (np.zeros((4, 64, 64)), "array-unusable"),
+        (np.zeros(64), "array-unusable"),
+        (np.full((64, 64), "x"), "array-unusable"),
+        (np.zeros((8, 64)), "image-too-small"),
+        (np.full((64, 64), np.nan), "image-undecodable"),
+        (b"", "file-empty"),
+        (b"just text", "not-an-image"),
+    ],
+)
+def test_what_is_no_image_in_memory(source, code):
+    with pytest.raises(UnreadableFileError) as caught:
+        read_radiograph(source)
+    assert (caught.value.code, caught.value.where) == (code, None)
+
+
+def test_a_file_is_opened_once(tmp_path, picture, monkeypatch):
+    picture.save(tmp_path / "film.png")
+    opened = []
+    monkeypatch.setattr("builtins.open", lambda *args, _open=open: opened.append(args) or _open(*args))
+    read_radiograph(tmp_path / "film.png")
+    assert len([args for args in opened if str(args[0]).endswith("film.png")]) == 1
 
 
 def test_import_is_cheap():

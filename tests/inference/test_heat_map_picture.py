@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import NearestCase, Radiograph
 from pneumoscope.imaging.radiograph import read_radiograph
-from pneumoscope.inference.answer import record
+from pneumoscope.inference.examination import record
 from pneumoscope.inference.heat_map_picture import Look, caption_of, draw_heat_map, write_heat_map
 from pneumoscope.inference.overlay import contour, grey, overlay
 from pneumoscope.inference.pipeline import examine

@@ -9,9 +9,10 @@ from PIL import Image
 from pneumoscope.core.errors import ConfigError, PneumoscopeError, UnreadableFileError
 from pneumoscope.core.files import sha256_file
 from pneumoscope.core.findings import Finding
-from pneumoscope.core.records import Decision, Examination, Verdict
+from pneumoscope.core.records import Decision, Verdict
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference import pipeline
+from pneumoscope.inference.examination import Examination
 from pneumoscope.inference.pipeline import BATCH, examine, examine_many
 from tests.films import write_film
 from tests.tiny_bundle import write_tiny_bundle

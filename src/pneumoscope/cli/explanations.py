@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
 
 from pneumoscope.core.errors import ConfigError, PneumoscopeError
-from pneumoscope.core.records import Examination
 
 if TYPE_CHECKING:
     from pneumoscope.core.records import NearestCase, Radiograph
     from pneumoscope.inference.bundle import Bundle
+    from pneumoscope.inference.examination import Examination
 
 THUMBNAIL = 256
 """Least side in pixels of a training film's picture before it is made small."""
@@ -75,14 +77,16 @@ class Explainer:
     def _draw(self, path: Path, examination: Examination, folder: Path) -> str:
         """Write the picture, named after the film and its content, and return where."""
         from pneumoscope.imaging.radiograph import read_radiograph
-        from pneumoscope.inference.answer import record
         from pneumoscope.inference.heat_map_picture import Look, caption_of, write_heat_map
 
         assert examination.explanation is not None
         file = folder / f"{path.stem}-{examination.sha256[:8]}.png"
         look = Look(self.style, self.classes, _pictures(examination.explanation.nearest or ()))
-        maps, caption = examination.explanation.heat_maps, caption_of(record(path, examination))
-        write_heat_map(file, read_radiograph(path).pixels, maps, caption, look)
+        maps, caption = examination.explanation.heat_maps, caption_of(examination.to_dict())
+        image: npt.NDArray[Any] | None = examination.image
+        if image is None or image.shape != examination.explanation.heat_map.shape:
+            image = read_radiograph(path).pixels  # a JPEG was decoded at reduced size
+        write_heat_map(file, image, maps, caption, look)
         return str(file)
 
 

@@ -69,9 +69,9 @@ def _is_film(file: Path) -> bool:
     # Names of DICOM files are often UIDs, whose last number looks like an extension.
     if extension and not extension[1:].isdecimal():
         return False
-    from pneumoscope.imaging.radiograph import film_format
+    from pneumoscope.imaging.radiograph import image_format
 
     try:
-        return file.is_file() and film_format(file) == "DICOM"
+        return file.is_file() and image_format(file) == "DICOM"
     except UnreadableFileError:
         return False

@@ -22,7 +22,7 @@ from pneumoscope.core.errors import ConfigError, InputError, PneumoscopeError
 
 if TYPE_CHECKING:
     from pneumoscope.cli.film_files import FilmFiles
-    from pneumoscope.core.records import Examination
+    from pneumoscope.inference.examination import Examination
 
 NO_FILM_REMEDY = "films are told by their extension or as DICOM by content; --recursive enters subfolders"
 
@@ -88,8 +88,8 @@ def predict(
     from pneumoscope.cli.explanations import Explainer
     from pneumoscope.cli.film_files import FilmFiles
     from pneumoscope.cli.predict_output import Writer
-    from pneumoscope.inference.answer import record
     from pneumoscope.inference.bundle import load_bundle
+    from pneumoscope.inference.examination import record
     from pneumoscope.inference.pipeline import examine_many
 
     opened = load_bundle(bundle)
@@ -102,6 +102,7 @@ def predict(
         operating_point=operating_point,
         age_years=age_years,
         explain=explain or heatmaps is not None or dataset is not None,
+        keep_image=heatmaps is not None,
     )
     write = Writer("json" if as_json else "csv" if as_csv else "text", opened.task.classes)
     counts: Counter[str] = Counter()

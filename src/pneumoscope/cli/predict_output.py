@@ -1,6 +1,6 @@
 """The three faces of an answer: a line for people, a JSON object, a row of a table.
 
-In: flat records (:mod:`pneumoscope.inference.answer`). Out: lines on standard output. A film that
+In: flat records (:mod:`pneumoscope.inference.examination`). Out: lines on standard output. A film that
 the gate refused has no probability in any of them; one that fits both answers or neither has, and no answer.
 """
 
@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from pneumoscope.core.findings import percent
-from pneumoscope.inference.answer import unsaid_warnings
+from pneumoscope.inference.examination import unsaid_warnings
 
 
 class Writer:

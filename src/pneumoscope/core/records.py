@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pneumoscope.core.findings import Finding, messages, unique
+from pneumoscope.core.findings import Finding, messages
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -340,38 +340,3 @@ class Evaluation:
     dataset_hash: str
     protocol: str
     contaminated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Examination:
-    """One image through the whole line. ``prediction`` and ``explanation`` are None when the gate refuses.
-
-    Attributes:
-        file: as the source was named.
-        sha256: of the file's content; empty for pixels that came without a file.
-        image_findings: those of the radiograph; the gate repeats its warnings and refusals.
-        forced: the gate refused, and an answer was asked for all the same.
-    """
-
-    file: str
-    sha256: str
-    gate: GateVerdict
-    prediction: Prediction | None
-    explanation: Explanation | None
-    image_findings: tuple[Finding, ...]
-    bundle_card: Mapping[str, Any]
-    limitations: tuple[str, ...]
-    versions: Mapping[str, str]
-    forced: bool = False
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """Everything that is said of the image, each fact once, refusals first and notes last."""
-        parts = (self.gate, self.prediction, self.explanation)
-        said = (part.findings for part in parts if part is not None)
-        return unique((*self.image_findings, *(finding for findings in said for finding in findings)))
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """The findings of the radiograph in English."""
-        return messages(self.image_findings)

@@ -5,6 +5,8 @@ decode -> modality LUT or rescale -> VOI LUT or window -> MONOCHROME1 inversion 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray, Radiograph, freeze
 from pneumoscope.imaging.color import colour_findings, luminance
-from pneumoscope.imaging.dicom_decoding import open_dataset, stored_values
+from pneumoscope.imaging.dicom_decoding import check_dataset, parse_dataset, stored_values
 from pneumoscope.imaging.dicom_grayscale import palette_to_rgb, to_display
 from pneumoscope.imaging.header import header_findings, pixel_spacing_mm, source_facts
 from pneumoscope.imaging.library_warnings import collected_warnings, library_findings
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 
-def read_dicom(path: Path) -> Radiograph:
-    """Read a DICOM radiograph at full size.
+def read_dicom(content: bytes, where: Path | None = None) -> Radiograph:
+    """Read a DICOM radiograph at full size from the content of its file, which is parsed once.
 
     Returns:
         Pixels (H, W) float32 in [0, 1], bright = dense; spacing in mm where known. ``source`` has format,
@@ -37,9 +39,24 @@ def read_dicom(path: Path) -> Radiograph:
     Raises:
         UnreadableFileError: not DICOM, no picture, several frames, absurd size, or damaged pixel data.
     """
+    return _read(lambda: parse_dataset(content, where), where)
+
+
+def read_dataset(dataset: Dataset) -> Radiograph:
+    """As :func:`read_dicom`, from a data set in memory; it is not changed."""
+
+    def parse() -> Dataset:
+        own = copy(dataset)
+        check_dataset(own)
+        return own
+
+    return _read(parse, None)
+
+
+def _read(parse: Callable[[], Dataset], where: Path | None) -> Radiograph:
     try:
         with collected_warnings() as library:
-            dataset = open_dataset(path)
+            dataset = parse()
             stored = stored_values(dataset)
             pixels, notes = _to_pixels(stored, dataset)
             facts = source_facts(dataset)
@@ -49,7 +66,7 @@ def read_dicom(path: Path) -> Radiograph:
         raise
     # A damaged file can fail anywhere in pydicom and its decoders, with any exception.
     except Exception as error:
-        raise UnreadableFileError.of("dicom-undecodable", path, reason=_first_line(error)) from error
+        raise UnreadableFileError.of("dicom-undecodable", where, reason=_first_line(error)) from error
     if orientation:
         facts["patient_orientation"] = "\\".join(orientation)
     findings = header_findings(facts, orientation) + notes + library_findings("pydicom", library)

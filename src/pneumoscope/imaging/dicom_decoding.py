@@ -1,6 +1,5 @@
-"""DICOM file to stored values: opening, limits, and the choice of decoder.
+"""DICOM pixel decoding: parsing, size limits, and the choice of decoder. Nothing is scaled here.
 
-In: a path. Out: the data set, then the stored values of its only frame. Nothing is scaled here.
 Decoders: Pillow for baseline JPEG and JPEG 2000 (it refuses damaged data), GDCM for lossless JPEG, JPEG-LS
 and 12-bit JPEG, OpenJPEG for high-throughput JPEG 2000, pydicom itself for RLE and native data.
 """
@@ -44,24 +43,32 @@ def looks_like_bare_dataset(head: bytes) -> bool:
     return explicit or implicit
 
 
-def open_dataset(path: Path) -> Dataset:
-    """The data set in ``path``, checked to hold one frame of a believable size; pixels not yet decoded.
+def parse_dataset(content: bytes, where: Path | None = None) -> Dataset:
+    """The data set in a file's content, checked to hold one frame of a believable size; pixels not decoded.
 
     Raises:
         UnreadableFileError: no DICOM, no picture in it, several frames, or absurd dimensions.
     """
     import pydicom
 
-    check_file_bytes(path.stat().st_size, path)
-    content = path.read_bytes()
+    check_file_bytes(len(content), where)
     bare = not has_dicom_prefix(content[:_META_START])
     if not bare:
-        _check_inflated_size(content, path)
+        _check_inflated_size(content, where)
     # From memory: a file would be asked for as many bytes as an element claims, and room for them be made.
     dataset = pydicom.dcmread(io.BytesIO(content), force=bare)
-    _ensure_transfer_syntax(dataset)
-    _check_picture(dataset, path)
+    check_dataset(dataset, where)
     return dataset
+
+
+def check_dataset(dataset: Dataset, where: Path | None = None) -> None:
+    """Name the transfer syntax where it is missing, and refuse what holds no single believable frame.
+
+    Raises:
+        UnreadableFileError: as :func:`parse_dataset`.
+    """
+    _ensure_transfer_syntax(dataset)
+    _check_picture(dataset, where)
 
 
 def stored_values(dataset: Dataset) -> npt.NDArray[Any]:
@@ -86,7 +93,7 @@ def stored_values(dataset: Dataset) -> npt.NDArray[Any]:
     return array
 
 
-def _check_inflated_size(content: bytes, path: Path) -> None:
+def _check_inflated_size(content: bytes, where: Path | None) -> None:
     """A deflated data set must not inflate beyond what a film can hold (PS3.5 A.5).
 
     It starts where dcmread will start to inflate, whatever the group length says.
@@ -102,36 +109,39 @@ def _check_inflated_size(content: bytes, path: Path) -> None:
     while piece := inflater.unconsumed_tail or stream.read(1 << 20):
         inflated += len(inflater.decompress(piece, 1 << 24))
         if inflated > MAX_FILE_BYTES:
-            raise UnreadableFileError.of("dicom-bomb", path, limit=MAX_FILE_BYTES)
+            raise UnreadableFileError.of("dicom-bomb", where, limit=MAX_FILE_BYTES)
 
 
 def _ensure_transfer_syntax(dataset: Dataset) -> None:
-    """Name the native syntax that pydicom found in a file without meta information."""
+    """Name the native syntax that pydicom found where there is no meta information."""
+    from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = FileMetaDataset()
     if "TransferSyntaxUID" in dataset.file_meta:
         return
     implicit, little_endian = dataset.original_encoding
     if implicit:
         syntax = ImplicitVRLittleEndian
     else:
-        syntax = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+        syntax = ExplicitVRBigEndian if little_endian is False else ExplicitVRLittleEndian
     dataset.file_meta.TransferSyntaxUID = syntax
 
 
-def _check_picture(dataset: Dataset, path: Path) -> None:
+def _check_picture(dataset: Dataset, where: Path | None) -> None:
     if "PixelData" not in dataset:
         kind = dataset.get("SOPClassUID")
         name = kind.name if kind else "unknown kind of object"
-        raise UnreadableFileError.of("dicom-without-image", path, kind=name)
-    check_film_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0), path)
+        raise UnreadableFileError.of("dicom-without-image", where, kind=name)
+    check_film_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0), where)
     frames = int(dataset.get("NumberOfFrames") or 1)
     # PS3.3 A.2 and A.26: the CR and DX information objects are single-frame.
     if frames != 1:
-        raise UnreadableFileError.of("dicom-frames", path, frames=frames)
+        raise UnreadableFileError.of("dicom-frames", where, frames=frames)
     if int(dataset.get("BitsStored") or 0) not in range(1, _MAX_BITS + 1):
         bits = str(dataset.get("BitsStored"))
-        raise UnreadableFileError.of("dicom-bits", path, bits=bits, limit=_MAX_BITS)
+        raise UnreadableFileError.of("dicom-bits", where, bits=bits, limit=_MAX_BITS)
 
 
 def _frame_header(dataset: Dataset) -> FrameHeader | None:

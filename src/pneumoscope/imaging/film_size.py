@@ -20,7 +20,7 @@ MIN_SIDE = 16
 MAX_FILE_BYTES = 12 * MAX_PIXELS
 
 
-def check_film_size(rows: int, columns: int, where: Path) -> None:
+def check_film_size(rows: int, columns: int, where: Path | None) -> None:
     """Refuse a film that is too small to show anything or too large to be true.
 
     Raises:
@@ -35,7 +35,7 @@ def check_film_size(rows: int, columns: int, where: Path) -> None:
         )
 
 
-def check_file_bytes(length: int, where: Path) -> None:
+def check_file_bytes(length: int, where: Path | None) -> None:
     """Refuse an empty file and one that is longer than any film.
 
     Raises:

@@ -1,14 +1,12 @@
-"""A photograph of a film, on a light box or a screen: grey, and cut to the film.
+"""Photographs of a film on a light box: told by their EXIF, made grey and cropped to the film.
 
-In: a photograph. Out: the film on it as a grey picture, and a warning. The light box is brighter than any
-part of the film, the room is dark or coloured; what lies between is the film. The perspective is left as it
-is.
+The light box is brighter than any part of the film, the room is dark or coloured; what lies between is the
+film. The perspective is left as it is.
 """
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +15,6 @@ from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.records import FloatArray
 from pneumoscope.imaging.film_size import check_film_size
 from pneumoscope.imaging.library_warnings import collected_warnings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # EXIF 3.0, tables 4 to 6: written by cameras, not by scanners or viewers.
 _EXPOSURE_TIME, _F_NUMBER, _FOCAL_LENGTH = 0x829A, 0x829D, 0x920A
@@ -39,19 +34,19 @@ _ROUNDS = 3
 """Rows and columns are cut in turn, since a frame's corners belong to both."""
 
 
-def is_photograph(path: Path) -> bool:
+def is_photograph(content: bytes) -> bool:
     """Whether the file says that a camera took it (exposure time, aperture or focal length in its EXIF)."""
     from PIL import Image
 
     try:
-        with collected_warnings(), Image.open(path) as picture:
+        with collected_warnings(), Image.open(io.BytesIO(content)) as picture:
             details = picture.getexif().get_ifd(_EXIF_DIRECTORY)
     except Exception:  # what Pillow cannot open is told where the film is read
         return False
     return any(tag in details for tag in (_EXPOSURE_TIME, _F_NUMBER, _FOCAL_LENGTH))
 
 
-def photographed_film(path: Path) -> bytes:
+def photographed_film(content: bytes) -> bytes:
     """The film on a photograph, as 8-bit grey PNG without metadata.
 
     Raises:
@@ -60,13 +55,13 @@ def photographed_film(path: Path) -> bytes:
     from PIL import Image, ImageOps
 
     try:
-        with collected_warnings(), Image.open(path) as picture:
-            check_film_size(picture.height, picture.width, path)
+        with collected_warnings(), Image.open(io.BytesIO(content)) as picture:
+            check_film_size(picture.height, picture.width, None)
             grey = ImageOps.exif_transpose(picture).convert("L")
     except UnreadableFileError:
         raise
     except Exception as error:
-        raise UnreadableFileError.of("photograph-undecodable", path) from error
+        raise UnreadableFileError.of("photograph-undecodable") from error
     rows, columns = film_area(np.asarray(grey))
     out = io.BytesIO()
     grey.crop((columns.start, rows.start, columns.stop, rows.stop)).save(out, "PNG", compress_level=1)

@@ -10,6 +10,8 @@ Full scale of an integer picture of 16 bits or more: a detector's 10 to 14 bits 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +25,7 @@ from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray, Radiograph, freeze
 from pneumoscope.imaging.color import colour_findings, luminance
-from pneumoscope.imaging.film_size import check_file_bytes, check_film_size
+from pneumoscope.imaging.film_size import check_film_size
 from pneumoscope.imaging.library_warnings import collected_warnings, library_findings
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
@@ -36,54 +38,90 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0 section 8
 _OVERSAMPLING = 2
 
 
-def read_raster(path: Path, *, min_size: int | None = None) -> Radiograph:
-    """Read a JPEG, PNG, TIFF or BMP film.
+def read_raster(content: bytes, where: Path | None = None, *, min_size: int | None = None) -> Radiograph:
+    """Read a JPEG, PNG, TIFF or BMP image.
 
     Args:
-        path: the file; its content decides, not its name.
+        content: of the file.
+        where: the file, for messages.
         min_size: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least
             this long (pixels); None decodes at full size.
 
     Returns:
-        Pixels (h, w) float32 in [0, 1]; ``original_size`` is that of the full film after EXIF rotation.
+        Pixels (h, w) float32 in [0, 1]; ``original_size`` is that of the full image after EXIF rotation.
         ``source`` has format, photometric_interpretation (Pillow's mode) and bits_stored. Transparent parts
         are black; a picture that is transparent everywhere is read as opaque.
 
     Raises:
         UnreadableFileError: another format, truncated, damaged, several pages, or of an absurd size.
     """
-    check_file_bytes(path.stat().st_size, path)
-    try:
+    with _decoding_errors(where), io.BytesIO(content) as stream:
         # Through a stream: given a name, Pillow (13.0) maps uncompressed TIFFs into memory with rows and
         # columns exchanged when their orientation tag says so, and returns a scrambled picture. From memory:
         # a file would be asked for as many bytes as a strip claims, and room for them be made.
-        with io.BytesIO(path.read_bytes()) as stream:
-            with collected_warnings() as library:
-                picture = Image.open(stream, formats=_FORMATS)
-            check_film_size(picture.height, picture.width, path)
-            header_size = _prepare(picture, min_size, path)
-            facts = {"format": _format(picture), "photometric_interpretation": picture.mode}
-            pixels, notes = _to_pixels(picture, facts)
-    except (UnreadableFileError, MemoryError):
-        raise
-    # Pillow's codecs raise OSError, SyntaxError, ValueError, struct.error, zlib.error ... on damaged files.
-    except Exception as error:
-        if isinstance(error, UnidentifiedImageError):
-            raise UnreadableFileError.of("image-unidentified", path) from error
-        raise UnreadableFileError.of("image-undecodable", path, reason=str(error)) from error
+        with collected_warnings() as library:
+            picture = Image.open(stream, formats=_FORMATS)
+        check_film_size(picture.height, picture.width, where)
+        size = _prepare(picture, min_size, where)
+        pixels, facts, notes = _to_pixels(picture)
+    return _radiograph(pixels, facts, [*notes, *library_findings("Pillow", library)], size)
+
+
+def read_pixels(source: Image.Image | npt.NDArray[Any]) -> Radiograph:
+    """A PIL image, or an array (H, W) grey or (H, W, 3) RGB, bright = dense.
+
+    Raises:
+        UnreadableFileError: another shape or type, or of an absurd size.
+    """
+    with _decoding_errors(None):
+        if isinstance(source, Image.Image):
+            check_film_size(source.height, source.width, None)
+            return _radiograph(*_to_pixels(source.copy()))
+        values = np.asarray(source)
+        if values.ndim not in (2, 3) or values.shape[2:] not in ((), (3,)) or values.dtype.kind not in "uif":
+            shape = f"is {values.dtype} of shape {values.shape}"
+            raise UnreadableFileError.of("array-unusable", reason=shape)
+        check_film_size(*values.shape[:2], None)
+        facts = {"format": "array", "photometric_interpretation": "RGB" if values.ndim == 3 else "L"}
+        if values.dtype == np.uint8:
+            pixels, bits, notes = values.astype(np.float32) / np.float32(255), 8, []
+        else:
+            pixels, bits, notes = _scale(values)
+        if pixels.ndim == 3:
+            notes = [*notes, *colour_findings(pixels)]
+            pixels = luminance(pixels)
+        return _radiograph(pixels, {**facts, "bits_stored": str(bits)}, notes)
+
+
+def _radiograph(
+    pixels: FloatArray, facts: dict[str, str], notes: list[Finding], size: tuple[int, int] | None = None
+) -> Radiograph:
     return Radiograph(
         pixels=freeze(pixels),
-        original_size=header_size or (pixels.shape[0], pixels.shape[1]),
+        original_size=size or (pixels.shape[0], pixels.shape[1]),
         source=MappingProxyType(facts),
-        findings=(*notes, *library_findings("Pillow", library)),
+        findings=tuple(notes),
     )
 
 
-def _prepare(picture: ImageFile, min_size: int | None, path: Path) -> tuple[int, int] | None:
+@contextmanager
+def _decoding_errors(where: Path | None) -> Iterator[None]:
+    """Pillow's codecs raise OSError, SyntaxError, ValueError, struct.error, zlib.error ... on damage."""
+    try:
+        yield
+    except (UnreadableFileError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableFileError.of("image-unidentified", where) from error
+    except Exception as error:
+        raise UnreadableFileError.of("image-undecodable", where, reason=str(error)) from error
+
+
+def _prepare(picture: ImageFile, min_size: int | None, where: Path | None) -> tuple[int, int] | None:
     """Refuse several pages; ask a JPEG for a reduced size, and return its full upright (rows, columns)."""
     with collected_warnings():  # damaged EXIF; said once more, and kept, when the picture is turned upright
         if picture.format == "TIFF":
-            _check_single_page(picture, path)
+            _check_single_page(picture, where)
         if picture.format not in ("JPEG", _MULTI_PICTURE_JPEG):
             return None
         orientation = picture.getexif().get(_ORIENTATION)
@@ -95,19 +133,21 @@ def _prepare(picture: ImageFile, min_size: int | None, path: Path) -> tuple[int,
 
 
 def _format(picture: Image.Image) -> str:
-    return "JPEG" if picture.format == _MULTI_PICTURE_JPEG else str(picture.format)
+    return "JPEG" if picture.format == _MULTI_PICTURE_JPEG else str(picture.format or "PIL")
 
 
-def _check_single_page(picture: Image.Image, path: Path) -> None:
+def _check_single_page(picture: Image.Image, where: Path | None) -> None:
     pages = int(getattr(picture, "n_frames", 1))
     if pages > 1:
-        raise UnreadableFileError.of("tiff-pages", path, pages=pages)
+        raise UnreadableFileError.of("tiff-pages", where, pages=pages)
 
 
-def _to_pixels(picture: ImageFile, facts: dict[str, str]) -> tuple[FloatArray, list[Finding]]:
-    """Decode, turn upright, drop colour and alpha, scale to [0, 1]; notes the bits in ``facts``."""
+def _to_pixels(picture: Image.Image) -> tuple[FloatArray, dict[str, str], list[Finding]]:
+    """Decode, turn upright, drop colour and alpha, scale to [0, 1]; with the facts of the source."""
     mode = picture.mode
-    raw_mode = str(picture.tile[0][3]) if picture.tile else ""
+    facts = {"format": _format(picture), "photometric_interpretation": mode}
+    tile = getattr(picture, "tile", None)
+    raw_mode = str(tile[0][3]) if tile else ""
     white_is_zero = mode.startswith("I;16") and _is_white_is_zero(picture)
     picture.load()
     with collected_warnings() as library:
@@ -116,7 +156,7 @@ def _to_pixels(picture: ImageFile, facts: dict[str, str]) -> tuple[FloatArray, l
     # 16-bit colour reaches us as its upper 8 bits.
     if ";16" in raw_mode and not mode.startswith("I"):
         notes.append(Finding.note("colour-16-bit"))
-    return (1 - pixels if white_is_zero else pixels), notes + library_findings("Pillow", library)
+    return (1 - pixels if white_is_zero else pixels), facts, notes + library_findings("Pillow", library)
 
 
 def _convert(upright: Image.Image, facts: dict[str, str]) -> tuple[FloatArray, list[Finding]]:

@@ -66,7 +66,7 @@ class Caption:
 
 
 def caption_of(document: Mapping[str, Any]) -> Caption:
-    """The caption for a result (:func:`pneumoscope.inference.answer.record`).
+    """The caption for a result (:func:`pneumoscope.inference.examination.record`).
 
     Raises:
         ValueError: the image was not explained.

@@ -1,7 +1,7 @@
-"""The lower line, film to answer: radiograph, gate, model input, prediction, explanation.
+"""The inference pipeline: radiograph, gate, model input, prediction, explanation.
 
-In: paths and a bundle. Out: one :class:`Examination` a film. The command line, the server and the PACS node
-call this module and nothing else. A film that the gate refuses gets no probability, unless it is forced.
+The command line, the server and the PACS node call this module and nothing else. An image that the gate
+refuses gets no probability, unless it is forced.
 """
 
 from __future__ import annotations
@@ -9,45 +9,60 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from pneumoscope import __version__
 from pneumoscope.core.errors import PneumoscopeError
-from pneumoscope.core.files import sha256_file
 from pneumoscope.core.findings import Finding
-from pneumoscope.core.records import Examination, FloatArray, ModelInput, Radiograph, Verdict
+from pneumoscope.core.records import FloatArray, ModelInput, Radiograph, Verdict
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import Bundle
-from pneumoscope.inference.explanation import explain as explain_film
+from pneumoscope.inference.examination import Examination
+from pneumoscope.inference.explanation import explain as explain_image
 from pneumoscope.inference.gate import Patient, inspect_source, judge
 from pneumoscope.inference.prediction import decide, run_network
 from pneumoscope.inference.session import thread_count
 from pneumoscope.inference.zones import is_mirrored
 
+if TYPE_CHECKING:
+    from pneumoscope.imaging.radiograph import Source
+
+_NO_PIXELS: FloatArray = np.empty((0, 0), np.float32)
+
 BATCH = 8
-"""Films in one pass of :func:`examine_many`; twice as many more are decoded ahead."""
+"""Images in one pass of :func:`examine_many`; twice as many more are decoded ahead."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Film:
-    """What is left of a film once it is read and prepared: its pixels are gone."""
+class _Request:
+    force: bool
+    operating_point: str | None
+    explain: bool
+    age_years: float | None
+    keep_image: bool
 
-    path: Path
-    sha256: str
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is left of an image once it is read: the model input, and pixels only where they are kept."""
+
+    file: str
+    radiograph: Radiograph
     model_input: ModelInput
     findings: tuple[Finding, ...]
-    image_findings: tuple[Finding, ...]
-    mirrored: bool | None
+    image: npt.NDArray[np.uint8] | None
 
 
 def examine(
-    path: str | Path,
+    source: Source,
     bundle: Bundle,
     *,
     force: bool = False,
@@ -56,26 +71,27 @@ def examine(
     age_years: float | None = None,
     radiograph: Radiograph | None = None,
 ) -> Examination:
-    """Take one film through the whole line.
+    """Take one image through the whole line.
 
     Args:
-        path: JPEG, PNG, TIFF, BMP or DICOM.
+        source: what :func:`~pneumoscope.imaging.radiograph.read_radiograph` reads: a path or the bytes of a
+            JPEG, PNG, TIFF, BMP or DICOM file, an array, a PIL image or a ``pydicom.Dataset``.
         bundle: the network and what belongs to it.
         force: answer although the gate refuses; the result says so (``forced``).
         operating_point: name of one of the bundle's; None is its default.
-        explain: also make the heat maps, and say which zones they light and which training films look alike.
+        explain: also make the heat maps, and say which zones they light and which training images look alike.
         age_years: of the patient; None: as the file says, if it does.
-        radiograph: the film at ``path``, already decoded.
+        radiograph: ``source``, already read.
 
     Raises:
-        UnreadableFileError: the file is missing or is no readable film.
+        UnreadableFileError: the source is missing or is no readable image.
         ConfigError: the bundle has no such operating point.
     """
     bundle.operating_point(operating_point)
-    wishes = _Wishes(force, operating_point, explain, age_years)
-    film = _prepare(Path(path), bundle, wishes, radiograph)
-    logits, features = run_network(bundle, film.model_input.array[None])
-    return _conclude(film, bundle, logits[0], features[0], wishes)
+    request = _Request(force, operating_point, explain, age_years, keep_image=True)
+    prepared = _prepare(source, bundle, request, radiograph)
+    logits, features = run_network(bundle, prepared.model_input.array[None])
+    return _conclude(prepared, bundle, logits[0], features[0], request)
 
 
 def examine_many(
@@ -86,14 +102,16 @@ def examine_many(
     operating_point: str | None = None,
     explain: bool = True,
     age_years: float | None = None,
+    keep_image: bool = False,
 ) -> Iterator[tuple[Path, Examination | PneumoscopeError]]:
-    """Take any number of films through the line, in constant memory and in the order given.
+    """Take any number of images through the line, in constant memory and in the order given.
 
-    Films are decoded ahead by a pool of threads and pass the network in small batches.
+    Images are decoded ahead by a pool of threads and pass the network in small batches.
 
     Args:
         paths: files; an endless iterator is fine.
         bundle, force, operating_point, explain, age_years: as in :func:`examine`.
+        keep_image: keep the decoded pixels in the examination.
 
     Yields:
         Each path with its examination, or with the error that says why it has none.
@@ -102,72 +120,67 @@ def examine_many(
         ConfigError: the bundle has no such operating point.
     """
     bundle.operating_point(operating_point)
-    wishes = _Wishes(force, operating_point, explain, age_years)
-    films = _read_ahead((Path(path) for path in paths), bundle, wishes)
-    while batch := list(islice(films, BATCH)):
-        inputs = [film.model_input.array for _, film in batch if isinstance(film, _Film)]
+    request = _Request(force, operating_point, explain, age_years, keep_image)
+    prepared = _read_ahead((Path(path) for path in paths), bundle, request)
+    while batch := list(islice(prepared, BATCH)):
+        inputs = [one.model_input.array for _, one in batch if isinstance(one, _Prepared)]
         answers = iter(zip(*run_network(bundle, np.stack(inputs)), strict=True) if inputs else ())
-        for path, film in batch:
-            yield path, _conclude(film, bundle, *next(answers), wishes) if isinstance(film, _Film) else film
+        for path, one in batch:
+            yield path, _conclude(one, bundle, *next(answers), request) if isinstance(one, _Prepared) else one
 
 
-@dataclass(frozen=True, slots=True)
-class _Wishes:
-    force: bool
-    operating_point: str | None
-    explain: bool
-    age_years: float | None
-
-
-def _prepare(path: Path, bundle: Bundle, wishes: _Wishes, radiograph: Radiograph | None = None) -> _Film:
-    """Read a film, at reduced size where the format allows, and make the network's input."""
+def _prepare(
+    source: Source, bundle: Bundle, request: _Request, radiograph: Radiograph | None = None
+) -> _Prepared:
+    """Read an image, at reduced size where the format allows, and make the network's input."""
     size = bundle.preprocessing.size
-    film = radiograph or read_radiograph(path, min_size=size)
-    return _Film(
-        path=path,
-        sha256=sha256_file(path),
-        model_input=to_model_input(film, bundle.preprocessing),
-        findings=inspect_source(film, size, Patient(wishes.age_years, bundle.usual_ages)),
-        image_findings=film.findings,
-        mirrored=is_mirrored(film.source),
+    read = radiograph or read_radiograph(source, min_size=size)
+    return _Prepared(
+        file=str(source) if isinstance(source, str | Path) else "",
+        radiograph=replace(read, pixels=_NO_PIXELS),
+        model_input=to_model_input(read, bundle.preprocessing),
+        findings=inspect_source(read, size, Patient(request.age_years, bundle.usual_ages)),
+        image=np.rint(read.pixels * np.float32(255)).astype(np.uint8) if request.keep_image else None,
     )
 
 
 def _conclude(
-    film: _Film, bundle: Bundle, logits: FloatArray, features: FloatArray, wishes: _Wishes
+    prepared: _Prepared, bundle: Bundle, logits: FloatArray, features: FloatArray, request: _Request
 ) -> Examination:
     """From the network's outputs to the answer: gate, decision, heat map."""
-    gate = judge(bundle, film.findings, film.model_input.array, features.mean(axis=(1, 2)))
+    gate = judge(bundle, prepared.findings, prepared.model_input.array, features.mean(axis=(1, 2)))
     refused = gate.verdict is Verdict.REFUSE
     prediction = explanation = None
-    if wishes.force or not refused:
-        prediction = decide(bundle, logits, wishes.operating_point)
-        if wishes.explain:
-            explanation = explain_film(bundle, film.model_input, features, prediction, film.mirrored)
+    if request.force or not refused:
+        prediction = decide(bundle, logits, request.operating_point)
+        if request.explain:
+            mirrored = is_mirrored(prepared.radiograph.source)
+            explanation = explain_image(bundle, prepared.model_input, features, prediction, mirrored)
     return Examination(
-        file=str(film.path),
-        sha256=film.sha256,
+        file=prepared.file,
+        sha256=prepared.radiograph.sha256 or "",
         gate=gate,
         prediction=prediction,
         explanation=explanation,
-        image_findings=film.image_findings,
+        image_findings=prepared.radiograph.findings,
         bundle_card=MappingProxyType(bundle.card()),
         limitations=tuple(bundle.document["limitations"]),
         versions=_versions(),
-        forced=refused and wishes.force,
+        forced=refused and request.force,
+        image=prepared.image,
     )
 
 
 def _read_ahead(
-    paths: Iterator[Path], bundle: Bundle, wishes: _Wishes
-) -> Iterator[tuple[Path, _Film | PneumoscopeError]]:
-    """Prepare films in threads (Pillow and NumPy release the interpreter lock), a bounded number ahead."""
-    pool = ThreadPoolExecutor(thread_count(bundle.threads), "films")
-    waiting: deque[tuple[Path, Future[_Film | PneumoscopeError]]] = deque()
+    paths: Iterator[Path], bundle: Bundle, request: _Request
+) -> Iterator[tuple[Path, _Prepared | PneumoscopeError]]:
+    """Prepare images in threads (Pillow and NumPy release the interpreter lock), a bounded number ahead."""
+    pool = ThreadPoolExecutor(thread_count(bundle.threads), "images")
+    waiting: deque[tuple[Path, Future[_Prepared | PneumoscopeError]]] = deque()
     try:
         while True:
             for path in islice(paths, 2 * BATCH - len(waiting)):
-                waiting.append((path, pool.submit(_prepare_or_error, path, bundle, wishes)))
+                waiting.append((path, pool.submit(_prepare_or_error, path, bundle, request)))
             if not waiting:
                 return
             path, film = waiting.popleft()
@@ -176,12 +189,12 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare_or_error(path: Path, bundle: Bundle, wishes: _Wishes) -> _Film | PneumoscopeError:
+def _prepare_or_error(path: Path, bundle: Bundle, request: _Request) -> _Prepared | PneumoscopeError:
     try:
-        return _prepare(path, bundle, wishes)
+        return _prepare(path, bundle, request)
     except PneumoscopeError as error:
         return error
-    except Exception as error:  # one film must not end a batch; the caller reports it with the others
+    except Exception as error:  # one image must not end a batch; the caller reports it with the others
         failure = PneumoscopeError(
             f"unexpected {type(error).__name__}: {error}", where=path, remedy="please report this file"
         )

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope import __version__
-from pneumoscope.inference.answer import unsaid_warnings
+from pneumoscope.inference.examination import unsaid_warnings
 from pneumoscope.inference.overlay import colours, overlay
 from pneumoscope.reporting.pages import data_uri, environment, write_pdf
 from pneumoscope_clinic.results.stored_result import StoredResult, on_grid

@@ -34,8 +34,8 @@ class StoredResult:
 
     Attributes:
         film_id: our random id (32 hexadecimal digits).
-        document: :func:`pneumoscope.inference.answer.record` of the examination, with ``limitations`` and
-            ``versions``.
+        document: :func:`pneumoscope.inference.examination.record` of the examination, with
+            ``limitations`` and ``versions``.
         original_size: rows and columns of the image as stored.
         examined_at: with a time zone.
         bundle_card: of the bundle that answered; empty where it is no longer known.

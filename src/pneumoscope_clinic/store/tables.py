@@ -222,7 +222,7 @@ class Job(Base):
 
 
 class Result(Base):
-    """The answer about a film; at most one. ``record``: of ``inference.answer``, with versions and limits.
+    """The answer about a film; at most one. ``record``: of ``inference.examination``.
 
     ``drift`` are the numbers that monitoring compares (exposure, size, feature distance). ``shadow``: made in
     silent mode, shown to nobody.

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pneumoscope.core.records import Verdict
-from pneumoscope.inference.answer import unsaid_warnings
+from pneumoscope.inference.examination import unsaid_warnings
 from pneumoscope_clinic.results.wording import (
     INTERVAL,
     answer_sentence,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumoscope.core.errors import UnreadableFileError
-from pneumoscope.imaging.dicom_decoding import open_dataset
+from pneumoscope.imaging.dicom_decoding import parse_dataset
 from pneumoscope.imaging.library_warnings import collected_warnings
 from pneumoscope_clinic.worker.strip_metadata import clean_jpeg_segments, clean_raster
 
@@ -55,7 +55,7 @@ def deidentified(path: Path, kind: str) -> bytes:
 
     Args:
         path: of the film.
-        kind: as ``imaging.radiograph.film_format`` tells it.
+        kind: as ``imaging.radiograph.image_format`` tells it.
 
     Raises:
         UnreadableFileError: it is so damaged that nobody can say what is in it, though its pixels were read.
@@ -171,7 +171,7 @@ def _is_number(value: Any) -> bool:
 
 def _dicom(path: Path) -> bytes:
     with collected_warnings():
-        dataset = open_dataset(path)
+        dataset = parse_dataset(path.read_bytes(), path)
         _renew_meta(dataset)
         deidentified_dataset(dataset)
         if "SOPInstanceUID" in dataset:

@@ -39,7 +39,7 @@ class Examined:
     """What came of a film.
 
     Attributes:
-        record: of ``inference.answer``, with ``limitations`` and ``versions``.
+        record: of ``inference.examination``, with ``limitations`` and ``versions``.
         facts, drift: plain values of the film.
         names: ``study_instance_uid``, ``sop_instance_uid`` and ``patient_id`` of DICOM, else None each.
         age_years, sex: of the patient, or None.

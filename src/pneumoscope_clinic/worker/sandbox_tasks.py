@@ -21,13 +21,13 @@ import numpy.typing as npt
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.findings import Finding, Value
-from pneumoscope.core.records import Examination, Radiograph
+from pneumoscope.core.records import Radiograph
 from pneumoscope.imaging.header import to_age
 from pneumoscope.imaging.library_warnings import collected_warnings
 from pneumoscope.imaging.photograph import is_photograph, photographed_film
-from pneumoscope.imaging.radiograph import film_format, read_radiograph
-from pneumoscope.inference.answer import record
+from pneumoscope.imaging.radiograph import image_format, read_radiograph
 from pneumoscope.inference.bundle import Bundle
+from pneumoscope.inference.examination import Examination, record
 from pneumoscope.inference.pipeline import examine
 from pneumoscope_clinic.worker.deidentification import (
     coarse_age,
@@ -94,20 +94,20 @@ def _examined(
     content: bytes, bundle: Bundle, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     content, notes = _film_alone(content, bool(options.get("photograph")))
+    film = read_radiograph(content, min_size=bundle.preprocessing.size)
+    age, contradiction = _age(film, options)
+    header = _header(content) if film.source.get("format") == "DICOM" else {}
+    names = identifying_texts(header)
+    film = replace(film, findings=_anonymous((*film.findings, *notes, *contradiction), names))
+    examination = examine(
+        content,
+        bundle,
+        force=bool(options.get("force")),
+        operating_point=options.get("operating_point"),
+        age_years=age,
+        radiograph=film,
+    )
     with _in_memory(content) as path:
-        film = read_radiograph(path, min_size=bundle.preprocessing.size)
-        age, contradiction = _age(film, options)
-        header = _header(path) if film.source.get("format") == "DICOM" else {}
-        names = identifying_texts(header)
-        film = replace(film, findings=_anonymous((*film.findings, *notes, *contradiction), names))
-        examination = examine(
-            path,
-            bundle,
-            force=bool(options.get("force")),
-            operating_point=options.get("operating_point"),
-            age_years=age,
-            radiograph=film,
-        )
         blobs = {"film": deidentified(path, film.source["format"])}
     if header:
         blobs["identity"] = json.dumps(header).encode()
@@ -132,8 +132,7 @@ def draw_picture(content: bytes) -> npt.NDArray[np.uint8]:
     Raises:
         UnreadableFileError: the bytes are no readable film.
     """
-    with _in_memory(content) as path:
-        return np.rint(read_radiograph(path).pixels * 255).astype(np.uint8)
+    return np.rint(read_radiograph(content).pixels * 255).astype(np.uint8)
 
 
 def drift_numbers(film: Radiograph, examination: Examination) -> dict[str, float]:
@@ -178,29 +177,27 @@ def _in_memory(content: bytes) -> Iterator[Path]:
 
 def _film_alone(content: bytes, is_said: bool) -> tuple[bytes, tuple[Finding, ...]]:
     """The film on a photograph with a warning, or the film as it is."""
-    with _in_memory(content) as path:
-        if film_format(path) in (None, "DICOM") or not (is_said or is_photograph(path)):
-            return content, ()
-        return photographed_film(path), (Finding.note("photograph"),)
+    if image_format(content) in (None, "DICOM") or not (is_said or is_photograph(content)):
+        return content, ()
+    return photographed_film(content), (Finding.note("photograph"),)
 
 
-def _header(path: Path) -> dict[str, Any]:
-    from pneumoscope.imaging.dicom_decoding import open_dataset
+def _header(content: bytes) -> dict[str, Any]:
+    from pneumoscope.imaging.dicom_decoding import parse_dataset
 
-    return identity_header(open_dataset(path))
+    return identity_header(parse_dataset(content))
 
 
 def _names(content: bytes) -> set[str]:
     """What a DICOM film may name its patient by, as far as its header can be read."""
     import pydicom
 
-    with _in_memory(content) as path:
-        if film_format(path) != "DICOM":
-            return set()
-        # pydicom raises many kinds of errors for many kinds of damage; what it cannot read it does not quote.
-        with contextlib.suppress(Exception), collected_warnings():
-            header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
-            return identifying_texts(identity_header(header))
+    if image_format(content) != "DICOM":
+        return set()
+    # pydicom raises many kinds of errors for many kinds of damage; what it cannot read it does not quote.
+    with contextlib.suppress(Exception), collected_warnings():
+        header = pydicom.dcmread(io.BytesIO(content), force=True, stop_before_pixels=True)
+        return identifying_texts(identity_header(header))
     return set()
 
 
