@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy.typing as npt
 
@@ -111,7 +111,7 @@ def read_radiograph(source: Source, *, min_size: int | None = None) -> Radiograp
     else:
         from pneumoscope.imaging.raster import read_pixels
 
-        radiograph = read_pixels(source)
+        radiograph = read_pixels(cast("Image | npt.NDArray[Any]", source))
     return check_polarity(radiograph)
 
 

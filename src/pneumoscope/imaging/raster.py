@@ -81,10 +81,11 @@ def read_pixels(source: Image.Image | npt.NDArray[Any]) -> Radiograph:
         if values.ndim not in (2, 3) or values.shape[2:] not in ((), (3,)) or values.dtype.kind not in "uif":
             shape = f"is {values.dtype} of shape {values.shape}"
             raise UnreadableFileError.of("array-unusable", reason=shape)
-        check_film_size(*values.shape[:2], None)
+        check_film_size(values.shape[0], values.shape[1], None)
         facts = {"format": "array", "photometric_interpretation": "RGB" if values.ndim == 3 else "L"}
+        notes: list[Finding] = []
         if values.dtype == np.uint8:
-            pixels, bits, notes = values.astype(np.float32) / np.float32(255), 8, []
+            pixels, bits, notes = values.astype(np.float32) / np.float32(255), 8, notes
         else:
             pixels, bits, notes = _scale(values)
         if pixels.ndim == 3:
