@@ -55,7 +55,7 @@ def run_steps(
 ) -> dict[str, float]:
     """Images/s of the median step."""
     if keep_buffers:
-        from pneumoscope.learning.allocator import keep_large_buffers
+        from pneumoscope.learning.loop import keep_large_buffers
 
         keep_large_buffers()
     import torch

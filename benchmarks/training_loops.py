@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from pneumoscope.learning.module import FilmClassifier, StepPlan
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -24,11 +25,9 @@ from benchmarks.measuring import answered
 from pneumoscope.core.records import Task
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
-from pneumoscope.learning.allocator import keep_large_buffers
+from pneumoscope.learning.batches import BatchOrder, FilmBatches, Films, InOrder, film_loader
 from pneumoscope.learning.config import AugmentationConfig, TrainConfig
-from pneumoscope.learning.films import BatchOrder, FilmBatches, Films, InOrder, film_loader
-from pneumoscope.learning.fitting import EpochReport, fit
-from pneumoscope.learning.module import FilmClassifier, StepPlan
+from pneumoscope.learning.loop import EpochReport, fit, keep_large_buffers
 from pneumoscope.learning.networks import NetworkConfig, create_network
 
 __all__ = ["train_as_pneumoscope", "train_plainly"]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pneumoscope.cli import quantise as command
 from pneumoscope.core.errors import DatasetError, InputError, MissingExtraError
 from pneumoscope.core.files import write_json
-from pneumoscope.learning import quantised_bundle, quantised_folds
+from pneumoscope.learning import quantisation
 from tests.tiny_bundle import write_tiny_bundle
 
 from ..learning.phantoms import phantom_dataset
@@ -61,9 +61,9 @@ def asked(monkeypatch):
         kinds = {"float32": estimates(0.9), "int8": estimates(0.88)}
         return {"films": 40, "estimates": kinds, "changed_decisions": {"value": 0.025}}
 
-    monkeypatch.setattr(quantised_bundle, "own_films", own_films)
-    monkeypatch.setattr(quantised_bundle, "quantise", quantise)
-    monkeypatch.setattr(quantised_folds, "quantise_folds", quantise_folds)
+    monkeypatch.setattr(quantisation, "own_films", own_films)
+    monkeypatch.setattr(quantisation, "quantise", quantise)
+    monkeypatch.setattr(quantisation, "quantise_folds", quantise_folds)
     return calls
 
 

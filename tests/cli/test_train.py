@@ -15,7 +15,7 @@ from pneumoscope.core.files import read_json, write_json
 from pneumoscope.data.splits import SplitConfig, split_dataset, split_file
 from pneumoscope.learning import cross_validation, training
 from pneumoscope.learning.config import TrainConfig
-from pneumoscope.learning.fitting import EpochReport
+from pneumoscope.learning.loop import EpochReport
 
 from ..learning.phantoms import Killed, phantom_dataset
 

@@ -1,16 +1,12 @@
-"""``pneumoscope tune``: what it asks for, what it prints, and that processes share and outlive each other."""
+"""``pneumoscope tune``: what it asks for, what it prints, and that processes share a search."""
 
 import json
 import re
-import signal
 import subprocess
 import sys
-import time
 
-import optuna
 import pytest
 import typer
-from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from pneumoscope.cli import tune as command
@@ -19,7 +15,6 @@ from pneumoscope.core.files import read_json
 from pneumoscope.learning import search as searching
 from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.search_space import SearchConfig, SearchSpace
-from pneumoscope.learning.search_study import STUDY_NAME, study_address
 from pneumoscope.workflows import training as workflow
 
 from ..learning.phantoms import phantom_dataset
@@ -130,9 +125,10 @@ dense_layers = [[]]
 
 
 @pytest.mark.slow
-def test_processes_share_a_search_and_one_outlives_the_other(dataset, tmp_path):
+def test_processes_share_a_search(dataset, tmp_path):
+    """Each draws other points; together they run as many trials as were asked for, or one more."""
     (tmp_path / "space.toml").write_text(SPACE)
-    keys = ("network=cnn-small", "init=random", "epochs=8", "size=32", "threads=1", "learning_rate=0.005",
+    keys = ("network=cnn-small", "init=random", "epochs=1", "size=32", "threads=1", "learning_rate=0.005",
             "ema_decay=0", "batch_size=16")  # fmt: skip
     arguments = [
         sys.executable, "-c", "from pneumoscope.cli.main import main; main()", "tune", dataset.directory,
@@ -140,36 +136,11 @@ def test_processes_share_a_search_and_one_outlives_the_other(dataset, tmp_path):
         "--trials", 4, "--pruner", "none", "-o", tmp_path / "out", "--json",
     ]  # fmt: skip
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    first, second = (subprocess.Popen([*map(str, arguments)], cwd=tmp_path, **pipes) for _ in range(2))
-    try:
-        trial = running(first, tmp_path / "out")
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-        out, errors = second.communicate()
-    finally:
-        for process in (first, second):
-            process.kill()
-            process.communicate()
-    assert second.returncode == 0, errors.decode()
-    summary = json.loads(out)
+    processes = [subprocess.Popen([*map(str, arguments)], cwd=tmp_path, **pipes) for _ in range(2)]
+    answers = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], answers
     found = read_json(tmp_path / "out" / "search.json")["trials"]
-    assert summary["trials"]["complete"] == 4
-    assert found[trial]["state"] == "failed"
-    again = [row for row in found if row["folder"] == f"trials/{trial}" and row["state"] == "complete"]
-    assert len(again) == 1
-    assert again[0]["parameters"] == found[trial]["parameters"]
-    assert len({row["parameters"]["learning_rate"] for row in found}) == 4
+    assert {row["state"] for row in found} == {"complete"}
+    assert 4 <= len(found) <= 5
+    assert len({row["parameters"]["learning_rate"] for row in found}) == len(found)
     assert (tmp_path / "out" / "best.toml").exists()
-
-
-def running(process, directory):
-    """Wait until ``process`` has finished an epoch of a trial; the trial's number."""
-    while process.poll() is None:
-        time.sleep(0.2)
-        if not (directory / "search.json").exists() and not (directory / "trials").exists():
-            continue
-        study = optuna.load_study(study_name=STUDY_NAME, storage=study_address(None, directory))
-        for trial in study.get_trials(states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get("process", [None, 0])[1] == process.pid and trial.intermediate_values:
-                return trial.number
-    raise AssertionError("the process ended before it could be killed")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts.train_lungs import dice, draw_outlines
 
 from pneumoscope.core.errors import BundleError
 from pneumoscope.core.files import sha256_file
@@ -14,7 +15,6 @@ from pneumoscope.data.phantom_drawing import PhantomConfig, draw_phantom
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference import lungs
 from pneumoscope.inference.lungs import segment_lungs, segmenter_id
-from pneumoscope.learning.lungs import dice, draw_outlines
 
 OUTLINES = Path(__file__).parents[2] / "docs" / "lung_outlines.json"
 

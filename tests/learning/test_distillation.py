@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from pneumoscope.core.files import read_json
 from pneumoscope.evaluation.scoring import film_key, patient_key
 from pneumoscope.inference.bundle import load_bundle
+from pneumoscope.learning.batches import FilmBatches
 from pneumoscope.learning.config import DistillationConfig, TrainConfig
 from pneumoscope.learning.distillation import cross_fitted_targets, soften_etiology
-from pneumoscope.learning.films import FilmBatches
 from pneumoscope.learning.training import train, training_set
 
 from .phantoms import SIDE, Killed, Listener, phantom_dataset, small_run

@@ -9,10 +9,10 @@ from pneumoscope.data.cache import CacheWriter, PixelCache
 from pneumoscope.data.decoding import decode_films
 from pneumoscope.data.phantom_drawing import draw_phantom
 from pneumoscope.inference.lungs import segment_lungs
-from pneumoscope.learning import lung_exchange
-from pneumoscope.learning.augmentation import augment
+from pneumoscope.learning import batches
+from pneumoscope.learning.augmentation import augment, exchange_bodies, hide_lungs
+from pneumoscope.learning.batches import lungs_of_cache
 from pneumoscope.learning.config import AugmentationConfig
-from pneumoscope.learning.lung_exchange import exchange_bodies, hide_lungs, lungs_of_cache
 
 SIDE = 64
 
@@ -109,5 +109,5 @@ def test_the_lungs_of_a_cache_are_found_once(tmp_path, monkeypatch):
     assert found.shape == (3, 48, 48)
     assert calls == [(3, 3)]
     assert np.array_equal(found, segment_lungs(cache.pixels / np.float32(255)).any(axis=1))
-    monkeypatch.setattr(lung_exchange, "segment_lungs", None)
+    monkeypatch.setattr(batches, "segment_lungs", None)
     assert np.array_equal(lungs_of_cache(cache), found)

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import torch
-
-from pneumoscope.core.records import Radiograph
-from pneumoscope.learning.lungs import (
+from scripts.train_lungs import (
     LungNetwork,
     OutlinedFilms,
     dice,
@@ -13,6 +11,8 @@ from pneumoscope.learning.lungs import (
     outlined_phantoms,
     train_lungs,
 )
+
+from pneumoscope.core.records import Radiograph
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Generator
 
+from pneumoscope.learning.augmentation import mix
 from pneumoscope.learning.config import MixingConfig
-from pneumoscope.learning.mixing import mix
 
 CLASSES, SIDE = 8, 16
 

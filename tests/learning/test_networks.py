@@ -3,9 +3,8 @@ import torch
 from torch import nn
 
 from pneumoscope.core.errors import ConfigError
-from pneumoscope.learning.network import PooledHead
-from pneumoscope.learning.networks import NETWORKS, create_network
 from pneumoscope.learning.networks import NetworkConfig as Config
+from pneumoscope.learning.networks import PooledHead, create_network, network_names
 
 OWN = ("mlp", "cnn-small", "cnn-9", "cnn-14")
 
@@ -89,7 +88,7 @@ def test_dropout_is_that_of_the_configuration():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError) as caught:
         create_network(Config(name="lenet"))
-    assert all(name in str(caught.value) for name in NETWORKS)
+    assert all(name in str(caught.value) for name in network_names())
 
 
 @pytest.mark.parametrize("name", [*OWN, "vgg16"])

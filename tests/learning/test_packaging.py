@@ -13,7 +13,7 @@ from pneumoscope.evaluation.scoring import film_key
 from pneumoscope.evaluation.selective import SelectionConfig
 from pneumoscope.inference.bundle import load_bundle
 from pneumoscope.learning import packaging
-from pneumoscope.learning.films import Films
+from pneumoscope.learning.batches import Films
 from pneumoscope.learning.networks import NetworkConfig, create_network
 from pneumoscope.learning.packaging import Provenance, package, scan
 

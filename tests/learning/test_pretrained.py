@@ -11,8 +11,8 @@ from transformers import (
 
 from pneumoscope.core.errors import DownloadError, InputError, UnreadableFileError
 from pneumoscope.core.files import sha256_file
-from pneumoscope.learning.networks import NETWORKS, NetworkConfig, create_network
-from pneumoscope.learning.pretrained import PUBLISHED, load_pretrained, save_weights
+from pneumoscope.learning.networks import NetworkConfig, create_network, network_names
+from pneumoscope.learning.pretrained import PUBLISHED, load_pretrained
 
 SMALL = NetworkConfig(name="cnn-9", classes=3)
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 def test_weights_of_our_own_come_back_exactly(tmp_path):
     network, other = create_network(SMALL), create_network(SMALL)
     network.to(memory_format=torch.channels_last)
-    save_weights(network, tmp_path / "weights.safetensors", {"epoch": "3"})
+    save_file(network.state_dict(), tmp_path / "weights.safetensors", {"epoch": "3"})
     report = load_pretrained(other, tmp_path / "weights.safetensors")
     assert same(network, other)
     assert (report.missing, report.unexpected, report.share) == ((), (), 1.0)
@@ -40,7 +40,7 @@ def test_weights_of_our_own_come_back_exactly(tmp_path):
 
 
 def test_a_head_for_other_classes_is_left_random_and_reported(tmp_path):
-    save_weights(create_network(SMALL), tmp_path / "w.safetensors")
+    save_file(create_network(SMALL).state_dict(), tmp_path / "w.safetensors")
     other = create_network(NetworkConfig(name="cnn-9", classes=2))
     report = load_pretrained(other, str(tmp_path / "w.safetensors"))
     assert report.missing == report.unexpected == ("head.linear.bias", "head.linear.weight")
@@ -119,7 +119,7 @@ def test_vgg16_reads_the_names_of_torchvision_and_timm(tmp_path, convolution, de
 
 
 def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path, folder):
-    save_weights(create_network(SMALL), tmp_path / "w.safetensors")
+    save_file(create_network(SMALL).state_dict(), tmp_path / "w.safetensors")
     network = create_network(NetworkConfig(name="cnn-14"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for source in (tmp_path / "w.safetensors", folder):
@@ -173,4 +173,4 @@ def test_an_unreachable_hub_is_a_download_error(monkeypatch):
 
 
 def test_published_weights_are_named_for_networks_that_exist():
-    assert set(PUBLISHED) < set(NETWORKS)
+    assert set(PUBLISHED) < set(network_names())

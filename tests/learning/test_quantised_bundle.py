@@ -18,8 +18,7 @@ from pneumoscope.evaluation.scoring import predict_films
 from pneumoscope.inference.bundle import load_bundle, write_bundle
 from pneumoscope.inference.pipeline import examine
 from pneumoscope.inference.prediction import calibrated_probabilities, run_network
-from pneumoscope.learning.quantisation import quantise_model
-from pneumoscope.learning.quantised_bundle import METHOD, own_films, quantise
+from pneumoscope.learning.quantisation import METHOD, own_films, quantise, quantise_model
 from pneumoscope.learning.training import TrainingSet, train
 
 from .phantoms import phantom_dataset, small_run
@@ -224,7 +223,7 @@ def test_a_damaged_origin_is_refused(made, tmp_path):
 def test_a_cross_validation_is_compared_out_of_fold(tmp_path_factory, dataset):
     from pneumoscope.evaluation.predictions import read_predictions
     from pneumoscope.learning.cross_validation import cross_validate
-    from pneumoscope.learning.quantised_folds import QuantiseConfig, quantise_folds
+    from pneumoscope.learning.quantisation import QuantiseConfig, quantise_folds
 
     folder = tmp_path_factory.mktemp("folds")
     cross_validate(dataset, small_run(network="cnn-9", epochs=1), folder / "cv", 2)
@@ -264,7 +263,7 @@ def test_a_cross_validation_is_compared_out_of_fold(tmp_path_factory, dataset):
 
 def test_a_folder_without_folds_is_no_cross_validation(tmp_path, dataset):
     from pneumoscope.core.errors import InputError
-    from pneumoscope.learning.quantised_folds import QuantiseConfig, quantise_folds
+    from pneumoscope.learning.quantisation import QuantiseConfig, quantise_folds
 
     write_json(tmp_path / "run.json", {"command": "cross-validate"})
     with pytest.raises(InputError, match="no finished fold"):

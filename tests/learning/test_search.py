@@ -5,18 +5,20 @@ import os
 import signal
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from pneumoscope.core.config import load_config
 from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.files import read_json
 from pneumoscope.learning import search as module
 from pneumoscope.learning.config import TrainConfig
-from pneumoscope.learning.fitting import EpochReport
+from pneumoscope.learning.loop import EpochReport
 from pneumoscope.learning.search import SearchRun, search
 from pneumoscope.learning.search_space import SearchConfig, SearchSpace, trial_config
+from pneumoscope.learning.search_study import study_address
 from pneumoscope.learning.training import train, training_set
 
-from .phantoms import Listener, small_run
+from .phantoms import Killed, Listener, small_run
 
 TRIALS = 5
 
@@ -24,8 +26,8 @@ TRIALS = 5
 class SearchListener(Listener):
     """Remembers trials and results too; interrupts as Ctrl-C does at a step of a trial, where asked to."""
 
-    def __init__(self, interrupt_at=None):
-        super().__init__()
+    def __init__(self, interrupt_at=None, **moments):
+        super().__init__(**moments)
         self.interrupt_at = interrupt_at
         self.trials, self.results = [], []
 
@@ -155,6 +157,22 @@ def test_an_interrupted_search_goes_on_where_it_was(films, tmp_path):
     assert len(history(tmp_path, 0)) == 2
     assert document["trials"][1]["folder"] == "trials/0"
     assert {path.name for path in (tmp_path / "trials" / "0").iterdir()} == {"config.json", "history.csv"}
+
+
+def test_a_trial_whose_process_died_goes_on_where_it_was(films, tmp_path):
+    """Killed in its second epoch; it is noticed once its last heartbeat is old."""
+    run = SearchRun(tmp_path, trials=2)
+    with pytest.raises(Killed):
+        search(films, config(), run, SearchListener(stop_at_step=5))
+    with create_engine(study_address(None, tmp_path)).begin() as database:
+        database.execute(text("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'"))
+    listener = SearchListener()
+    document = search(films, config(), run, listener)
+    assert [row["state"] for row in document["trials"]][:2] == ["failed", "complete"]
+    assert document["trials"][1]["folder"] == "trials/0"
+    assert document["trials"][1]["parameters"] == document["trials"][0]["parameters"]
+    assert listener.steps[0][0] > 1, "the finished epoch was not trained again"
+    assert len(history(tmp_path, 0)) == 2
 
 
 def fake(monkeypatch, play):

@@ -6,7 +6,7 @@ from sklearn.metrics import log_loss
 
 from pneumoscope.evaluation.calibration import fit_calibration
 from pneumoscope.inference.prediction import calibrated_probabilities
-from pneumoscope.learning.search_objective import balanced_log_loss, film_weights, patient_auc
+from pneumoscope.learning.search import balanced_log_loss, film_weights, patient_auc
 
 RNG = np.random.default_rng(3)
 TARGETS = RNG.integers(0, 3, 120)

@@ -9,8 +9,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from pneumoscope.core.config import load_config
 from pneumoscope.learning.config import TrainConfig
-from pneumoscope.learning.search_results import results, to_toml, write_results
 from pneumoscope.learning.search_space import SearchConfig
+from pneumoscope.learning.search_study import results, to_toml, write_results
 from pneumoscope.learning.training import training_set
 
 SEARCH = SearchConfig(

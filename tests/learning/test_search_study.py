@@ -1,14 +1,12 @@
 """The study: who may go on with it, what it samples, and what becomes of trials whose process died."""
 
-import os
-import socket
-import subprocess
-import sys
+import datetime
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
+from sqlalchemy import create_engine, text
 
 from pneumoscope.core.errors import ConfigError, InputError
 from pneumoscope.learning import search_study
@@ -16,17 +14,17 @@ from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.search_space import SearchConfig, SearchSpace
 from pneumoscope.learning.search_study import (
     MOST_RETRIES,
-    count_taken,
-    fail_dead_trials,
+    count_done,
     first_number,
     open_study,
     retry,
-    sign,
     study_address,
 )
 
 # The tests ask and tell by themselves, without the loop that sends heartbeats.
-pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Heartbeat of storage", "ignore:.*fail_stale_trials is experimental"
+)
 
 INPUTS = {"dataset": "ab", "split": "cd"}
 SEARCH = SearchConfig(startup_trials=3)
@@ -46,10 +44,14 @@ def study(address):
     return study
 
 
-def dead_process():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+def silence(study, address, trial, seconds=search_study.GRACE + 60):
+    """Let ``trial`` look as if its process had died so many seconds ago, after one heartbeat."""
+    study._storage.record_heartbeat(trial._trial_id)
+    then = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    then -= datetime.timedelta(seconds=seconds)
+    with create_engine(address).begin() as database:
+        statement = "UPDATE trial_heartbeats SET heartbeat = :then WHERE trial_id = :trial"
+        database.execute(text(statement), {"then": then, "trial": trial._trial_id})
 
 
 def test_addresses(tmp_path):
@@ -116,43 +118,50 @@ def test_trials_at_the_same_time_draw_different_points(study, address):
     assert study.ask(SPACE).params != other.ask(SPACE).params
 
 
-def test_a_trial_of_a_dead_process_is_failed_and_queued_again(study):
+def begin(study):
+    """Run a trial as the search does, which looks for dead ones first; what it was."""
+    begun = []
+
+    def objective(trial):
+        for name, distribution in SPACE.items():
+            trial._suggest(name, distribution)
+        begun.append(trial)
+        return 1.0
+
+    study.optimize(objective, n_trials=1)
+    return study.trials[begun[0].number]
+
+
+def test_a_trial_without_heartbeats_is_failed_and_run_again(study, address):
     trial = study.ask(SPACE)
-    trial.set_user_attr("process", [socket.gethostname(), dead_process()])
-    assert count_taken(study) == 1
-    fail_dead_trials(study)
-    fail_dead_trials(study)
-    assert [t.state for t in study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING]
-    again = study.ask(SPACE)
+    silence(study, address, trial)
+    assert count_done(study) == 1
+    again = begin(study)
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     assert again.params == trial.params
-    assert first_number(study.trials[again.number]) == trial.number
-    assert "process" not in again.user_attrs
-    fail_dead_trials(study)
-    assert study.trials[again.number].state is TrialState.RUNNING, "it has not signed yet"
+    assert first_number(again) == trial.number
+    assert count_done(study) == 2, "failed trials do not count"
 
 
-def test_a_trial_that_kills_its_process_each_time_is_given_up(study):
-    for _ in range(MOST_RETRIES + 3):
+def test_a_trial_that_kills_its_process_each_time_is_given_up(study, address):
+    trial = study.ask(SPACE)
+    for _ in range(MOST_RETRIES):
+        silence(study, address, trial)
+        optuna.storages.fail_stale_trials(study)
         trial = study.ask(SPACE)
-        if trial.number > 1 and first_number(study.trials[trial.number]) == trial.number:
-            break
-        trial.set_user_attr("process", [socket.gethostname(), dead_process()])
-        fail_dead_trials(study)
+        assert first_number(study.trials[trial.number]) == 1
+    silence(study, address, trial)
+    assert first_number(begin(study)) == len(study.trials) - 1, "a new point"
     states = [t.state for t in study.trials]
     assert states.count(TrialState.FAIL) == 1 + MOST_RETRIES
     assert TrialState.WAITING not in states
 
 
-def test_living_processes_and_those_of_other_machines_keep_their_trials(study):
-    here, elsewhere = study.ask(SPACE), study.ask(SPACE)
-    sign(here)
-    elsewhere.set_user_attr("process", ["elsewhere", 1])
-    assert study.trials[here.number].user_attrs["process"] == [socket.gethostname(), os.getpid()]
-    fail_dead_trials(study)
-    assert count_taken(study) == 3
-    study.tell(here, state=TrialState.PRUNED)
-    study.tell(elsewhere, state=TrialState.FAIL)
-    assert count_taken(study) == 2, "pruned trials count, failed ones do not"
+def test_a_trial_with_heartbeats_is_left_alone(study, address):
+    trial = study.ask(SPACE)
+    silence(study, address, trial, seconds=0)
+    begin(study)
+    assert study.trials[trial.number].state is TrialState.RUNNING
 
 
 def test_a_retried_trial_keeps_its_parameters_and_its_history(study):

@@ -1,10 +1,23 @@
+"""Blocks are frozen, rates differ by layer and step, and features computed once give the same logits."""
+
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD, Adam, AdamW, RMSprop
 
 from pneumoscope.core.errors import ConfigError
 from pneumoscope.learning.networks import NetworkConfig, create_network
-from pneumoscope.learning.staging import compute_features, parameter_groups, set_trainable
+from pneumoscope.learning.staging import (
+    compute_features,
+    learning_rate_factor,
+    make_optimiser,
+    parameter_groups,
+    set_learning_rate,
+    set_trainable,
+    trainable_blocks,
+)
+
+from .phantoms import small_run
 
 
 @pytest.fixture
@@ -71,11 +84,6 @@ def test_every_parameter_is_in_one_group_and_norms_do_not_decay():
     assert {group["lr"] for group in groups} == {1e-3}
 
 
-def test_groups_of_the_last_blocks_only(network):
-    names = {group["name"].rsplit("-")[1] for group in parameter_groups(network, 1, 0, trainable_blocks=1)}
-    assert names == {"7", "8"}
-
-
 def test_a_step_changes_only_what_is_trained(network):
     set_trainable(network, 1)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -93,14 +101,63 @@ def test_a_step_changes_only_what_is_trained(network):
 def test_features_computed_once_give_the_same_logits(name, layers, shape):
     network = create_network(NetworkConfig(name=name, dense_layers=layers))
     films = torch.rand(5, 1, 32, 32)
-    seen = []
-    features = compute_features(
-        network, films.split(2), progress=lambda done, total: seen.append((done, total)), total=5
-    )
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    features = compute_features(network, films.split(2))
     assert features.shape == shape
     assert network.training
     network.eval()
     torch.testing.assert_close(network.classify(features), network(films)[0])
     network.classify(features).sum().backward()
     assert any(p.grad is not None for p in network.head.parameters())
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [("full", [9, 9, 9]), ("frozen", [1, 1, 1]), ("fine-tune-last", [3, 3, 3]), ("staged", [1, 2, 9])],
+)
+def test_what_a_stage_trains_in_each_epoch(network, stage, expected):
+    unfreeze = [{"epoch": 0, "blocks": 0}, {"epoch": 1, "blocks": 1}, {"epoch": 2, "blocks": -1}]
+    config = small_run(stage=stage, init="somewhere", last_blocks=2, unfreeze=unfreeze)
+    for epoch, count in enumerate(expected):
+        set_trainable(network, trainable_blocks(config, epoch))
+        assert trainable(network) == [False] * (9 - count) + [True] * count
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", AdamW), ("adam", Adam), ("sgd", SGD), ("rmsprop", RMSprop)]
+)
+def test_optimisers_and_layer_wise_rates(network, name, kind):
+    optimiser = make_optimiser(
+        network, small_run(optimiser=name, learning_rate=0.1, layer_decay=0.5, weight_decay=0.03)
+    )
+    assert type(optimiser) is kind
+    set_learning_rate(optimiser, 0.5)
+    rates = {group["name"]: group["lr"] for group in optimiser.param_groups}
+    assert rates["block-8-weights"] == 0.05
+    assert rates["block-6-weights"] == pytest.approx(0.0125)
+    assert {group["weight_decay"] for group in optimiser.param_groups} == {0.0, 0.03}
+
+
+def test_the_cosine_rises_and_falls_to_zero():
+    config = small_run(schedule="cosine", warmup=0.1)
+    factors = [learning_rate_factor(step, 100, config) for step in range(101)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert factors[10] == 1
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_one_cycle_rises_over_three_tenths():
+    config = small_run(schedule="one-cycle")
+    assert learning_rate_factor(29, 100, config) == 1
+    assert learning_rate_factor(14, 100, config) == 0.5
+    assert learning_rate_factor(65, 100, config) == pytest.approx(0.5)
+
+
+def test_constant_stays_after_the_warm_up():
+    config = small_run(schedule="constant", warmup=0.05)
+    assert [learning_rate_factor(step, 100, config) for step in (0, 4, 5, 99)] == [0.2, 1, 1, 1]
+
+
+def test_a_run_of_one_step_learns_at_full_rate():
+    assert learning_rate_factor(0, 1, small_run(schedule="cosine")) == 1

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pneumoscope.core.errors import ConfigError, DatasetError, InputError
 from pneumoscope.core.files import read_json, sha256_bytes, write_json
@@ -22,7 +23,6 @@ from pneumoscope.inference.prediction import run_network
 from pneumoscope.learning import training
 from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.networks import NetworkConfig, create_network
-from pneumoscope.learning.pretrained import save_weights
 from pneumoscope.learning.training import TrainingSet, train, training_set
 
 from ..data.films import sample
@@ -278,8 +278,8 @@ def test_class_weights_make_classes_count_the_same():
 def test_imbalance_is_met_once(films, tmp_path, networks, monkeypatch, imbalance, weighted, balanced):
     seen = {}
 
-    def look(module, loaders, *_):
-        seen.update(weights=module.class_weights, balanced=loaders[0].sampler.balanced)
+    def look(network, config, data, *_):
+        seen.update(weights=data.class_weights, balanced=data.training.order.balanced)
 
     monkeypatch.setattr(training, "fit", look)
     train(films, small_run(network="mlp", imbalance=imbalance), tmp_path)
@@ -299,7 +299,7 @@ def pretrained(tmp_path_factory):
     network = create_network(NetworkConfig(name="cnn-9", classes=5))
     for block in network.blocks()[:-1]:
         block[1].running_mean.uniform_(-0.1, 0.1)
-    save_weights(network, file)
+    save_file(network.state_dict(), file)
     return network, file
 
 
@@ -321,9 +321,7 @@ def test_a_stage_changes_what_it_trains_and_nothing_else(
     train(films, small_run(stage=stage, init=str(file), **{"epochs": 2, **changes}), tmp_path)
     # Not the best epoch's weights, which may be from before a block was unfrozen.
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    networks[0].load_state_dict(
-        {name.removeprefix("network."): value for name, value in last.items() if name.startswith("network.")}
-    )
+    networks[0].load_state_dict(last)
     body = list(zip(networks[0].blocks()[:-1], start.blocks()[:-1], strict=True))
     changed = [
         not all(

@@ -1,24 +1,59 @@
-"""Random changes of training films, on whole batches at once.
+"""Random changes of training images, on whole batches at once: position, exposure, sharpness, surroundings.
 
-In: a batch of uint8 films and a seeded generator. Out: a float batch in [0, 1] in which position, exposure
-and borders differ from those of the films, so that a network cannot lean on them. Batched tensor operations
-on small films cost a few per cent of a training step; per-image augmentation costs more than the step.
+A network must not lean on what goes with the class in one collection and not in another: exposure and
+processing (ill and healthy people are X-rayed in different rooms), sharpness (healthy images often come from
+larger originals; sharpness and noise alone tell the classes of the Guangzhou images apart with an AUC of
+0.95), collimation, markers, cables, the child's age and the position of its arms. Batched tensor operations
+on small images cost a few per cent of a training step; per-image augmentation costs more than the step. All
+randomness comes from a seeded generator.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from pneumoscope.learning.chance import chosen, uniform
-from pneumoscope.learning.config import AugmentationConfig
-from pneumoscope.learning.grey_levels import expose
-from pneumoscope.learning.lung_exchange import exchange_bodies, hide_lungs
-from pneumoscope.learning.masking import blank_borders, erase, exchange_backgrounds
-from pneumoscope.learning.texture import add_noise, change_sharpness, soften
+from pneumoscope.learning.config import AugmentationConfig, MixingConfig
+
+LEVELS = 256
+
+TONE_KNOTS, TONE_SPREAD = 6, 0.5
+"""Slopes of a random tone curve, and the standard deviation of their logarithm: slopes of 0.6 to 1.6 are
+common, so that a curve differs from a straight line about as two manufacturers' defaults do."""
+
+SHARPEST, BLUREST = -1.2, 1.0
+"""How far an image moves towards its blurred copy; below 0 it moves away, which sharpens."""
+
+PLAIN_SHARE, PLAIN_BRIGHTEST = 0.3, 0.6
+"""Share of new surroundings that are plain grey, and their brightest grey: from black to a blanket."""
+
+SMALLEST_CHEST, LARGEST_CHEST = 0.62, 0.88
+"""Half axes of what is kept, as a share of half the side: about the lungs, and nearly the whole image."""
+
+SHIFT = 0.1
+"""Largest shift of its centre, as a share of half the side."""
+
+SQUARENESS, STEEPNESS = 3.0, 8.0
+"""Exponent of the superellipse (2: ellipse; lungs fill more of their box), and how sharp its edge is."""
+
+SMALLEST_LUNGS = 0.08
+"""Least share of the film: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
+
+MARGIN = 1 / 32
+"""How far a mask grows before lungs are moved, as a share of the side: the pleura belongs to them."""
+
+COARSE = 8
+"""Tissue is filled in on a grid this many times coarser; it is smooth."""
+
+BLACK, PLAIN, MEAN = 0.4, 0.2, 0.2
+"""Shares of hidden lungs that are black, another grey, and the film's mean; the rest become tissue."""
+
+AS_FOUND = 0.5
+"""Share of hidden lungs whose mask is not grown."""
 
 
 def to_unit(films: Tensor) -> Tensor:
@@ -60,6 +95,65 @@ def augment(
     return batch.clamp_(0.0, 1.0), hidden
 
 
+def uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
+    """(count,) float32, uniform in [low, high)."""
+    return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def chosen(count: int, probability: float, generator: Generator) -> Tensor:
+    """Indices of the films that a change with this probability falls on."""
+    return torch.nonzero(torch.rand(count, generator=generator) < probability).flatten()
+
+
+def expose(films: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Take another film's histogram, bend the tone curve, change gamma, contrast and brightness.
+
+    (B, S, S) uint8 to (B, 1, S, S) float32 in [0, 1], through one table of 256 values an image.
+    """
+    count = len(films)
+    levels = films.flatten(1).long()
+    histograms = _histograms(levels)
+    table = torch.linspace(0, 1, LEVELS).repeat(count, 1)
+    _exchange_histograms(table, histograms, config, generator)
+    _bend(table, config, generator)
+    table = table.pow(torch.exp(uniform(count, -config.gamma, config.gamma, generator)).unsqueeze(1))
+    contrast = uniform(count, 1 - config.contrast, 1 + config.contrast, generator).unsqueeze(1)
+    brightness = uniform(count, -config.brightness, config.brightness, generator).unsqueeze(1)
+    mean = (histograms * table).sum(dim=1, keepdim=True)
+    table = ((table - mean) * contrast + mean + brightness).clamp_(0.0, 1.0)
+    return table.gather(1, levels).view(films.shape).unsqueeze(1)
+
+
+def _histograms(levels: Tensor) -> Tensor:
+    """(B, 256) shares of the grey levels of (B, P) films."""
+    offsets = LEVELS * torch.arange(len(levels)).unsqueeze(1)
+    counts = torch.bincount((levels + offsets).flatten(), minlength=LEVELS * len(levels))
+    return counts.view(len(levels), LEVELS).float() / levels.shape[1]
+
+
+def _exchange_histograms(
+    table: Tensor, histograms: Tensor, config: AugmentationConfig, generator: Generator
+) -> None:
+    """Match some films, in part, to the histogram of another film of the batch, in place."""
+    films = chosen(len(table), config.histogram_probability, generator)
+    others = torch.randint(len(table), (len(films),), generator=generator)
+    strength = uniform(len(films), 0.0, 1.0, generator).sqrt().unsqueeze(1)
+    cumulated = histograms.cumsum(dim=1)
+    # Rounding may leave the last value a little below 1; no level lies above the highest.
+    matched = torch.searchsorted(cumulated[others], cumulated[films]).clamp_(max=LEVELS - 1)
+    table[films] = table[films].lerp(matched / (LEVELS - 1), strength)
+
+
+def _bend(table: Tensor, config: AugmentationConfig, generator: Generator) -> None:
+    """Send the grey levels of some films through a random rising curve from 0 to 1, in place."""
+    films = chosen(len(table), config.tone_probability, generator)
+    slopes = torch.exp(torch.randn(len(films), 1, TONE_KNOTS, generator=generator) * TONE_SPREAD)
+    curve = F.interpolate(slopes, size=LEVELS, mode="linear")[:, 0].cumsum(dim=1)
+    first, last = curve[:, :1], curve[:, -1:]
+    curve = (curve - first) / (last - first)
+    table[films] = curve.gather(1, (table[films] * (LEVELS - 1)).round().long())
+
+
 def move(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
     """Rotate, zoom, stretch, shear, shift and (when allowed) mirror (B, C, S, S), in one interpolation."""
     count = len(batch)
@@ -94,3 +188,200 @@ def _affine_grid(matrix: Tensor, side: int) -> Tensor:
     x = torch.view_as_complex(matrix[:, None, :, 0] * centres[:, None])
     y = torch.view_as_complex(matrix[:, None, :, 1] * centres[:, None] + matrix[:, None, :, 2])
     return torch.view_as_real(x[:, None, :] + y[:, :, None])
+
+
+def soften(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
+    """Lose detail in some films, as a small or strongly compressed copy does: shrink and enlarge again."""
+    side = batch.shape[-1]
+    for film in chosen(len(batch), config.soften_probability, generator).tolist():
+        share = float(uniform(1, config.soften_scale, 1.0, generator))
+        small = F.interpolate(batch[film, None], size=max(2, round(side * share)), mode="area")
+        batch[film] = F.interpolate(small, size=side, mode="bilinear")[0]
+
+
+def change_sharpness(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
+    """Blur or sharpen some films at a random scale (unsharp masking with either sign)."""
+    films = chosen(len(batch), config.sharpness_probability, generator)
+    amount = uniform(len(films), SHARPEST, BLUREST, generator).view(-1, 1, 1, 1)
+    scale = uniform(len(films), 0.0, 1.0, generator).view(-1, 1, 1, 1)
+    before = batch[films]
+    fine = _blurred(before)
+    blurred = _blurred(_blurred(fine)).lerp(fine, scale)
+    batch[films] = before.lerp(blurred, amount)
+
+
+def _blurred(batch: Tensor) -> Tensor:
+    """Mean over 3 x 3 pixels."""
+    return F.avg_pool2d(batch, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def add_noise(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
+    """Add to each film a random stretch of the noise at a random strength."""
+    side = batch.shape[-1]
+    noise = _noise(side)
+    starts = torch.randint(len(noise) - side * side, (len(batch),), generator=generator).tolist()
+    deviations = uniform(len(batch), 0.0, config.noise, generator).tolist()
+    for film, start, deviation in zip(batch, starts, deviations, strict=True):
+        film.view(-1).add_(noise[start : start + side * side], alpha=deviation)
+
+
+@cache
+def _noise(side: int) -> Tensor:
+    """White noise of unit variance for 64 films, drawn once: fresh noise would cost more than the rest."""
+    return torch.randn(64 * side * side, generator=Generator().manual_seed(0))
+
+
+def exchange_backgrounds(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
+    """Put the chests of some images into the surroundings of others of the batch, or into plain grey."""
+    films = chosen(len(batch), config.background_probability, generator)
+    count = len(films)
+    others = torch.randint(len(batch), (count,), generator=generator)
+    grey = uniform(count, 0.0, PLAIN_BRIGHTEST, generator).view(-1, 1, 1, 1)
+    plain = torch.rand(count, 1, 1, 1, generator=generator) < PLAIN_SHARE
+    surroundings = torch.where(plain, grey, batch[others])
+    batch[films] = surroundings.lerp(batch[films], _chests(count, batch.shape[-1], generator))
+
+
+def _chests(count: int, side: int, generator: Generator) -> Tensor:
+    """(B, 1, S, S) superellipses with soft edges, 1 inside, at random places and of random sizes."""
+    axis = _axis(side)
+    centres = uniform(2 * count, -SHIFT, SHIFT, generator).view(2, -1, 1, 1, 1)
+    halves = uniform(2 * count, SMALLEST_CHEST, LARGEST_CHEST, generator).view(2, -1, 1, 1, 1)
+    down = ((axis.view(-1, 1) - centres[0]) / halves[0]).abs() ** SQUARENESS
+    across = ((axis - centres[1]) / halves[1]).abs() ** SQUARENESS
+    return torch.sigmoid((1 - down - across) * STEEPNESS)
+
+
+@cache
+def _axis(side: int) -> Tensor:
+    return torch.linspace(-1, 1, side)
+
+
+def erase(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
+    """Fill a random rectangle of some films with a random grey (random erasing, Zhong et al., AAAI 2020)."""
+    side = batch.shape[-1]
+    for film in chosen(len(batch), config.erasing_probability, generator).tolist():
+        area, shape, top, left, value = torch.rand(5, generator=generator).tolist()
+        extent = side * math.sqrt(config.erasing_area * (0.1 + 0.9 * area))
+        height = min(side, max(1, round(extent * math.exp(shape - 0.5))))
+        width = min(side, max(1, round(extent / math.exp(shape - 0.5))))
+        y, x = round(top * (side - height)), round(left * (side - width))
+        batch[film, :, y : y + height, x : x + width] = value
+
+
+def blank_borders(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
+    """Blank the borders of some films, as another collimation or another crop leaves them."""
+    side = batch.shape[-1]
+    for film in chosen(len(batch), config.border_probability, generator).tolist():
+        widths = (torch.rand(4, generator=generator) * config.border_width * side).round().int().tolist()
+        top, left, bottom, right = widths
+        batch[film, :, :top] = 0.0
+        batch[film, :, side - bottom :] = 0.0
+        batch[film, :, :, :left] = 0.0
+        batch[film, :, :, side - right :] = 0.0
+
+
+def exchange_bodies(batch: Tensor, lungs: Tensor, probability: float, generator: Generator) -> None:
+    """Put the lungs of some images into the bodies of others, so that only the lungs tell the classes apart.
+
+    The other body's own lungs are filled from its tissue round them: they must not speak either.
+
+    Args:
+        batch: (B, 1, S, S).
+        lungs: (B, 1, S, S) in [0, 1], moved as the films were.
+        probability: share of the films with lungs.
+        generator: source of all randomness.
+    """
+    found = lungs.mean(dim=(1, 2, 3)) > SMALLEST_LUNGS
+    films = chosen(len(batch), probability, generator)
+    others = torch.randint(len(batch), (len(films),), generator=generator)
+    both = found[films] & found[others]
+    films, others = films[both], others[both]
+    if not len(films):
+        return
+    tissue = _without_lungs(batch[others], lungs[others])
+    batch[films] = tissue.lerp(batch[films], _grown(lungs[films]))
+
+
+def hide_lungs(batch: Tensor, lungs: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Fill the lungs of some films: with black, another grey, the film's mean or the tissue round them.
+
+    The mask is as it was found, or grown: neither its rim nor what is beside it shall say more than the rest.
+
+    Args:
+        batch, lungs, probability, generator: as in :func:`exchange_bodies`.
+
+    Returns:
+        (B,) bool, the films that show no lungs any more; they say nothing about the class.
+    """
+    films = chosen(len(batch), probability, generator)
+    films = films[lungs[films].mean(dim=(1, 2, 3)) > SMALLEST_LUNGS]
+    hidden = torch.zeros(len(batch), dtype=torch.bool)
+    for film in films.tolist():
+        before, lung = batch[film, None], lungs[film, None]
+        kind, growth, grey = torch.rand(3, generator=generator).tolist()
+        if kind < BLACK + PLAIN:
+            filling = torch.full_like(before, 0.0 if kind < BLACK else grey)
+        elif kind < BLACK + PLAIN + MEAN:
+            filling = before.mean().expand_as(before)
+        else:
+            filling = _without_lungs(before, lung)
+        batch[film] = before.lerp(filling, lung if growth < AS_FOUND else _grown(lung))[0]
+    hidden[films] = True
+    return hidden
+
+
+def _without_lungs(batch: Tensor, lungs: Tensor) -> Tensor:
+    """The films with their lungs filled by the weighted mean of the tissue near them."""
+    side = batch.shape[-1]
+    grown = _grown(lungs)
+    outside = F.avg_pool2d(1 - grown, COARSE) + 1e-4
+    seen = F.avg_pool2d(batch * (1 - grown), COARSE)
+    for _ in range(3):  # three box filters are nearly a Gaussian
+        outside, seen = (F.avg_pool2d(x, 5, stride=1, padding=2) for x in (outside, seen))
+    tissue = F.interpolate(seen / outside, size=side, mode="bilinear")
+    return batch.lerp(tissue, grown)
+
+
+def _grown(lungs: Tensor) -> Tensor:
+    """Masks, a little larger and with soft edges."""
+    reach = max(1, round(MARGIN * lungs.shape[-1]))
+    grown = F.max_pool2d(lungs, 2 * reach + 1, stride=1, padding=reach)
+    return F.avg_pool2d(grown, reach | 1, stride=1, padding=(reach | 1) // 2)
+
+
+def mix(films: Tensor, targets: Tensor, config: MixingConfig, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Blend a batch with itself in another order (mixup), or paste patches of one into the other (cutmix).
+
+    Args:
+        films: (B, 1, S, S) float32.
+        targets: (B, K) class probabilities.
+        config: how often each happens; a batch undergoes at most one of them.
+        generator: source of all randomness.
+
+    Returns:
+        Films and targets of the same shapes; the given ones are left alone.
+
+    Source: mixup, Zhang et al., ICLR 2018; cutmix, Yun et al., ICCV 2019.
+    """
+    chance, share = torch.rand(2, generator=generator).tolist()
+    partners = torch.randperm(len(films), generator=generator)
+    if chance < config.mixup_probability:
+        share *= config.mixup_share
+        return films.lerp(films[partners], share), targets.lerp(targets[partners], share)
+    if chance < config.mixup_probability + config.cutmix_probability:
+        return _cut(films, targets, partners, share, generator)
+    return films, targets
+
+
+def _cut(
+    films: Tensor, targets: Tensor, partners: Tensor, share: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """A square of ``share`` of the area comes from the partner."""
+    side = films.shape[-1]
+    width = round(side * math.sqrt(share))
+    top, left = torch.randint(side - width + 1, (2,), generator=generator).tolist()
+    patch = (..., slice(top, top + width), slice(left, left + width))
+    mixed = films.clone()
+    mixed[patch] = films[partners][patch]
+    return mixed, targets.lerp(targets[partners], width**2 / side**2)

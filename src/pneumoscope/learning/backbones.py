@@ -1,10 +1,8 @@
 """Published image backbones, built by transformers and given the interface of :class:`Network`.
 
 The known architectures are built from the configuration values written here, so no network is needed; any
-other backbone comes from a local folder or the Hugging Face hub as ``hf:<name or folder>``.
-
-In: a :class:`~pneumoscope.learning.network.NetworkConfig`. Out: a :class:`Backbone` whose last feature map
-feeds a pooled linear head, so that class activation maps exist.
+other backbone comes from a local folder or the Hugging Face hub as ``hf:<name or folder>``. The last feature
+map feeds a pooled linear head, so that class activation maps exist.
 """
 
 from __future__ import annotations
@@ -27,13 +25,14 @@ from transformers.models.mobilenet_v2.modeling_mobilenet_v2 import MobileNetV2Co
 
 from pneumoscope.core.errors import ConfigError, DownloadError
 from pneumoscope.core.files import read_json
-from pneumoscope.learning.network import (
+from pneumoscope.learning.networks import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ColourInput,
     Network,
     NetworkConfig,
     PooledHead,
+    stride_error,
 )
 
 # torch's own default; transformers carries TensorFlow's 0.997 and 0.99 over, which in torch's convention
@@ -150,15 +149,6 @@ def create_backbone(config: NetworkConfig) -> Backbone:
     if not config.dilated:
         _undilate(model)
     return Backbone(model, config, source, _channels(model, config))
-
-
-def stride_error(config: NetworkConfig) -> ConfigError:
-    """The refusal of a stride that the network cannot have."""
-    return ConfigError(
-        f"'{config.name}' has no output stride of {config.output_stride}",
-        expected="mobilenet-v2, or the default stride",
-        remedy="leave output_stride out",
-    )
 
 
 def fetch_published(source: str, patterns: list[str]) -> Path:

@@ -165,7 +165,14 @@ class TrainConfig(Config):
 
     seed: int = Field(0, ge=0)
     deterministic: bool = False
-    precision: Literal["auto", "32", "bf16"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: int = Field(
+        1, ge=1, description="devices that share each step; each takes a whole batch of its own"
+    )
+    strategy: Literal["auto", "ddp_spawn", "ddp_fork"] = Field(
+        "auto", description="how several devices work together; 'auto': a process each, gradients averaged"
+    )
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
     threads: int | None = Field(None, ge=1, description="torch threads; None: all cores")
     heat_map: Literal["class-activation", "occlusion"] = Field(
         "class-activation", description="method of the bundle's heat maps; a head without weights: occlusion"

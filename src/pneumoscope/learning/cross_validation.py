@@ -29,7 +29,7 @@ from pneumoscope.evaluation.predictions import (
 )
 from pneumoscope.evaluation.scoring import predict_films
 from pneumoscope.learning.config import TrainConfig
-from pneumoscope.learning.fitting import TrainingListener
+from pneumoscope.learning.loop import TrainingListener
 from pneumoscope.learning.training import TrainingSet, train
 
 VALIDATION_SHARE = 0.1

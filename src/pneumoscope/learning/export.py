@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.files import atomic_path
-from pneumoscope.learning.network import Network
+from pneumoscope.learning.networks import Network
 
 # Largest difference between torch and ONNX Runtime, relative to the largest output and at least absolute:
 # float32 sums in another order differ by about 1e-6 of that.

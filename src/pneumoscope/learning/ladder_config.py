@@ -1,7 +1,6 @@
-"""Which networks a ladder compares: named variations of one training run, each with a sentence for people.
+"""Configuration of a ladder: named variations of one training run, each with a sentence for people.
 
-In: a TOML file with ``[base]`` (keys of a training run) and one ``[[rung]]`` a variation, or the ladder that
-ships with the package. Out: :class:`Rung` records with a checked :class:`TrainConfig` each; no torch here.
+A TOML file has ``[base]`` (keys of a training run) and one ``[[rung]]`` a variation. Imports no torch.
 """
 
 from __future__ import annotations

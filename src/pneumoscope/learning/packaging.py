@@ -35,10 +35,10 @@ from pneumoscope.inference.gate import fit_gate
 from pneumoscope.inference.neighbours import fit_neighbours
 from pneumoscope.inference.prediction import calibrated_probabilities
 from pneumoscope.inference.selection import bounds_of
+from pneumoscope.learning.batches import Films, plain_batches
 from pneumoscope.learning.config import TrainConfig
 from pneumoscope.learning.export import export_onnx
-from pneumoscope.learning.films import Films, plain_batches
-from pneumoscope.learning.network import Network
+from pneumoscope.learning.networks import Network
 
 GATE_TRAINING_FILMS = 2000
 """Training films, the first of the scan, that the gate's Gaussian is fitted to: enough for it."""

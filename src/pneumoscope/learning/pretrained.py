@@ -1,28 +1,27 @@
-"""Weights to start from: published ones, local ones, and those of our own runs; never a pickle.
+"""Initial weights: published ones, local ones, those of our own runs, or random; never a pickle.
 
-In: a network and where its weights are (a safetensors file, a Hugging Face folder, or a model on the hub).
-Out: the network with those weights, and a report of what was loaded, missing and left over. A source that
-fits only a small part of the network is refused: training would silently start from noise.
+A source that fits only a small part of the network is refused: training would silently start from noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel
 from transformers.utils import logging
 
-from pneumoscope.core.errors import InputError, UnreadableFileError
-from pneumoscope.core.files import sha256_file, write_bytes
+from pneumoscope.core.errors import ConfigError, DownloadError, InputError, UnreadableFileError
+from pneumoscope.core.files import sha256_file
 from pneumoscope.learning.backbones import Backbone, fetch_published
-from pneumoscope.learning.network import Network
+from pneumoscope.learning.config import TrainConfig
+from pneumoscope.learning.networks import Network, NetworkConfig, create_network
 
 PUBLISHED: Mapping[str, str] = MappingProxyType(
     {
@@ -74,6 +73,65 @@ class PretrainedReport:
     share: float
 
 
+def build_network(config: TrainConfig, tell: Callable[[str], None]) -> tuple[Network, str]:
+    """The network of ``config`` with its initial weights, and where they came from.
+
+    Args:
+        config: ``network``, its size, head and stride, ``init`` and ``task`` are used.
+        tell: told when published weights were wished for and cannot be had.
+
+    Raises:
+        ConfigError: published weights were asked for and the network has none.
+        DownloadError: they were asked for, or the stage needs them, and they cannot be downloaded.
+        UnreadableFileError, InputError: the local weights are damaged or another network's.
+    """
+    classes = len(config.task.classes)
+    network = create_network(
+        NetworkConfig(
+            name=config.network,
+            classes=classes,
+            dropout=config.dropout,
+            size=config.size,
+            dense_layers=config.dense_layers,
+            output_stride=config.output_stride,
+            dilated=config.dilated,
+        )
+    )
+    source = _source(config)
+    if source is None:
+        return network, "random"
+    try:
+        report = load_pretrained(network, source)
+    except DownloadError:
+        if config.init != "auto" or config.stage != "full":
+            raise
+        tell(
+            f"WARNING: {source} cannot be downloaded here: training from scratch, which needs more epochs "
+            "and gives a weaker network; give a local file or folder with --init"
+        )
+        return network, f"random ({source} could not be downloaded)"
+    name = Path(source).name if Path(source).exists() else report.source
+    return network, f"{name} (sha256 {report.sha256})" if report.sha256 else name
+
+
+def _source(config: TrainConfig) -> str | None:
+    """The file, folder or hub name to start from; None for random weights."""
+    if config.init not in ("auto", "hub", "random"):
+        return config.init
+    if config.init == "random":
+        return None
+    published = PUBLISHED.get(config.network)
+    if config.network.startswith("hf:"):
+        published = config.network.removeprefix("hf:")
+    if published is None and (config.init == "hub" or config.stage != "full"):
+        raise ConfigError(
+            f"there are no published weights for '{config.network}'",
+            expected=f"one of {', '.join(PUBLISHED)}",
+            remedy="give a local safetensors file with --init, or train from scratch with --init random",
+        )
+    return published
+
+
 def load_pretrained(network: Network, source: str | Path) -> PretrainedReport:
     """Fill ``network`` with the weights of ``source``.
 
@@ -99,12 +157,6 @@ def load_pretrained(network: Network, source: str | Path) -> PretrainedReport:
     folder = fetch_published(str(source), ["*.json", "*.safetensors"])
     # The hub's cache names a snapshot by its commit: the report pins what "main" was on the day.
     return _load_folder(network, folder, f"{str(source).partition('@')[0]}@{folder.name}")
-
-
-def save_weights(network: Network, file: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write the network's weights to ``file`` (safetensors), such that :func:`load_pretrained` reads them."""
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_bytes(file, save(state, metadata={"format": "pt", **(metadata or {})}))
 
 
 def _load_folder(network: Network, folder: Path, origin: str) -> PretrainedReport:

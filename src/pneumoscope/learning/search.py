@@ -1,7 +1,6 @@
-"""A hyper-parameter search: trials of ordinary training runs, whose results choose the next.
+"""A hyper-parameter search: trials of ordinary training runs, whose validation results choose the next.
 
-In: training and validation films, a :class:`~pneumoscope.learning.search_space.SearchConfig`, a folder. Out:
-the folder's ``study.db``, ``trials/<number>/``, ``trials.csv``, ``search.json`` and ``best.toml``. Called
+Its folder holds ``study.db``, ``trials/<number>/``, ``trials.csv``, ``search.json`` and ``best.toml``. Called
 again with the same arguments it goes on; called in several processes, they share the work.
 """
 
@@ -10,37 +9,48 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 import traceback
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import optuna
+from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.files import sha256_bytes, write_json
 from pneumoscope.data.cache import build_cache
+from pneumoscope.evaluation.calibration import fit_calibration
+from pneumoscope.evaluation.metrics import roc_auc
+from pneumoscope.inference.prediction import calibrated_probabilities
 from pneumoscope.learning.config import TrainConfig
-from pneumoscope.learning.fitting import EpochReport, TrainingListener
+from pneumoscope.learning.loop import EpochReport, TrainingListener
 from pneumoscope.learning.packaging import scan
 from pneumoscope.learning.pretrained import PUBLISHED
-from pneumoscope.learning.search_objective import balanced_log_loss, patient_auc
-from pneumoscope.learning.search_results import folder_name, results, write_results
 from pneumoscope.learning.search_space import Parameters, SearchConfig, check_space, suggest, trial_config
 from pneumoscope.learning.search_study import (
     alone,
-    count_taken,
-    fail_dead_trials,
+    count_done,
+    folder_name,
     open_study,
+    results,
     retry,
-    sign,
     study_address,
+    write_results,
 )
 from pneumoscope.learning.training import Fitted, TrainingSet, fit_network
+
+Floats = npt.NDArray[np.floating]
+Classes = npt.NDArray[np.integer]
+
+SMALLEST = 1e-7
+"""Probabilities below are taken for this: float32 cannot tell 1 - p from 1 beyond it (numpy.finfo.eps)."""
 
 MOST_FAILURES = 3
 """Failed trials in a row that end a search: then it is not the point of the space that fails."""
@@ -127,7 +137,6 @@ class _Trials:
 
     def __call__(self, trial: optuna.Trial) -> float:
         """The value of a trial; what heavy files it wrote are removed, unless the user interrupts it."""
-        sign(trial)
         self.number = trial.number
         point = suggest(trial, self.config.space)
         folder = self.directory / folder_name(trial.study.trials[trial.number])
@@ -214,21 +223,22 @@ def _run_trials(study: optuna.Study, trials: _Trials, run: SearchRun) -> bool:
         if trials.listener:
             rows = {row["number"]: row for row in document["trials"]}
             trials.listener.result(rows[trial.number], rows.get(document["best"]))
-
-    end = math.inf if run.hours is None else time.monotonic() + 3600 * run.hours
-    while time.monotonic() < end:
-        fail_dead_trials(study)
-        if run.trials is not None and count_taken(study) >= run.trials:
-            break
-        try:
-            study.optimize(trials, n_trials=1, catch=FAILURES, callbacks=[told], gc_after_trial=True)
-        except KeyboardInterrupt:
-            stopped = study.trials[trials.number]
-            if stopped.state is TrialState.FAIL:
-                retry(study, stopped)
-            return True
         if len(trials.failed) == MOST_FAILURES:
             raise trials.failed[-1]
+
+    callbacks = [told]
+    if run.trials is not None:
+        if count_done(study) >= run.trials:
+            return False
+        callbacks.append(MaxTrialsCallback(run.trials, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    seconds = None if run.hours is None else 3600 * run.hours
+    try:
+        study.optimize(trials, timeout=seconds, catch=FAILURES, callbacks=callbacks, gc_after_trial=True)
+    except KeyboardInterrupt:
+        stopped = study.trials[trials.number]
+        if stopped.state is TrialState.FAIL:
+            retry(study, stopped)
+        return True
     return False
 
 
@@ -259,6 +269,53 @@ def _build_caches(films: TrainingSet, config: SearchConfig, listener: SearchList
         if listener:
             listener.stage(f"reading films at {size} pixels")
         build_cache(films.dataset, config.base.model_copy(update={"size": size}).preprocessing)
+
+
+def film_weights(targets: Classes, patients: Sequence[str]) -> npt.NDArray[np.float64]:
+    """(N,) weights by which every class counts the same, and every patient the same within a class.
+
+    They sum to 1. A patient with films of two classes counts once in each.
+    """
+    keys = list(zip(patients, np.asarray(targets).tolist(), strict=True))
+    films = Counter(keys)
+    people = np.bincount([target for _, target in films])
+    classes = int((people > 0).sum())
+    return np.array([1 / (films[key] * people[key[1]] * classes) for key in keys])
+
+
+def balanced_log_loss(logits: Floats, targets: Classes, patients: Sequence[str]) -> float:
+    """Cross-entropy of the calibrated answers in nats, every class and every patient counted the same.
+
+    The answers are calibrated first, as a bundle's are: the raw loss would reward configurations (label
+    smoothing, averaging) for confidence that calibration gives all of them.
+
+    Args:
+        logits: (N, K).
+        targets: (N,) class index; each class has a film.
+        patients: N patient keys.
+    """
+    weights = film_weights(targets, patients)
+    probabilities = calibrated_probabilities(logits, fit_calibration(logits, targets, weights))
+    own = probabilities[np.arange(len(targets)), targets]
+    return float(-(weights * np.log(np.maximum(own, SMALLEST))).sum())
+
+
+def patient_auc(logits: Floats, targets: Classes, patients: Sequence[str]) -> float:
+    """Area under the ROC curve of pneumonia; a patient's score is the mean over the films of one label.
+
+    Args:
+        logits: (N, K); class 0 is normal.
+        targets: (N,) class index; normal films and others are both there.
+        patients: N patient keys.
+    """
+    plain = {"method": "temperature", "temperature": 1.0}
+    score = 1 - calibrated_probabilities(logits, plain)[:, 0]
+    keys = list(zip(patients, (np.asarray(targets) > 0).tolist(), strict=True))
+    groups, index = np.unique([f"{ill:d}{patient}" for patient, ill in keys], return_inverse=True)
+    means = np.bincount(index, score) / np.bincount(index)
+    found = roc_auc(np.array([group.startswith("1") for group in groups]), means)
+    assert found is not None  # a training set holds every class
+    return found
 
 
 @contextmanager

@@ -1,7 +1,6 @@
-"""What a hyper-parameter search may change, and the training run that a point of that space stands for.
+"""The search space of a hyper-parameter search, and the training run that each of its points stands for.
 
-In: a base configuration, a space from defaults or a TOML file. Out: :class:`SearchConfig`, and for each point
-the :class:`TrainConfig` of its trial; without importing torch or optuna.
+Imports neither torch nor optuna.
 """
 
 from __future__ import annotations

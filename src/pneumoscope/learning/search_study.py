@@ -1,24 +1,27 @@
-"""The study of a hyper-parameter search: a database that outlives its processes and that several share.
+"""The study of a hyper-parameter search: a database that several processes share, and its results as files.
 
-In: the address of a database, the search and what it runs on. Out: an optuna study whose sampling follows
-from the seed and the trial's number alone, and whose trials of dead processes are run again.
+Sampling follows from the seed and the trial's number alone, so that a search that goes on samples as an
+unbroken one. A trial whose process died is noticed by its missing heartbeat and begun again; both are
+Optuna's own.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
-import socket
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import tomli_w
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning
+from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -28,17 +31,31 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from pneumoscope.core.errors import ConfigError, InputError
-from pneumoscope.learning.search_space import SearchConfig, base_parameters
+from pneumoscope.core.files import write_json, write_table, write_text
+from pneumoscope.core.run_manifest import library_versions
+from pneumoscope.learning.config import TrainConfig
+from pneumoscope.learning.search_space import SearchConfig, base_parameters, trial_config
+from pneumoscope.learning.training import TrainingSet
 
 STUDY_NAME = "pneumoscope"
 HEARTBEAT = 10
-"""Seconds between signs of life; a busy machine delays them by seconds at most."""
-GRACE = 120
-"""Seconds without a sign of life after which another machine's trial counts as dead, twelve beats."""
+"""Seconds between heartbeats; a busy machine delays them by seconds at most."""
+GRACE = 60
+"""Seconds without a heartbeat after which a trial counts as dead and is begun again."""
 MOST_RETRIES = 2
 """Times that a trial whose process died is begun again; one that dies each time needs too much memory."""
 DATABASE_PATIENCE = 60
 """Seconds to wait for another process's write to SQLite; a write takes milliseconds."""
+
+FEWEST_FOR_IMPORTANCE = 8
+"""Complete trials below which the best quarter is a single one or two, and their importance is chance."""
+
+BEST_SHARE = 0.25
+"""Share of complete trials that count as good ones. The paper's tenth (Watanabe, Bansal and Hutter 2023,
+section 4) would be two or three of the tens of trials that a CPU can train."""
+
+_FIGURES = ("log_loss", "auc")
+_COLUMNS = ("number", "state", "value", *_FIGURES, "epochs", "seconds", "reason")
 
 
 def study_address(study: str | None, directory: Path) -> str:
@@ -97,16 +114,22 @@ def open_study(address: str, search: SearchConfig, inputs: Mapping[str, str]) ->
 
 def _storage(address: str) -> RDBStorage:
     engine = {"connect_args": {"timeout": DATABASE_PATIENCE}} if address.startswith("sqlite") else None
-    with warnings.catch_warnings():
-        # Heartbeats have been experimental for five years and are what a killed trial is noticed by.
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with _experimental():
         return RDBStorage(
             address,
             engine,
             heartbeat_interval=HEARTBEAT,
             grace_period=GRACE,
-            heartbeat_stale_trial_callback=retry,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES),
         )
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Heartbeats have been experimental in Optuna for five years."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 def _check_same(study: Study, search: SearchConfig, inputs: Mapping[str, str], address: str) -> None:
@@ -187,59 +210,111 @@ class _NumberedSampler(BaseSampler):
         return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
 
 
-def sign(trial: optuna.Trial) -> None:
-    """Say in the study which process runs ``trial``."""
-    trial.set_user_attr("process", [socket.gethostname(), os.getpid()])
-
-
-def count_taken(study: Study) -> int:
-    """Trials that are done (complete or pruned) or that a living process runs."""
-    trials = study.get_trials(deepcopy=False)
-    done = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
-    return done + sum(trial.state is TrialState.RUNNING and _lives(trial) for trial in trials)
-
-
-def fail_dead_trials(study: Study) -> None:
-    """Fail the trials whose process on this machine is gone, and have them run again.
-
-    Those of other machines are noticed by their heartbeat, when optuna begins the next trial.
-    """
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        if "process" in trial.user_attrs and not _lives(trial):
-            try:
-                study.tell(trial.number, state=TrialState.FAIL)
-            except (UpdateFinishedTrialError, ValueError):
-                continue  # another process was quicker
-            retry(study, trial)
-
-
-def _lives(trial: FrozenTrial) -> bool:
-    """Whether the process of a running trial is there; one on another machine is believed to be."""
-    if "process" not in trial.user_attrs:
-        return False
-    host, process = trial.user_attrs["process"]
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def count_done(study: Study) -> int:
+    """Trials that are complete or pruned."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
 def retry(study: Study, trial: FrozenTrial) -> None:
-    """Queue a stopped trial, of which ``trial`` is a copy, to be run again with its parameters."""
-    trial.user_attrs = {name: value for name, value in trial.user_attrs.items() if name != "process"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    """Queue a trial that the user interrupted, to be run again with its parameters."""
+    with _experimental():
         RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)(study, trial)
 
 
 def first_number(trial: FrozenTrial) -> int:
     """The number of the trial that this one goes on with, the first of its retries; else its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with _experimental():
         earlier = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
     return trial.number if earlier is None else earlier
+
+
+def results(study: optuna.Study, config: SearchConfig, films: TrainingSet) -> dict[str, Any]:
+    """The content of ``search.json``.
+
+    Returns:
+        ``search`` (the configuration), ``searched`` (its parameters), ``films``, ``inputs``, ``versions``,
+        ``direction``, ``base`` (number of the trial of the base configuration, None when that lies outside
+        the space), ``best`` (number of a trial, or None), ``importances`` (parameter -> share, by PED-ANOVA;
+        empty with too few trials) and ``trials``: for each number, state (``complete``,
+        ``pruned``, ``failed``, ``running``, ``waiting``), value, log_loss, auc, epochs, seconds, reason,
+        folder, parameters and curve (value after each epoch, from the first).
+    """
+    trials = study.get_trials()
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    return {
+        "search": config.model_dump(mode="json"),
+        "searched": list(config.space.searched()),
+        "films": {
+            "dataset": films.dataset.name,
+            "split": str(films.split.get("name", films.split.get("method", ""))),
+            "training": len(films.training),
+            "validation": len(films.validation),
+            "validation_patients": len({sample.patient_id for sample in films.validation}),
+            "validation_classes": dict(Counter(sample.label.value for sample in films.validation)),
+        },
+        "inputs": study.user_attrs["inputs"],
+        "versions": {**library_versions(), "optuna": metadata.version("optuna")},
+        "direction": config.direction,
+        "base": 0
+        if set(base_parameters(config.base, config.space)) == set(config.space.searched())
+        else None,
+        "best": study.best_trial.number if complete else None,
+        "importances": _importances(study) if len(complete) >= FEWEST_FOR_IMPORTANCE else {},
+        "trials": [_row(trial) for trial in trials],
+    }
+
+
+def folder_name(trial: FrozenTrial) -> str:
+    """The folder of a trial; one that is run again goes on in the folder that it began in."""
+    return f"trials/{first_number(trial)}"
+
+
+def write_results(document: Mapping[str, Any], config: SearchConfig, directory: Path) -> None:
+    """Write ``search.json``, ``trials.csv`` and, once a trial is complete, ``best.toml`` to ``directory``."""
+    write_json(directory / "search.json", document)
+    rows = [
+        {name: row[name] for name in _COLUMNS}
+        | {name: row["parameters"].get(name) for name in document["searched"]}
+        for row in document["trials"]
+    ]
+    write_table(directory / "trials.csv", rows)
+    if document["best"] is not None:
+        best = document["trials"][document["best"]]
+        run = trial_config(config.base, config.space, best["parameters"])
+        note = (
+            f"# Trial {best['number']} of {len(document['trials'])}: {config.objective} {best['value']:.5f}"
+        )
+        write_text(directory / "best.toml", f"{note} on validation films.\n{to_toml(run)}")
+
+
+def to_toml(config: TrainConfig) -> str:
+    """``config`` as TOML; keys that are None are left out, for TOML has no word for it."""
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(inner) for name, inner in value.items() if inner is not None}
+    return value
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    seconds = trial.duration.total_seconds() if trial.duration else None
+    curve = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+    return {
+        "number": trial.number,
+        "state": "failed" if trial.state is TrialState.FAIL else trial.state.name.lower(),
+        "value": trial.value if trial.state is TrialState.COMPLETE else None,
+        **{name: trial.user_attrs.get(name) for name in _FIGURES},
+        "epochs": max(trial.intermediate_values, default=0),
+        "seconds": None if seconds is None else round(seconds, 1),
+        "reason": trial.user_attrs.get("reason"),
+        "folder": folder_name(trial),
+        "parameters": trial.params,
+        "curve": curve,
+    }
+
+
+def _importances(study: optuna.Study) -> dict[str, float]:
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
+    return optuna.importance.get_param_importances(study, evaluator=evaluator)

@@ -1,20 +1,34 @@
-"""What is trained, and how fast: frozen blocks, layer-wise learning rates, features computed once.
+"""What is trained, and how fast: frozen blocks, layer-wise learning rates, optimiser, schedule.
 
-In: a :class:`~pneumoscope.learning.network.Network`, whose ``blocks()`` run from the input to the head.
-Out: parameter groups for an optimiser, a network with frozen blocks, or its features.
+A network's ``blocks()`` run from the input to the head.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from pneumoscope.core.errors import ConfigError
-from pneumoscope.core.records import Progress
-from pneumoscope.learning.network import Network, PooledHead
+from pneumoscope.learning.config import TrainConfig
+from pneumoscope.learning.networks import Network, PooledHead
+
+
+def trainable_blocks(config: TrainConfig, epoch: int) -> int | None:
+    """Blocks before the head that ``config.stage`` trains in ``epoch``; None: all."""
+    if config.stage == "full":
+        return None
+    if config.stage == "frozen":
+        return 0
+    if config.stage == "fine-tune-last":
+        return config.last_blocks
+    begun = [step for step in config.unfreeze if step.epoch <= epoch]
+    blocks = max(begun, key=lambda step: step.epoch).blocks
+    return None if blocks < 0 else blocks
 
 
 def set_trainable(network: Network, blocks: int | None) -> None:
@@ -39,43 +53,31 @@ def set_trainable(network: Network, blocks: int | None) -> None:
 
 
 def parameter_groups(
-    network: Network,
-    learning_rate: float,
-    weight_decay: float,
-    layer_decay: float = 1.0,
-    trainable_blocks: int | None = None,
+    network: Network, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups for a torch optimiser, from the input to the head.
+    """Groups for a torch optimiser, from the input to the head: of each block the weights, and the rest.
 
     The head learns at ``learning_rate``, each block before it at ``layer_decay`` times the rate of the next
     (Clark et al., ELECTRA, ICLR 2020). Norms and biases get no weight decay (He et al., CVPR 2019, section
-    3.1).
-
-    Args:
-        network: whose parameters are grouped, also those that are frozen at present.
-        learning_rate: of the head.
-        weight_decay: of weights.
-        layer_decay: in (0, 1]; 1 gives every block the same rate.
-        trainable_blocks: blocks before the head to include; None includes all.
+    3.1). Frozen parameters are among them.
 
     Returns:
-        One dict per block and kind, with ``params``, ``lr``, ``weight_decay`` and ``name``.
+        One dict per block and kind, with ``params``, ``lr``, ``initial_lr``, ``weight_decay`` and ``name``.
     """
     blocks = network.blocks()
-    first = 0 if trainable_blocks is None else len(blocks) - 1 - trainable_blocks
-    position = _positions(network, blocks)
+    owner = {id(parameter): index for index, block in enumerate(blocks) for parameter in block.parameters()}
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for name, parameter in network.named_parameters():
-        index = position.get(name, 0)
-        if index < first:
-            continue
+    for parameter in network.parameters():
+        index = owner.get(id(parameter), 0)
         # Weights of convolutions and dense layers have at least two axes; norms, biases and scales have one.
         decays = parameter.dim() > 1
+        rate = learning_rate * layer_decay ** (len(blocks) - 1 - index)
         group = groups.setdefault(
             (index, decays),
             {
                 "params": [],
-                "lr": learning_rate * layer_decay ** (len(blocks) - 1 - index),
+                "lr": rate,
+                "initial_lr": rate,
                 "weight_decay": weight_decay if decays else 0.0,
                 "name": f"block-{index}-{'weights' if decays else 'norms-and-biases'}",
             },
@@ -84,16 +86,42 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups)]
 
 
-def compute_features(
-    network: Network, batches: Iterable[Tensor], *, progress: Progress | None = None, total: int = 0
-) -> Tensor:
-    """Features of films, computed once in evaluation mode so that a head can be trained on them alone.
+def make_optimiser(network: Network, config: TrainConfig) -> Optimizer:
+    """The optimiser of ``config`` over all parameters."""
+    groups = parameter_groups(network, config.learning_rate, config.weight_decay, config.layer_decay)
+    if config.optimiser == "sgd":
+        return SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
+    kind: type[Optimizer] = {"adamw": AdamW, "adam": Adam, "rmsprop": RMSprop}[config.optimiser]
+    return kind(groups, lr=config.learning_rate)  # type: ignore[call-arg]
+
+
+def learning_rate_factor(step: int, total: int, config: TrainConfig) -> float:
+    """Learning rate at ``step`` as a share of the configured one.
+
+    ``cosine`` rises over the warm-up and falls to zero along a half cosine (Loshchilov and Hutter 2017);
+    ``one-cycle`` rises over 30 % of the steps (Smith 2018); ``constant`` stays after the warm-up.
+    """
+    rise = 0.3 if config.schedule == "one-cycle" else config.warmup
+    rising = max(1, round(rise * total))
+    if step < rising:
+        return (step + 1) / rising
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, total - rising))))
+
+
+def set_learning_rate(optimiser: Optimizer, factor: float) -> None:
+    """Set the rate of each group to ``factor`` times its initial one."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def compute_features(network: Network, batches: Iterable[Tensor]) -> Tensor:
+    """Features of images, computed once in evaluation mode so that a head can be trained on them alone.
 
     Args:
         network: left in the mode that it had.
-        batches: films (B, 1, S, S) float32 in [0, 1].
-        progress: called with the films done and ``total``.
-        total: films in all batches.
+        batches: images (B, 1, S, S) float32 in [0, 1].
 
     Returns:
         (N, C, 1, 1) float32, the pooled map, when the head pools anyway (``classify`` gives the same logits);
@@ -103,22 +131,10 @@ def compute_features(
     network.eval()
     pooled = isinstance(network.head, PooledHead)
     collected: list[Tensor] = []
-    done = 0
     with torch.inference_mode():
         for batch in batches:
             features = network.features(batch)
             collected.append(features.mean(dim=(2, 3), keepdim=True) if pooled else features.contiguous())
-            done += len(batch)
-            if progress:
-                progress(done, total)
     network.train(training)
     # Outside inference mode: a tensor made inside cannot take part in training.
     return torch.cat(collected)
-
-
-def _positions(network: Network, blocks: list[nn.Module]) -> dict[str, int]:
-    """Index of the block that each parameter belongs to, by the parameter's name."""
-    owner = {id(parameter): index for index, block in enumerate(blocks) for parameter in block.parameters()}
-    return {
-        name: owner[id(parameter)] for name, parameter in network.named_parameters() if id(parameter) in owner
-    }

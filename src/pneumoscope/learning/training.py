@@ -1,8 +1,8 @@
-"""One training run from films to bundle, in one folder that is enough to repeat it.
+"""A training run: from the images of a data set to a bundle, in one folder that is enough to repeat it.
 
-In: training and validation films of a data set and a configuration. Out: a run directory with ``run.json``,
-``config.json``, ``split.csv``, ``history.csv``, checkpoints, TensorBoard log, ``predictions/``,
-``evaluation/``, ``environment.txt`` and ``bundle/``. Called again on the folder of a killed run, it goes on.
+The run directory holds ``run.json``, ``config.json``, ``split.csv``, ``history.csv``, ``checkpoints/``,
+``tensorboard/``, ``predictions/``, ``evaluation/``, ``environment.txt`` and ``bundle/``. Called again on the
+folder of a killed run, it goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.files import sha256_bytes, write_json, write_text
@@ -36,28 +34,22 @@ from pneumoscope.data.duplicates import find_duplicates
 from pneumoscope.data.splits import TRAIN, VALIDATION, Split, SplitConfig, split_dataset, split_file
 from pneumoscope.evaluation.predictions import write_predictions
 from pneumoscope.inference.bundle import Bundle, load_bundle
-from pneumoscope.learning.allocator import keep_large_buffers
-from pneumoscope.learning.config import AugmentationConfig, TrainConfig
-from pneumoscope.learning.distillation import cross_fitted_targets, soften_etiology
-from pneumoscope.learning.films import (
+from pneumoscope.learning.batches import (
     BatchOrder,
     FeatureBatches,
     FilmBatches,
     Films,
     InOrder,
-    film_loader,
+    Loader,
+    lungs_of_cache,
     plain_batches,
 )
-from pneumoscope.learning.fitting import TrainingListener, fit
-from pneumoscope.learning.initialisation import build_network
-from pneumoscope.learning.lung_exchange import lungs_of_cache
-from pneumoscope.learning.module import FilmClassifier, StepPlan
+from pneumoscope.learning.config import AugmentationConfig, TrainConfig
+from pneumoscope.learning.distillation import cross_fitted_targets, soften_etiology
+from pneumoscope.learning.loop import TrainingData, TrainingListener, fit, keep_large_buffers
 from pneumoscope.learning.networks import Network
-from pneumoscope.learning.packaging import (
-    Provenance,
-    package,
-    scan,
-)
+from pneumoscope.learning.packaging import Provenance, package, scan
+from pneumoscope.learning.pretrained import build_network
 from pneumoscope.learning.staging import compute_features
 
 SCAN_BATCH = 64
@@ -193,8 +185,9 @@ def fit_network(
         with stage("teachers"):
             soft = _soft_targets(films, config, training.targets, directory, listener)
         with stage("fit"):
-            loaders = _feature_loaders if config.stage == "frozen" else partial(_film_loaders, soft)
-            _fit(network, config, (training, validation), loaders, directory, listener)
+            _tell(listener, f"training on {len(training)} films, validating on {len(validation)}")
+            data = _training_data(network, config, (training, validation), soft)
+            fit(network, config, data, directory, listener)
     return Fitted(network, initial_weights, (training, validation))
 
 
@@ -257,52 +250,31 @@ def _soft_targets(
     return soften_etiology(labels, torch.from_numpy(answers), config.distillation.share)
 
 
-Loaders = Callable[[Network, TrainConfig, tuple[Films, Films], BatchOrder], tuple[DataLoader, DataLoader]]
-
-
-def _fit(
-    network: Network,
-    config: TrainConfig,
-    films: tuple[Films, Films],
-    loaders: Loaders,
-    directory: Path,
-    listener: TrainingListener | None,
-) -> None:
+def _training_data(
+    network: Network, config: TrainConfig, films: tuple[Films, Films], soft_targets: Tensor | None
+) -> TrainingData:
+    """Batches of images; with stage ``frozen`` of features that the frozen body computes once."""
     training, validation = films
+    batches: list[FilmBatches | FeatureBatches]
+    if config.stage == "frozen":
+        batches = [
+            FeatureBatches(compute_features(network, plain_batches(part, SCAN_BATCH)), part.targets)
+            for part in films
+        ]
+    else:
+        plain = AugmentationConfig(enabled=False)
+        batches = [
+            FilmBatches(training, config.augmentation, soft_targets, config.mixing),
+            FilmBatches(validation, plain),
+        ]
     order = BatchOrder(
         training.targets, config.batch_size, config.seed, balanced=config.imbalance == "sampler"
     )
-    _tell(listener, f"training on {len(training)} films, validating on {len(validation)}")
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
-    weights = _class_weights(training.targets, config)
-    module = FilmClassifier(network, config, weights, StepPlan(len(order), config.epochs))
-    fit(module, loaders(network, config, films, order), directory, listener)
-
-
-def _film_loaders(
-    soft_targets: Tensor | None,
-    _: Network,
-    config: TrainConfig,
-    films: tuple[Films, Films],
-    order: BatchOrder,
-) -> tuple[DataLoader, DataLoader]:
-    training, validation = films
-    plain = AugmentationConfig(enabled=False)
-    return (
-        film_loader(FilmBatches(training, config.augmentation, soft_targets, config.mixing), order),
-        film_loader(FilmBatches(validation, plain), InOrder(len(validation))),
+    return TrainingData(
+        Loader(batches[0], order),
+        Loader(batches[1], InOrder(len(validation))),
+        _class_weights(training.targets, config),
     )
-
-
-def _feature_loaders(
-    network: Network, config: TrainConfig, films: tuple[Films, Films], order: BatchOrder
-) -> tuple[DataLoader, DataLoader]:
-    """Loaders of features that the frozen body computes once, without augmentation."""
-    training, validation = (
-        FeatureBatches(compute_features(network, plain_batches(part, SCAN_BATCH)), part.targets)
-        for part in films
-    )
-    return film_loader(training, order), film_loader(validation, InOrder(len(films[1])))
 
 
 def _package(

@@ -28,7 +28,7 @@ from pneumoscope.workflows.runs import (
 if TYPE_CHECKING:
     from pneumoscope.data.dataset import Dataset
     from pneumoscope.learning.config import TrainConfig
-    from pneumoscope.learning.fitting import TrainingListener
+    from pneumoscope.learning.loop import TrainingListener
     from pneumoscope.learning.search import SearchListener
 
 LIBRARIES = ("torch", "lightning", "transformers")
@@ -384,20 +384,20 @@ def quantise(
     if run is not None and split is not None:
         raise InputError("both --run and --split given", expected="one of them")
     require("quantising", "onnx", "torch")
-    from pneumoscope.learning import quantised_bundle, quantised_folds
+    from pneumoscope.learning import quantisation
 
     films = open_dataset(dataset, progress)
     if _is_cross_validation(Path(source)):
         if run is not None or split is not None:
             raise InputError("a cross-validation has its own folds", remedy="leave --run and --split out")
-        config = quantised_folds.QuantiseConfig(name=name)
-        comparison = quantised_folds.quantise_folds(
+        config = quantisation.QuantiseConfig(name=name)
+        comparison = quantisation.quantise_folds(
             Path(source), films, output, config, of_stage(progress, "quantising folds")
         )
         return QuantisationResult(output, comparison)
     bundle = open_bundle(source)
-    own = quantised_bundle.own_films(bundle, films, run=run, split=split)
-    twin = quantised_bundle.quantise(bundle, own, output, name, of_stage(progress, "quantising"))
+    own = quantisation.own_films(bundle, films, run=run, split=split)
+    twin = quantisation.quantise(bundle, own, output, name, of_stage(progress, "quantising"))
     kinds = {"float32": bundle, "int8": twin}
     document = {
         "films": len(own.validation),
