@@ -3,7 +3,7 @@
 Sides, each in a fresh process, over the same films, network, batch size, optimiser and float32:
 
 - ``pneumoscope``: what ``pneumoscope train`` runs (pixel cache, batched augmentation with the default
-  ranges, channels_last, large buffers kept, Lightning with averaged weights, clipping and checkpoints);
+  ranges, channels_last, large buffers kept, averaged weights, clipping and checkpoints);
 - ``without augmentation``: the same with augmentation off, as the plain side has none;
 - ``plain``: a ``Dataset`` that opens, decodes and resizes each file in each epoch with Pillow, a
   ``DataLoader``, torch's default memory format and the system's allocator, a bare loop without augmentation.

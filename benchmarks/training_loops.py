@@ -1,7 +1,6 @@
 """The two training loops that bench_training compares, each run in a process of its own.
 
-In: a data set directory with its cache, and a network's name. Out: images/s and the share of the step spent
-waiting for data, of the last epoch.
+Both give images/s and the share of the step spent waiting for data, of the last epoch.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from pneumoscope.learning.module import FilmClassifier, StepPlan
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -25,9 +23,9 @@ from benchmarks.measuring import answered
 from pneumoscope.core.records import Task
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
-from pneumoscope.learning.batches import BatchOrder, FilmBatches, Films, InOrder, film_loader
+from pneumoscope.learning.batches import BatchOrder, FilmBatches, Films, InOrder, Loader
 from pneumoscope.learning.config import AugmentationConfig, TrainConfig
-from pneumoscope.learning.loop import EpochReport, fit, keep_large_buffers
+from pneumoscope.learning.loop import EpochReport, TrainingData, fit, keep_large_buffers
 from pneumoscope.learning.networks import NetworkConfig, create_network
 
 __all__ = ["train_as_pneumoscope", "train_plainly"]
@@ -109,29 +107,26 @@ def train_as_pneumoscope(dataset: str, network: str, augment: bool, size: int = 
         precision="32",
         augmentation=AugmentationConfig(enabled=augment),
     )
-    order, loaders = _loaders(Path(dataset), config)
     model = create_network(NetworkConfig(name=network, classes=3, size=size))
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
     reports = _Reports()
-    module = FilmClassifier(model, config, None, StepPlan(len(order), EPOCHS))
     with tempfile.TemporaryDirectory() as folder:
-        fit(module, loaders, Path(folder), reports)
+        fit(model, config, _data(Path(dataset), config), Path(folder), reports)
     last = reports.epochs[-1]
     return {"images_per_second": last.images_per_second, "waiting_share": last.waiting_share}
 
 
-def _loaders(dataset: Path, config: TrainConfig) -> tuple[BatchOrder, tuple[DataLoader, DataLoader]]:
+def _data(dataset: Path, config: TrainConfig) -> TrainingData:
     """Training and validation batches from the cache, as learning/training makes them."""
     data = Dataset.open(dataset)
     cache = build_cache(data, config.preprocessing)
     rows, targets = cache.rows(data.samples), _targets(data)
     training = Films(cache.pixels, rows[:-VALIDATION], targets[:-VALIDATION])
     validation = Films(cache.pixels, rows[-VALIDATION:], targets[-VALIDATION:])
-    order = BatchOrder(training.targets, config.batch_size, config.seed)
     unchanged = AugmentationConfig(enabled=False)
-    return order, (
-        film_loader(FilmBatches(training, config.augmentation), order),
-        film_loader(FilmBatches(validation, unchanged), InOrder(VALIDATION)),
+    order = BatchOrder(training.targets, config.batch_size, config.seed)
+    return TrainingData(
+        Loader(FilmBatches(training, config.augmentation), order),
+        Loader(FilmBatches(validation, unchanged), InOrder(VALIDATION)),
     )
 
 
