@@ -54,7 +54,7 @@ PHANTOM_COUNT, STEPS = 1500, 800
 SHEET_FILMS, SHEET_COLUMNS, TILE = 32, 8, 160
 
 WIDTHS = (16, 24, 48, 64)
-"""Channels at each resolution: a fifth of a million weights, 3 ms a film on one core."""
+"""Channels at each resolution: a fifth of a million weights, 3 ms an image on one core."""
 
 AUGMENTATION = AugmentationConfig(
     rotation_degrees=20,
@@ -71,7 +71,7 @@ AUGMENTATION = AugmentationConfig(
     erasing_area=0.05,
     border_probability=0.3,
 )
-"""Stronger than for the classifier: masks move with the films, and a lung is a lung at any exposure."""
+"""Stronger than for the classifier: masks move with the images, and a lung is a lung at any exposure."""
 
 PHANTOMS = PhantomConfig(turn_degrees=6, shift=0.08, scale_range=(0.9, 1.45), lesion_strength=1.3)
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
@@ -81,7 +81,7 @@ Masks = npt.NDArray[np.float32]
 
 
 class LungNetwork(Network):
-    """A small U-Net (Ronneberger et al., MICCAI 2015): films (N, 1, S, S) to log-odds of each lung.
+    """A small U-Net (Ronneberger et al., MICCAI 2015): images (N, 1, S, S) to log-odds of each lung.
 
     ``forward`` gives (N, 2, S, S), right lung first, and the features at the lowest resolution.
     """
@@ -94,7 +94,7 @@ class LungNetwork(Network):
         self.head = nn.Conv2d(widths[0], 2, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-odds (N, 2, S, S) and features (N, C, S/8, S/8) of films (N, 1, S, S) in [0, 1]."""
+        """Log-odds (N, 2, S, S) and features (N, C, S/8, S/8) of images (N, 1, S, S) in [0, 1]."""
         steps: list[Tensor] = []
         x = 2 * images - 1
         for number, block in enumerate(self.down):
@@ -121,7 +121,7 @@ def _block(inputs: int, outputs: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class OutlinedFilms:
-    """Films and lungs: pixels (N, S, S) uint8 as the network sees them; lungs (N, 2, S, S) in [0, 1]."""
+    """Images and lungs: pixels (N, S, S) uint8 as the network sees them; lungs (N, 2, S, S) in [0, 1]."""
 
     pixels: npt.NDArray[np.uint8]
     lungs: Masks
@@ -130,7 +130,7 @@ class OutlinedFilms:
         return len(self.pixels)
 
     def part(self, rows: npt.NDArray[np.integer]) -> OutlinedFilms:
-        """The films of these rows."""
+        """The images of these rows."""
         return OutlinedFilms(self.pixels[rows], self.lungs[rows])
 
 
@@ -150,10 +150,10 @@ def draw_outlines(
     outlines: Sequence[Mapping[str, Sequence[Sequence[float]]]],
     size: int = LUNG_SIZE,
 ) -> OutlinedFilms:
-    """Films outlined by hand.
+    """Images outlined by hand.
 
     Args:
-        radiographs: N films.
+        radiographs: N images.
         outlines: of each, under ``right`` and ``left``, the corners (x, y) of a polygon as shares of width
             and height.
         size: side S of what is returned, in pixels.
@@ -166,7 +166,7 @@ def draw_outlines(
 def train_lungs(
     phantoms: OutlinedFilms, films: OutlinedFilms, steps: int, seed: int = 0, progress: Progress | None = None
 ) -> LungNetwork:
-    """Train a network; half of each batch are phantoms, half films (all phantoms when there is no film).
+    """Train a network; half of each batch are phantoms, half images (all phantoms when there is no image).
 
     The loss is the cross-entropy of each pixel plus one minus the soft Dice of each lung (Milletari et al.,
     V-Net, 3DV 2016, section 3).
@@ -213,7 +213,7 @@ def _batch(
 def _augment(
     pixels: npt.NDArray[np.uint8], lungs: Masks, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Films (B, 1, S, S) changed at random, and their lungs (B, 2, S, S) moved with them."""
+    """Images (B, 1, S, S) changed at random, and their lungs (B, 2, S, S) moved with them."""
     batch = expose(torch.from_numpy(pixels), AUGMENTATION, generator)
     soften(batch, AUGMENTATION, generator)
     moved = move(torch.cat([batch, torch.from_numpy(lungs)], dim=1), AUGMENTATION, generator)
@@ -232,7 +232,7 @@ def _loss(log_odds: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _as_seen(pixels: FloatArray, size: int) -> npt.NDArray[np.uint8]:
-    """A film as the network sees it, in 8 bits."""
+    """An image as the network sees it, in 8 bits."""
     radiograph = Radiograph(pixels, (pixels.shape[0], pixels.shape[1]))
     array = to_model_input(radiograph, Preprocessing(size, "squash", "percentile")).array[0]
     return np.rint(array * np.float32(255)).astype(np.uint8)
@@ -274,7 +274,7 @@ def main() -> None:
 
 
 def _measure(phantoms: OutlinedFilms, films: OutlinedFilms, steps: int) -> dict[str, list[list[float]]]:
-    """Dice (right, left) of each film, by networks that learnt from others, and from phantoms alone."""
+    """Dice (right, left) of each image, by networks that learnt from others, and from phantoms alone."""
     unseen = np.zeros((len(films), 2))
     for half in (0, 1):
         rows = np.arange(half, len(films), 2)
@@ -292,7 +292,7 @@ def _dice(network: LungNetwork, films: OutlinedFilms) -> np.ndarray:
 
 
 def _contact_sheet(dataset: Dataset, outlined: set[str]) -> None:
-    """Films that nobody outlined, drawn by chance, with the border of what the shipped segmenter finds."""
+    """Images that nobody outlined, drawn by chance, with the border of what the shipped segmenter finds."""
     others = [sample for sample in dataset.samples if sample.sha256 not in outlined]
     chosen = np.random.default_rng(1).choice(len(others), SHEET_FILMS, replace=False)
     size = (SHEET_COLUMNS * TILE, SHEET_FILMS // SHEET_COLUMNS * TILE)

@@ -115,7 +115,7 @@ def test_films_of_another_bundle_are_refused(run, dataset, tmp_path):
         "split": {"method": "fractions"},
     }
     stranger = write_tiny_bundle(tmp_path / "stranger", training=training)
-    with pytest.raises(DatasetError, match="1 of its films are missing, 0 are others"):
+    with pytest.raises(DatasetError, match="1 of its images are missing, 0 are others"):
         run(stranger.directory, dataset.directory, "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -181,14 +181,14 @@ def test_films_of_another_split_are_refused(made):
     other = split_dataset(made.dataset, SplitConfig(validation=0.3, train=0.5, test=0.2, seed=3))
     other.save(split_file(made.dataset.directory, "other"))
     with pytest.raises(
-        DatasetError, match=r"not the films of run@\w+: \d+ of its films are missing, \d+ are"
+        DatasetError, match=r"not the images of run@\w+: \d+ of its images are missing, \d+ are"
     ):
         own_films(made.bundle, made.dataset, split="other")
 
 
 def test_films_in_the_other_part_are_refused(made, tmp_path):
     swapped = replace(made.films, training=made.films.validation, validation=made.films.training)
-    with pytest.raises(DatasetError, match="0 of its films are missing, 0 are others"):
+    with pytest.raises(DatasetError, match="0 of its images are missing, 0 are others"):
         quantise(made.bundle, swapped, tmp_path / "no")
     # The same counts: only the list of validation films can tell.
     first, second = made.films.training[0], made.films.validation[0]
@@ -205,7 +205,7 @@ def test_films_in_the_other_part_are_refused(made, tmp_path):
 def test_a_data_set_without_some_of_the_films_is_refused(made):
     some = made.dataset.samples[:40]
     fewer = Dataset(made.dataset.directory, made.dataset.root, "fewer", "csv", some)
-    with pytest.raises(DatasetError, match="films are missing, 0 are others"):
+    with pytest.raises(DatasetError, match="images are missing, 0 are others"):
         own_films(made.bundle, fewer)
 
 
@@ -257,7 +257,7 @@ def test_a_cross_validation_is_compared_out_of_fold(tmp_path_factory, dataset):
     with pytest.raises(ConfigError, match="another configuration"):
         quantise_folds(folder / "cv", dataset, folder / "int8", QuantiseConfig(name="new"))
     smaller = Dataset(dataset.directory, dataset.root, "smaller", "csv", dataset.samples[:50])
-    with pytest.raises(DatasetError, match="not the films of"):
+    with pytest.raises(DatasetError, match="not the images of"):
         quantise_folds(folder / "cv", smaller, folder / "smaller", QuantiseConfig())
 
 

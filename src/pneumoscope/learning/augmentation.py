@@ -41,7 +41,7 @@ SQUARENESS, STEEPNESS = 3.0, 8.0
 """Exponent of the superellipse (2: ellipse; lungs fill more of their box), and how sharp its edge is."""
 
 SMALLEST_LUNGS = 0.08
-"""Least share of the film: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
+"""Least share of the image: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
 
 MARGIN = 1 / 32
 """How far a mask grows before lungs are moved, as a share of the side: the pleura belongs to them."""
@@ -50,7 +50,7 @@ COARSE = 8
 """Tissue is filled in on a grid this many times coarser; it is smooth."""
 
 BLACK, PLAIN, MEAN = 0.4, 0.2, 0.2
-"""Shares of hidden lungs that are black, another grey, and the film's mean; the rest become tissue."""
+"""Shares of hidden lungs that are black, another grey, and the image's mean; the rest become tissue."""
 
 AS_FOUND = 0.5
 """Share of hidden lungs whose mask is not grown."""
@@ -64,7 +64,7 @@ def to_unit(films: Tensor) -> Tensor:
 def augment(
     films: Tensor, config: AugmentationConfig, generator: Generator, lungs: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Change each film at random.
+    """Change each image at random.
 
     Args:
         films: (B, S, S) uint8.
@@ -73,7 +73,7 @@ def augment(
         lungs: (B, S, S) uint8, 1 in the lungs; needed where the configuration changes bodies or hides lungs.
 
     Returns:
-        (B, 1, S, S) float32 in [0, 1], and (B,) bool: films whose lungs are hidden, which have no class.
+        (B, 1, S, S) float32 in [0, 1], and (B,) bool: images whose lungs are hidden, which have no class.
     """
     hidden = torch.zeros(len(films), dtype=torch.bool)
     if not config.enabled:
@@ -101,12 +101,12 @@ def uniform(count: int, low: float, high: float, generator: Generator) -> Tensor
 
 
 def chosen(count: int, probability: float, generator: Generator) -> Tensor:
-    """Indices of the films that a change with this probability falls on."""
+    """Indices of the images that a change with this probability falls on."""
     return torch.nonzero(torch.rand(count, generator=generator) < probability).flatten()
 
 
 def expose(films: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
-    """Take another film's histogram, bend the tone curve, change gamma, contrast and brightness.
+    """Take another image's histogram, bend the tone curve, change gamma, contrast and brightness.
 
     (B, S, S) uint8 to (B, 1, S, S) float32 in [0, 1], through one table of 256 values an image.
     """
@@ -134,7 +134,7 @@ def _histograms(levels: Tensor) -> Tensor:
 def _exchange_histograms(
     table: Tensor, histograms: Tensor, config: AugmentationConfig, generator: Generator
 ) -> None:
-    """Match some films, in part, to the histogram of another film of the batch, in place."""
+    """Match some images, in part, to the histogram of another image of the batch, in place."""
     films = chosen(len(table), config.histogram_probability, generator)
     others = torch.randint(len(table), (len(films),), generator=generator)
     strength = uniform(len(films), 0.0, 1.0, generator).sqrt().unsqueeze(1)
@@ -145,7 +145,7 @@ def _exchange_histograms(
 
 
 def _bend(table: Tensor, config: AugmentationConfig, generator: Generator) -> None:
-    """Send the grey levels of some films through a random rising curve from 0 to 1, in place."""
+    """Send the grey levels of some images through a random rising curve from 0 to 1, in place."""
     films = chosen(len(table), config.tone_probability, generator)
     slopes = torch.exp(torch.randn(len(films), 1, TONE_KNOTS, generator=generator) * TONE_SPREAD)
     curve = F.interpolate(slopes, size=LEVELS, mode="linear")[:, 0].cumsum(dim=1)
@@ -191,7 +191,7 @@ def _affine_grid(matrix: Tensor, side: int) -> Tensor:
 
 
 def soften(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
-    """Lose detail in some films, as a small or strongly compressed copy does: shrink and enlarge again."""
+    """Lose detail in some images, as a small or strongly compressed copy does: shrink and enlarge again."""
     side = batch.shape[-1]
     for film in chosen(len(batch), config.soften_probability, generator).tolist():
         share = float(uniform(1, config.soften_scale, 1.0, generator))
@@ -200,7 +200,7 @@ def soften(batch: Tensor, config: AugmentationConfig, generator: Generator) -> N
 
 
 def change_sharpness(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
-    """Blur or sharpen some films at a random scale (unsharp masking with either sign)."""
+    """Blur or sharpen some images at a random scale (unsharp masking with either sign)."""
     films = chosen(len(batch), config.sharpness_probability, generator)
     amount = uniform(len(films), SHARPEST, BLUREST, generator).view(-1, 1, 1, 1)
     scale = uniform(len(films), 0.0, 1.0, generator).view(-1, 1, 1, 1)
@@ -216,7 +216,7 @@ def _blurred(batch: Tensor) -> Tensor:
 
 
 def add_noise(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
-    """Add to each film a random stretch of the noise at a random strength."""
+    """Add to each image a random stretch of the noise at a random strength."""
     side = batch.shape[-1]
     noise = _noise(side)
     starts = torch.randint(len(noise) - side * side, (len(batch),), generator=generator).tolist()
@@ -227,7 +227,7 @@ def add_noise(batch: Tensor, config: AugmentationConfig, generator: Generator) -
 
 @cache
 def _noise(side: int) -> Tensor:
-    """White noise of unit variance for 64 films, drawn once: fresh noise would cost more than the rest."""
+    """White noise of unit variance for 64 images, drawn once: fresh noise would cost more than the rest."""
     return torch.randn(64 * side * side, generator=Generator().manual_seed(0))
 
 
@@ -258,7 +258,7 @@ def _axis(side: int) -> Tensor:
 
 
 def erase(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
-    """Fill a random rectangle of some films with a random grey (random erasing, Zhong et al., AAAI 2020)."""
+    """Fill a random rectangle of some images with a random grey (random erasing, Zhong et al., AAAI 2020)."""
     side = batch.shape[-1]
     for film in chosen(len(batch), config.erasing_probability, generator).tolist():
         area, shape, top, left, value = torch.rand(5, generator=generator).tolist()
@@ -270,7 +270,7 @@ def erase(batch: Tensor, config: AugmentationConfig, generator: Generator) -> No
 
 
 def blank_borders(batch: Tensor, config: AugmentationConfig, generator: Generator) -> None:
-    """Blank the borders of some films, as another collimation or another crop leaves them."""
+    """Blank the borders of some images, as another collimation or another crop leaves them."""
     side = batch.shape[-1]
     for film in chosen(len(batch), config.border_probability, generator).tolist():
         widths = (torch.rand(4, generator=generator) * config.border_width * side).round().int().tolist()
@@ -288,8 +288,8 @@ def exchange_bodies(batch: Tensor, lungs: Tensor, probability: float, generator:
 
     Args:
         batch: (B, 1, S, S).
-        lungs: (B, 1, S, S) in [0, 1], moved as the films were.
-        probability: share of the films with lungs.
+        lungs: (B, 1, S, S) in [0, 1], moved as the images were.
+        probability: share of the images with lungs.
         generator: source of all randomness.
     """
     found = lungs.mean(dim=(1, 2, 3)) > SMALLEST_LUNGS
@@ -304,7 +304,7 @@ def exchange_bodies(batch: Tensor, lungs: Tensor, probability: float, generator:
 
 
 def hide_lungs(batch: Tensor, lungs: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Fill the lungs of some films: with black, another grey, the film's mean or the tissue round them.
+    """Fill the lungs of some images: with black, another grey, the image's mean or the tissue round them.
 
     The mask is as it was found, or grown: neither its rim nor what is beside it shall say more than the rest.
 
@@ -312,7 +312,7 @@ def hide_lungs(batch: Tensor, lungs: Tensor, probability: float, generator: Gene
         batch, lungs, probability, generator: as in :func:`exchange_bodies`.
 
     Returns:
-        (B,) bool, the films that show no lungs any more; they say nothing about the class.
+        (B,) bool, the images that show no lungs any more; they say nothing about the class.
     """
     films = chosen(len(batch), probability, generator)
     films = films[lungs[films].mean(dim=(1, 2, 3)) > SMALLEST_LUNGS]
@@ -332,7 +332,7 @@ def hide_lungs(batch: Tensor, lungs: Tensor, probability: float, generator: Gene
 
 
 def _without_lungs(batch: Tensor, lungs: Tensor) -> Tensor:
-    """The films with their lungs filled by the weighted mean of the tissue near them."""
+    """The images with their lungs filled by the weighted mean of the tissue near them."""
     side = batch.shape[-1]
     grown = _grown(lungs)
     outside = F.avg_pool2d(1 - grown, COARSE) + 1e-4
@@ -360,7 +360,7 @@ def mix(films: Tensor, targets: Tensor, config: MixingConfig, generator: Generat
         generator: source of all randomness.
 
     Returns:
-        Films and targets of the same shapes; the given ones are left alone.
+        Images and targets of the same shapes; the given ones are left alone.
 
     Source: mixup, Zhang et al., ICLR 2018; cutmix, Yun et al., ICCV 2019.
     """

@@ -256,7 +256,7 @@ def _undilate(model: PreTrainedModel) -> None:
 
 
 def _channels(model: PreTrainedModel, config: NetworkConfig) -> int:
-    """Channels of the last feature map, found by sending one empty film through the model."""
+    """Channels of the last feature map, found by sending one empty image through the model."""
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -268,13 +268,13 @@ def _channels(model: PreTrainedModel, config: NetworkConfig) -> int:
 
 
 def _forward_arguments(model: PreTrainedModel) -> dict[str, bool]:
-    """What the model's forward needs so that it takes films of any size."""
+    """What the model's forward needs so that it takes images of any size."""
     accepted = inspect.signature(model.forward).parameters
     return {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in accepted else {}
 
 
 def _grid(tokens: Tensor) -> Tensor:
-    """Tokens (N, p + g * g, C) of a square film as a map (N, C, g, g), without the p leading class tokens."""
+    """Tokens (N, p + g * g, C) of a square image as a map (N, C, g, g), without p leading class tokens."""
     count = tokens.shape[1]
     side = math.isqrt(count)
     return tokens[:, count - side * side :].transpose(1, 2).unflatten(2, (side, side))

@@ -198,7 +198,7 @@ class Loader:
 
 
 def lungs_of_cache(cache: PixelCache, progress: Progress | None = None) -> npt.NDArray[np.uint8]:
-    """The lungs of all films of a cache.
+    """The lungs of all images of a cache.
 
     Returns:
         (M, S, S) uint8 memory map, 1 in either lung, kept beside the cache's pixels.

@@ -18,7 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class AugmentationConfig(Config):
-    """Random changes of training films; each range is drawn uniformly, per film.
+    """Random changes of training images; each range is drawn uniformly, per image.
 
     ``horizontal_flip`` is off because a mirrored chest shows the heart on the wrong side (situs inversus),
     and its side marker would be wrong; switch it on only for data that is already mixed.
@@ -32,34 +32,34 @@ class AugmentationConfig(Config):
     shear_degrees: float = Field(5.0, ge=0, le=45)
     horizontal_flip: bool = False
     brightness: float = Field(0.12, ge=0, le=1, description="added")
-    contrast: float = Field(0.3, ge=0, lt=1, description="multiplied round the film's mean, 1 +- contrast")
+    contrast: float = Field(0.3, ge=0, lt=1, description="multiplied round the image's mean, 1 +- contrast")
     gamma: float = Field(0.35, ge=0, le=2, description="exponent exp(+-gamma)")
     histogram_probability: Share = Field(
-        0.0, description="share of films that take, in part, the grey-level histogram of another film"
+        0.0, description="share of images that take, in part, the grey-level histogram of another image"
     )
-    tone_probability: Share = Field(0.0, description="share of films sent through a random tone curve")
-    sharpness_probability: Share = Field(0.0, description="share of films that are blurred or sharpened")
+    tone_probability: Share = Field(0.0, description="share of images sent through a random tone curve")
+    sharpness_probability: Share = Field(0.0, description="share of images that are blurred or sharpened")
     noise: float = Field(0.04, ge=0, le=1, description="largest standard deviation of white noise")
     soften_probability: Share = 0.2
     soften_scale: float = Field(
         0.4,
         gt=0,
         le=1,
-        description="smallest size of a softened film, as a share",
+        description="smallest size of a softened image, as a share",
         json_schema_extra={"no_change": 1},
     )
     background_probability: Share = Field(
-        0.0, description="share of films that get what lies outside the chest of another film, or plain grey"
+        0.0, description="share of images that get the surroundings of another image's chest, or plain grey"
     )
     body_probability: Share = Field(
-        0.0, description="share of films whose lungs are put into the body of another film"
+        0.0, description="share of images whose lungs are put into the body of another image"
     )
     hidden_lungs_probability: Share = Field(
-        0.0, description="share of films whose lungs are hidden, and which then belong to no class"
+        0.0, description="share of images whose lungs are hidden, and which then belong to no class"
     )
     erasing_probability: Share = 0.25
-    erasing_area: float = Field(0.12, gt=0, le=0.9, description="largest share of the film that is erased")
-    border_probability: Share = Field(0.25, description="share of films whose border is blanked")
+    erasing_area: float = Field(0.12, gt=0, le=0.9, description="largest share of the image that is erased")
+    border_probability: Share = Field(0.25, description="share of images whose border is blanked")
     border_width: float = Field(0.08, ge=0, le=0.4, description="largest blanked border, share of the side")
 
     @property
@@ -69,15 +69,15 @@ class AugmentationConfig(Config):
 
 
 class MixingConfig(Config):
-    """How often the films of a batch are mixed with one another; a batch undergoes one of them or none."""
+    """How often the images of a batch are mixed with one another; a batch undergoes one of them or none."""
 
     mixup_probability: Share = Field(0.0, description="share of batches blended with another order of theirs")
-    mixup_share: float = Field(0.5, gt=0, le=0.5, description="largest share of the second film in a blend")
-    cutmix_probability: Share = Field(0.0, description="share of batches with patches of another film")
+    mixup_share: float = Field(0.5, gt=0, le=0.5, description="largest share of the second image in a blend")
+    cutmix_probability: Share = Field(0.0, description="share of batches with patches of another image")
 
     @property
     def enabled(self) -> bool:
-        """Whether any film is mixed."""
+        """Whether any image is mixed."""
         return self.mixup_probability + self.cutmix_probability > 0
 
     @model_validator(mode="after")
@@ -88,10 +88,10 @@ class MixingConfig(Config):
 
 
 class DistillationConfig(Config):
-    """Learning the etiology from networks that did not see the film (cross-fitted teachers)."""
+    """Learning the etiology from networks that did not see the image (cross-fitted teachers)."""
 
     folds: int = Field(
-        3, ge=2, description="parts of the training films; a teacher for each of them and size"
+        3, ge=2, description="parts of the training images; a teacher for each of them and size"
     )
     sizes: tuple[Annotated[int, Field(ge=16, le=1024)], ...] = Field(
         (64, 96), min_length=1, description="sides of the teachers' inputs in pixels"
@@ -180,7 +180,7 @@ class TrainConfig(Config):
     usual_ages: tuple[float, float] | None = Field(
         None, description="lowest and highest age of the patients in years; others get a warning or no answer"
     )
-    false_refusal_rate: float = Field(0.01, gt=0, lt=0.5, description="of the gate, on validation films")
+    false_refusal_rate: float = Field(0.01, gt=0, lt=0.5, description="of the gate, on validation images")
     default_operating_point: Literal["balanced", "screening", "rule-in", "cost"] = "balanced"
     selection: SelectionConfig = SelectionConfig()
     costs: CostConfig = CostConfig()

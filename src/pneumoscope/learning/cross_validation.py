@@ -1,4 +1,4 @@
-"""Cross-validation by patient: every film is scored once, by a network that never saw its patient.
+"""Cross-validation by patient: every image is scored once, by a network that never saw its patient.
 
 In: a data set, a configuration, the number of folds. Out: a folder with one run directory a fold, the pooled
 out-of-fold predictions and their evaluation. Stopped at any moment, it goes on where it was.
@@ -33,15 +33,15 @@ from pneumoscope.learning.loop import TrainingListener
 from pneumoscope.learning.training import TrainingSet, train
 
 VALIDATION_SHARE = 0.1
-"""Share of each fold's training films that is held out, by patient, for stopping and calibration."""
+"""Share of each fold's training images that is held out, by patient, for stopping and calibration."""
 
 FIXED_POINT = OperatingPoint("fixed", 0.5)
-"""The threshold of the pooled figures: set beforehand, so that no fold's films choose it."""
+"""The threshold of the pooled figures: set beforehand, so that no fold's images choose it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """Into how many parts the films are split, and which of them (from 0) are scored; None: all.
+    """Into how many parts the images are split, and which of them (from 0) are scored; None: all.
 
     Attributes:
         split: whose ``count`` parts are the folds; None makes parts by patient, stratified by class.
@@ -76,7 +76,7 @@ def cross_validate(
     """Train and score a network a fold and evaluate their pooled out-of-fold predictions.
 
     Args:
-        dataset: all films.
+        dataset: all images.
         config: of every fold.
         directory: for ``fold-0`` ..., ``split.csv``, ``predictions/cross-validation.csv`` and
             ``evaluation/cross-validation.json``.
@@ -173,7 +173,7 @@ def _score_fold(
     directory: Path,
     listener: TrainingListener | None,
 ) -> PredictionTable:
-    """Train one fold and score its test films, or read what was scored before."""
+    """Train one fold and score its test images, or read what was scored before."""
     file = directory / "predictions" / "test.csv"
     if file.exists():
         return read_predictions(file)
@@ -193,11 +193,11 @@ def evaluation_of(
     """The evaluation of ``table`` at ``point`` as JSON values.
 
     Args:
-        table: predictions of films of ``dataset``.
+        table: predictions of images of ``dataset``.
         dataset: gives their subgroups.
         costs: of the errors.
-        protocol: how the films were chosen, in words.
-        point: where a film becomes positive.
+        protocol: how the images were chosen, in words.
+        point: where an image becomes positive.
     """
     evaluation = evaluate(
         table,

@@ -1,12 +1,12 @@
-"""Soft targets from networks that never saw the film: cross-fitted teachers.
+"""Soft targets from networks that never saw the image: cross-fitted teachers.
 
-Whether a film shows pneumonia is labelled well; whether it is bacterial or viral is not, and many films
-show no sign of either. A network that is told how clear a film is learns less of that noise. The training
-films are split by patient; for each part a teacher is trained on the others, at each of several sizes, and
+Whether an image shows pneumonia is labelled well; whether it is bacterial or viral is not, and many images
+show no sign of either. A network that is told how clear an image is learns less of that noise. The training
+images are split by patient; for each part a teacher is trained on the others, at each of several sizes, and
 answers for it. The average of these answers, blended with the label, is what the student learns of the
-etiology. Nothing but training films is used, so that a cross-validation of the student stays honest.
+etiology. Nothing but training images is used, so that a cross-validation of the student stays honest.
 
-In: a run's films and configuration. Out: (N, K) class probabilities of its training films.
+In: a run's images and configuration. Out: (N, K) class probabilities of its training images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pneumoscope.learning.training import TrainingSet
 
 _VALIDATION_SHARE = 0.1
-"""Share of a teacher's films that choose its best epoch and calibrate it, as in cross-validation."""
+"""Share of a teacher's images that choose its best epoch and calibrate it, as in cross-validation."""
 
 
 def cross_fitted_targets(
@@ -41,7 +41,7 @@ def cross_fitted_targets(
     directory: Path,
     train: Callable[[TrainingSet, TrainConfig, Path], Bundle],
 ) -> npt.NDArray[np.float32]:
-    """What teachers that did not see a film's patient say of it.
+    """What teachers that did not see an image's patient say of it.
 
     Args:
         films: their training part is split; the validation part is not looked at.
@@ -51,7 +51,7 @@ def cross_fitted_targets(
         train: trains one teacher.
 
     Returns:
-        (N, K) calibrated class probabilities of the training films, averaged over the sizes.
+        (N, K) calibrated class probabilities of the training images, averaged over the sizes.
 
     Raises:
         DatasetError: too few patients for the parts.
@@ -82,7 +82,7 @@ def cross_fitted_targets(
 
 
 def soften_etiology(labels: Tensor, answers: Tensor, share: float) -> Tensor:
-    """Blend what teachers say of the etiology into the labels of films with pneumonia.
+    """Blend what teachers say of the etiology into the labels of images with pneumonia.
 
     Args:
         labels: (N, K) one-hot, the normal class first.

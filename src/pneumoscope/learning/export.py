@@ -1,6 +1,6 @@
 """A trained network as ONNX, so that prediction needs no torch, and the proof that both answer alike.
 
-In: a network and the side S of its films. Out: ``model.onnx`` with input ``image`` (N, 1, S, S) float32 in
+In: a network and the side S of its images. Out: ``model.onnx`` with input ``image`` (N, 1, S, S) float32 in
 [0, 1] and outputs ``logits`` (N, K) and ``features`` (N, C, h, w), N free; batch norms and padding are folded
 into the convolutions by the exporter's optimiser.
 """
@@ -29,11 +29,11 @@ TOLERANCE = 1e-4
 
 
 def export_onnx(network: Network, size: int, file: Path) -> float:
-    """Write ``network`` to ``file`` and compare it with torch on random films.
+    """Write ``network`` to ``file`` and compare it with torch on random images.
 
     Args:
         network: left as it is; its copy is exported in evaluation mode, in float32, on the CPU.
-        size: side S of the films in pixels; the written model takes no other.
+        size: side S of the images in pixels; the written model takes no other.
         file: written atomically, and only when the comparison holds.
 
     Returns:

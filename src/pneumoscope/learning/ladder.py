@@ -60,21 +60,21 @@ def run_ladder(
 ) -> dict[str, Any]:
     """Train what is missing within the budget, compare, and write ``ladder.json``.
 
-    A rung that fails (its weights cannot be had, its classes have no films) is reported and does not stop the
-    others.
+    A rung that fails (its weights cannot be had, its classes have no images) is reported and does not stop
+    the others.
 
     Args:
-        dataset: all films.
+        dataset: all images.
         climb: which rungs, and how long.
         directory: for ``rungs/<name>/fold-<k>``, ``run.json`` and ``ladder.json``; new, or that of an earlier
-            climb on the same films.
+            climb on the same images.
         listener: told of stages, steps and epochs.
 
     Returns:
         The content of ``ladder.json``, see :func:`ladder_result`.
 
     Raises:
-        ConfigError: a rung is not a training run, or the folder holds another run, other films, or a rung of
+        ConfigError: a rung is not a training run, or the folder holds another run, other images, or a rung of
             that name with another configuration.
         InputError: no rung has a scored fold in the end.
     """
@@ -129,7 +129,7 @@ def _check_rung(dataset: Dataset, ladder: LadderConfig, rung: Rung, directory: P
     """Refuse a rung whose folder holds something else, before anything is trained.
 
     Raises:
-        ConfigError: another configuration, other films, or another number of folds.
+        ConfigError: another configuration, other images, or another number of folds.
     """
     folder = directory / "rungs" / rung.name
     earlier = earlier_run(folder, "cross-validate", rung.config, {"dataset": dataset.hash})
@@ -220,7 +220,7 @@ def fold_directory(directory: Path, rung: Rung, number: int) -> Path:
 
 
 def scored_folds(directory: Path, rung: Rung, ladder: LadderConfig) -> tuple[int, ...]:
-    """Numbers of the folds of a rung whose films have been scored."""
+    """Numbers of the folds of a rung whose images have been scored."""
     return tuple(
         number
         for number in range(ladder.folds)
@@ -233,8 +233,9 @@ def ladder_result(
 ) -> dict[str, Any]:
     """The content of ``ladder.json``.
 
-    Rungs are compared on the films of the folds that all of them have scored, decided at the operating points
-    that each fold chose on its own validation films. Rungs without the first fold are listed, not compared.
+    Rungs are compared on the images of the folds that all of them have scored, decided at the operating
+    points that each fold chose on its own validation images. Rungs without the first fold are listed, not
+    compared.
 
     Raises:
         InputError: no rung has scored a fold.
@@ -297,7 +298,7 @@ def _answers(directory: Path, rung: Rung, folds: Sequence[int]) -> _Answers:
 
 
 def _on_common_films(answers: Mapping[str, _Answers]) -> dict[str, _Answers]:
-    """The same with the films that all rungs answered, in one order; a task may leave out coarse labels."""
+    """The same with the images that all rungs answered, in one order; a task may leave out coarse labels."""
     common = sorted(set.intersection(*(set(one.table.paths) for one in answers.values())))
     found = {}
     for name, one in answers.items():
@@ -400,7 +401,7 @@ def _from_scratch(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def film_milliseconds(bundle: Path) -> float:
-    """Milliseconds of the network's pass over one decoded film, on one thread of the CPU.
+    """Milliseconds of the network's pass over one decoded image, on one thread of the CPU.
 
     The fastest of 30 passes: what else the machine does only adds to it (Python's documentation of timeit).
     """

@@ -46,7 +46,7 @@ class LadderConfig(Config):
     """A ladder.
 
     Attributes:
-        folds: parts into which the films are split by patient; all rungs share them.
+        folds: parts into which the images are split by patient; all rungs share them.
         run_folds: how many of the folds are run, from the first.
         weights: network name -> safetensors file, folder or hub name, used where ``init`` is ``auto``.
         base: keys of the training run that all rungs share.

@@ -24,10 +24,10 @@ from pneumoscope.core.errors import ConfigError
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Mean and standard deviation of a radiograph whose 0.5th and 99.5th percentiles were mapped to 0 and 1
-# (a round figure for the Guangzhou training films); networks without pretrained weights use it.
+# (a round figure for the Guangzhou training images); networks without pretrained weights use it.
 RADIOGRAPH_MEAN, RADIOGRAPH_STD = 0.5, 0.25
 
-# The mlp sees the film averaged to this side: 64 * 64 = 4096 inputs, no more than VGG's dense layers.
+# The mlp sees the image averaged to this side: 64 * 64 = 4096 inputs, no more than VGG's dense layers.
 MLP_SIDE = 64
 
 
@@ -39,9 +39,9 @@ class NetworkConfig(Config):
             transformers can build.
         classes: number of logits K.
         dropout: probability with which the head drops an input while training.
-        size: side S of the films that it will see; only backbones with position embeddings use it.
+        size: side S of the images that it will see; only backbones with position embeddings use it.
         dense_layers: widths of the head's hidden dense layers.
-        output_stride: pixels of the film for one cell of the last feature map. 16 keeps twice as many cells
+        output_stride: pixels of the image for one cell of the last feature map. 16 keeps twice as many cells
             along each side as the published 32.
         dilated: with a finer map, the convolutions behind the last stride keep the reach that their published
             weights have, by dilation; without, they see half as far, and heat maps smear less.
@@ -70,12 +70,12 @@ class Network(nn.Module):
         self._frozen: list[nn.Module] = []
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, K) and features (N, C, h, w) of films (N, 1, S, S) in [0, 1]."""
+        """Logits (N, K) and features (N, C, h, w) of images (N, 1, S, S) in [0, 1]."""
         features = self.features(images)
         return self.classify(features), features
 
     def features(self, images: Tensor) -> Tensor:
-        """The last feature map (N, C, h, w) of films (N, 1, S, S) in [0, 1]."""
+        """The last feature map (N, C, h, w) of images (N, 1, S, S) in [0, 1]."""
         raise NotImplementedError
 
     def classify(self, features: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class PooledHead(nn.Module):
 
 
 class ColourInput(nn.Module):
-    """Repeats a film (N, 1, S, S) in [0, 1] to three channels, normalised as pretrained weights expect."""
+    """Repeats an image (N, 1, S, S) in [0, 1] to three channels, normalised as pretrained weights expect."""
 
     mean: Tensor
     std: Tensor
@@ -153,12 +153,12 @@ class ColourInput(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Films (N, 3, S, S)."""
+        """Images (N, 3, S, S)."""
         return (images - self.mean) / self.std
 
 
 class Mlp(Network):
-    """Dense baseline: the film averaged to 64 x 64, two hidden layers; features are (N, 128, 1, 1)."""
+    """Dense baseline: the image averaged to 64 x 64, two hidden layers; features are (N, 128, 1, 1)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Mlp(Network):
         return [*self.hidden, self.head]
 
     def head_weight(self) -> None:
-        """None: features without a place on the film give no map."""
+        """None: features without a place on the image give no map."""
         return
 
 
@@ -241,7 +241,7 @@ class PlainCnn(Network):
 class Vgg16(Network):
     """VGG-16, configuration D: 13 convolutions, three dense layers (Simonyan and Zisserman, ICLR 2015).
 
-    No batch norm, as published, so that published ImageNet weights fit; the film is repeated to three
+    No batch norm, as published, so that published ImageNet weights fit; the image is repeated to three
     channels for the same reason. With ``dense_layers`` a pooled head of those widths replaces the three dense
     layers, which hold 120 of its 138 million weights.
     """
@@ -253,7 +253,7 @@ class Vgg16(Network):
         super().__init__()
         if config.size < 32:
             raise ConfigError(
-                "vgg16 halves the film five times", where=f"size {config.size}", expected="at least 32 pixels"
+                "vgg16 halves an image five times", where=f"size {config.size}", expected="at least 32 pixels"
             )
         self.input = ColourInput(IMAGENET_MEAN, IMAGENET_STD)
         self.convolutions = nn.Sequential()

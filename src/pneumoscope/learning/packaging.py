@@ -1,6 +1,6 @@
 """From a fitted network to a bundle: calibration, operating points, gate and provenance.
 
-In: the network, the validation films (thresholds, calibration and gate come from them and from nothing else)
+In: the network, the validation images (thresholds, calibration and gate come from them and from nothing else)
 and the run's facts. Out: a bundle directory and the calibrated validation predictions.
 """
 
@@ -41,10 +41,10 @@ from pneumoscope.learning.export import export_onnx
 from pneumoscope.learning.networks import Network
 
 GATE_TRAINING_FILMS = 2000
-"""Training films, the first of the scan, that the gate's Gaussian is fitted to: enough for it."""
+"""Training images, the first of the scan, that the gate's Gaussian is fitted to: enough for it."""
 
 LEAST_THUMBNAILS = 8
-"""Training films without which nothing is said about how a film looks."""
+"""Training images without which nothing is said about how an image looks."""
 
 INTENDED_USE = (
     "Research and decision support on frontal chest radiographs of children, beside a reader who decides. "
@@ -61,8 +61,8 @@ LIMITATIONS = (
 class Scan:
     """A network's raw answers: logits (N, K) and globally pooled features (N, C), float32.
 
-    ``films`` are those of the rows; a scan of training films that names them gives the bundle nearest cases.
-    ``appearance`` is what the films look like; with it the gate looks at pictures, too.
+    ``films`` are those of the rows; a scan of training images that names them gives the bundle nearest cases.
+    ``appearance`` is what the images look like; with it the gate looks at pictures, too.
     """
 
     logits: npt.NDArray[np.float32]
@@ -77,7 +77,7 @@ class Provenance:
     """What the bundle says of its training.
 
     Attributes:
-        training, validation: the films, in the order of their scans.
+        training, validation: the images, in the order of their scans.
         dataset: name, hash and split, as the bundle keeps them.
         initial_weights: what the network started from, in words.
     """
@@ -100,13 +100,13 @@ class Choices:
 
 @dataclass(frozen=True)
 class Answers:
-    """What validation films make of a network's outputs.
+    """What validation images make of a network's outputs.
 
     Attributes:
         document: the keys of ``bundle.json`` that follow from them: calibration, operating_points,
             default_operating_point, selection, etiology, gate, validation.
         arrays: the gate's.
-        table: the calibrated predictions of the validation films; evaluation: of these, as JSON values.
+        table: the calibrated predictions of the validation images; evaluation: of these, as JSON values.
     """
 
     document: dict[str, Any]
@@ -123,8 +123,8 @@ def fit_answers(
     Args:
         task: what the network tells apart.
         choices: costs, default operating point, rates of the gate and of abstention.
-        scans: of training films in random order and of all validation films.
-        validation: the validation films, in the order of their scan.
+        scans: of training images in random order and of all validation images.
+        validation: the validation images, in the order of their scan.
         dataset_hash: of the data set that they come from.
     """
     training_scan, validation_scan = scans
@@ -213,12 +213,12 @@ def package(
     Args:
         network: the network, in evaluation mode.
         config: the run's configuration.
-        scans: of training films in random order and of all validation films.
-        provenance: films and data set.
+        scans: of training images in random order and of all validation images.
+        provenance: images and data set.
         directory: where the bundle goes.
 
     Returns:
-        The bundle, the calibrated predictions of the validation films and their evaluation as JSON values.
+        The bundle, the calibrated predictions of the validation images and their evaluation as JSON values.
     """
     task = config.task
     choices = Choices(

@@ -61,7 +61,7 @@ from pneumoscope.learning.training import TrainingSet
 Batch = npt.NDArray[np.float32]
 
 CALIBRATION_FILMS = 256
-"""Training films that show the activations' ranges; 64 are enough too (docs/benchmarks.md)."""
+"""Training images that show the activations' ranges; 64 are enough too (docs/benchmarks.md)."""
 
 METHOD = "static int8 quantisation"
 
@@ -71,19 +71,19 @@ _SCORED = Path("predictions") / "test.csv"
 def own_films(
     bundle: Bundle, dataset: Dataset, *, run: Path | None = None, split: str | None = None
 ) -> TrainingSet:
-    """The training and validation films of ``bundle``, checked against what it says of them.
+    """The training and validation images of ``bundle``, checked against what it says of them.
 
     Args:
-        bundle: whose films.
+        bundle: whose images.
         dataset: where they are.
         run: folder of the run that trained it; None means the run that the bundle lies in.
         split: name of the data set's split that it was trained with; wins over the run that it lies in.
 
-    Without a run or a split the bundle's own list of validation films is used.
+    Without a run or a split the bundle's own list of validation images is used.
 
     Raises:
-        ConfigError: nothing says which films were training and which validation films.
-        DatasetError: these are not the bundle's films, or there is no such split.
+        ConfigError: nothing says which images were training and which validation images.
+        DatasetError: these are not the bundle's images, or there is no such split.
     """
     inside = bundle.directory.parent
     if split is not None:
@@ -104,7 +104,7 @@ def own_films(
 
 
 def _read_parts(run: Path) -> dict[str, str]:
-    """Part of each film of a training run."""
+    """Part of each image of a training run."""
     file = run / "split.csv"
     if not file.is_file():
         raise ConfigError("not a training run (no split.csv)", where=run, expected="the folder of a run")
@@ -116,7 +116,7 @@ def _parts_by_hash(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
     training = bundle.document["training"]
     if "validation_films" not in training:
         raise ConfigError(
-            "the bundle does not say which of its films were validation films",
+            "the bundle does not say which of its images were validation images",
             where=bundle.id,
             remedy="name the run that trained it with --run, or the split of the data set with --split",
         )
@@ -126,10 +126,10 @@ def _parts_by_hash(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
 
 
 def check_films(document: Mapping[str, Any], films: TrainingSet) -> None:
-    """Refuse films that are not those that the bundle of ``document`` was trained and validated on.
+    """Refuse images that are not those that the bundle of ``document`` was trained and validated on.
 
     Raises:
-        DatasetError: a film is missing, is another one, or was in the other part.
+        DatasetError: an image is missing, is another one, or was in the other part.
     """
     training = document["training"]
     named = set(training["films"])
@@ -140,11 +140,11 @@ def check_films(document: Mapping[str, Any], films: TrainingSet) -> None:
     if given == named and counts == training["counts"] and not swapped:
         return
     raise DatasetError(
-        f"these are not the films of {document['id']}: {len(named - given)} of its films are missing, "
+        f"these are not the images of {document['id']}: {len(named - given)} of its images are missing, "
         f"{len(given - named)} are others, {len(swapped & named & given)} were in the other part",
         where=films.dataset.directory,
         expected=f"its {training['counts']['training']} training and "
-        f"{training['counts']['validation']} validation films",
+        f"{training['counts']['validation']} validation images",
         remedy="give the data set that it was trained on, and its run with --run or its split with --split",
     )
 
@@ -160,14 +160,14 @@ def quantise(
 
     Args:
         bundle: in float32.
-        films: its own, as :func:`own_films` finds them; no other films are looked at.
+        films: its own, as :func:`own_films` finds them; no other images are looked at.
         directory: where the new bundle goes.
         name: of the new bundle; None puts ``-int8`` behind that of the old one.
-        progress: called with the number of films that went through a network.
+        progress: called with the number of images that went through a network.
 
     Raises:
         BundleError: the bundle is quantised already, or ``directory`` holds something else.
-        DatasetError: the films are not the bundle's own.
+        DatasetError: the images are not the bundle's own.
     """
     if bundle.document.get("derived_from", {}).get("method") == METHOD:
         raise BundleError("the bundle is quantised already", where=bundle.id, expected="one in float32")
@@ -208,7 +208,7 @@ def quantise(
 
 
 class _Counter:
-    """Counts the films of batches as they pass."""
+    """Counts the images of batches as they pass."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self.progress = progress
@@ -254,9 +254,9 @@ def _choices(document: Mapping[str, Any]) -> Choices:
 def quantise_model(source: Path, films: Iterable[Batch], file: Path, *, keep_head: bool = True) -> None:
     """Write ``source`` in 8-bit integers.
 
-    Ranges are the least and the largest value that the films give. Weights take 7 of their 8 bits, except
+    Ranges are the least and the largest value that the images give. Weights take 7 of their 8 bits, except
     where a convolution has one input channel: processors without VNNI add pairs of 8-bit products in 16
-    bits, and full weights overflow there. Measured on two folds of the Guangzhou films with MobileNetV2: on
+    bits, and full weights overflow there. Measured on two folds of the Guangzhou images with MobileNetV2: on
     such a processor (emulated) full weights change 4 in 100 decisions, these none more than elsewhere;
     clipped ranges (99.99th percentile, entropy) and signed activations are no better; one scale a tensor
     instead of a channel costs 0.05 to 0.12 of AUC. The bytes of ``file`` depend on ``source``, ``films`` and
@@ -335,11 +335,11 @@ class QuantiseConfig(Config):
 def quantise_folds(
     source: Path, dataset: Dataset, directory: Path, config: QuantiseConfig, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Quantise the bundle of each fold with the fold's own films, and score it on the fold's held-out films.
+    """Quantise each fold's bundle with the fold's own images, and score it on the fold's held-out images.
 
     Args:
         source: folder of a cross-validation; folds that are not finished are left out.
-        dataset: its films.
+        dataset: its images.
         directory: for ``fold-0/bundle`` ..., ``predictions/cross-validation.csv``,
             ``evaluation/cross-validation.json`` and ``evaluation/comparison.json``; called again, finished
             folds are read.
@@ -347,14 +347,14 @@ def quantise_folds(
         progress: called with the number of folds done.
 
     Returns:
-        The content of ``comparison.json``: figures of both networks on the same films, the paired differences
+        The content of ``comparison.json``: figures of both networks on the same images, paired differences
         of AUC and accuracy with their intervals, and how many decisions changed. Pneumonia is called at the
         probability 0.5, which was set beforehand.
 
     Raises:
         InputError: ``source`` holds no finished fold.
         ConfigError: ``directory`` holds another run.
-        DatasetError: the films are not those of the cross-validation.
+        DatasetError: the images are not those of the cross-validation.
     """
     folds = [file.parent.parent for file in sorted(source.glob(f"fold-*/{_SCORED}"))]
     if not folds:
@@ -391,7 +391,7 @@ def quantise_folds(
 
 
 def _score_fold(fold: Path, dataset: Dataset, directory: Path, config: QuantiseConfig) -> PredictionTable:
-    """Quantise one fold's bundle and score the films that its original was scored on, or read the scores."""
+    """Quantise one fold's bundle and score the images that its original was scored on, or read the scores."""
     file = directory / _SCORED
     if file.exists():
         return read_predictions(file)
@@ -410,13 +410,13 @@ def _score_fold(fold: Path, dataset: Dataset, directory: Path, config: QuantiseC
 
 
 def _same_films(table: PredictionTable, dataset: Dataset) -> list[Sample]:
-    """The films of ``table``, in its order."""
+    """The images of ``table``, in its order."""
     there = {(sample.path, sample.sha256): sample for sample in dataset.samples}
     keys = list(zip(table.paths, table.sha256, strict=True))
     missing = [path for path, digest in keys if (path, digest) not in there]
     if missing:
         raise DatasetError(
-            f"{len(missing)} films that the fold was scored on are missing, the first is {missing[0]}",
+            f"{len(missing)} images that the fold was scored on are missing, the first is {missing[0]}",
             where=dataset.directory,
             expected="the data set of the cross-validation",
         )
@@ -431,7 +431,7 @@ def _compare(
     contestants = [Contestant(kind, table.probability, decided[kind]) for kind, table in kinds.items()]
     (pair,) = compare_pairs(before.positive, contestants, before.patient_ids)
     changed = proportion_estimate(int((decided["int8"] != decided["float32"]).sum()), len(before))
-    assert changed is not None, "there are films"
+    assert changed is not None, "there are images"
     return {
         "films": len(before),
         "operating_point": asdict(FIXED_POINT),

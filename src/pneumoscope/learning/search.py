@@ -96,7 +96,7 @@ def search(
     """Search until a limit of ``run`` is reached or the user interrupts.
 
     Args:
-        films: what every trial learns from; its validation films, never others, score the trials.
+        films: what every trial learns from; its validation images, never others, score the trials.
         config: what is searched.
         run: where, and how long.
         listener: told of trials, stages, steps and epochs.
@@ -106,7 +106,7 @@ def search(
 
     Raises:
         ConfigError: the space does not fit the base configuration, or the study holds another search.
-        DatasetError: a class has no films.
+        DatasetError: a class has no images.
         InputError: the study cannot be opened.
         PneumoscopeError, RuntimeError: several trials in a row failed; the last one's error.
     """
@@ -263,18 +263,18 @@ def _inputs(films: TrainingSet) -> dict[str, str]:
 
 
 def _build_caches(films: TrainingSet, config: SearchConfig, listener: SearchListener | None) -> None:
-    """Decode the films at every searched size, once, while other processes wait."""
+    """Decode the images at every searched size, once, while other processes wait."""
     sizes = (config.base.size,) if "size" in config.space.fixed else config.space.size
     for size in sorted(set(sizes)):
         if listener:
-            listener.stage(f"reading films at {size} pixels")
+            listener.stage(f"reading images at {size} pixels")
         build_cache(films.dataset, config.base.model_copy(update={"size": size}).preprocessing)
 
 
 def film_weights(targets: Classes, patients: Sequence[str]) -> npt.NDArray[np.float64]:
     """(N,) weights by which every class counts the same, and every patient the same within a class.
 
-    They sum to 1. A patient with films of two classes counts once in each.
+    They sum to 1. A patient with images of two classes counts once in each.
     """
     keys = list(zip(patients, np.asarray(targets).tolist(), strict=True))
     films = Counter(keys)
@@ -291,7 +291,7 @@ def balanced_log_loss(logits: Floats, targets: Classes, patients: Sequence[str])
 
     Args:
         logits: (N, K).
-        targets: (N,) class index; each class has a film.
+        targets: (N,) class index; each class has an image.
         patients: N patient keys.
     """
     weights = film_weights(targets, patients)
@@ -301,11 +301,11 @@ def balanced_log_loss(logits: Floats, targets: Classes, patients: Sequence[str])
 
 
 def patient_auc(logits: Floats, targets: Classes, patients: Sequence[str]) -> float:
-    """Area under the ROC curve of pneumonia; a patient's score is the mean over the films of one label.
+    """Area under the ROC curve of pneumonia; a patient's score is the mean over the images of one label.
 
     Args:
         logits: (N, K); class 0 is normal.
-        targets: (N,) class index; normal films and others are both there.
+        targets: (N,) class index; normal images and others are both there.
         patients: N patient keys.
     """
     plain = {"method": "temperature", "temperature": 1.0}

@@ -103,7 +103,7 @@ class SearchSpace(Config):
 class SearchConfig(Config):
     """A search: the run that it varies, the space, what is optimised and how hopeless trials are ended.
 
-    ``log-loss`` is the default objective: on films like those of Guangzhou the AUC of pneumonia is 0.998 for
+    ``log-loss`` is the default objective: on images like those of Guangzhou the AUC of pneumonia is 0.998 for
     many configurations, within its interval, while the log loss of all classes still tells them apart.
     """
 
@@ -228,7 +228,7 @@ def scale_augmentation(config: AugmentationConfig, strength: float) -> Augmentat
     says so (``no_change`` in the field's ``json_schema_extra``), is raised to its power. Both stay within the
     field's own bounds, where very high strengths end. What is not a number (switches, words, lists) stays,
     and so does a number that can be neither. Probabilities are scaled as well: twice the strength is more
-    films changed, each by more.
+    images changed, each by more.
 
     Args:
         config: the augmentation at strength 1.

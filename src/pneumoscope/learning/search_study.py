@@ -85,7 +85,7 @@ def open_study(address: str, search: SearchConfig, inputs: Mapping[str, str]) ->
         inputs: hashes of data set and split, by name.
 
     Raises:
-        ConfigError: the database holds a search of another kind or on other films.
+        ConfigError: the database holds a search of another kind or on other images.
         InputError: the database cannot be opened.
     """
     try:
@@ -143,7 +143,7 @@ def _check_same(study: Study, search: SearchConfig, inputs: Mapping[str, str], a
         changed = [key for key in _flat(wanted) if _flat(stored).get(key) != _flat(wanted)[key]]
         what = f"with another {', '.join(changed)}"
     elif study.user_attrs["inputs"] != dict(inputs):
-        what = "on other films or with another split of them"
+        what = "on other images or with another split of them"
     else:
         return
     raise ConfigError(

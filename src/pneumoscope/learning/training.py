@@ -53,12 +53,12 @@ from pneumoscope.learning.pretrained import build_network
 from pneumoscope.learning.staging import compute_features
 
 SCAN_BATCH = 64
-"""Films in one pass when a network only looks; memory, not speed, depends on it."""
+"""Images in one pass when a network only looks; memory, not speed, depends on it."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a run learns from: films of one data set, and how they were chosen (kept in the bundle)."""
+    """What a run learns from: images of one data set, and how they were chosen (kept in the bundle)."""
 
     dataset: Dataset
     training: tuple[Sample, ...]
@@ -66,10 +66,10 @@ class TrainingSet:
     split: Mapping[str, Any]
 
     def usable(self, task: Task) -> TrainingSet:
-        """Without the films whose label is too coarse for ``task``.
+        """Without the images whose label is too coarse for ``task``.
 
         Raises:
-            DatasetError: a class has no film in the training or the validation part.
+            DatasetError: a class has no image in the training or the validation part.
         """
         parts = {}
         for name, samples in (("training", self.training), ("validation", self.validation)):
@@ -78,10 +78,10 @@ class TrainingSet:
             missing = [label for number, label in enumerate(task.classes) if not found[number]]
             if missing:
                 raise DatasetError(
-                    f"the {name} part has no film of class {', '.join(missing)}",
+                    f"the {name} part has no image of class {', '.join(missing)}",
                     where=self.dataset.directory,
-                    expected=f"films of {', '.join(task.classes)}",
-                    remedy="use --task binary, another split, or more films",
+                    expected=f"images of {', '.join(task.classes)}",
+                    remedy="use --task binary, another split, or more images",
                 )
         return replace(self, training=parts["training"], validation=parts["validation"])
 
@@ -89,11 +89,11 @@ class TrainingSet:
 def training_set(dataset: Dataset, split_name: str = "default", seed: int = 0) -> TrainingSet:
     """The train and validation parts of a split of ``dataset``.
 
-    A missing default split is made: the publisher's own when all films carry one with a test part, else
+    A missing default split is made: the publisher's own when all images carry one with a test part, else
     fractions by patient. It is saved with the data set, so that ``evaluate --split test`` finds it.
 
     Raises:
-        DatasetError: there is no such split, it does not fit the data set, or the films cannot be split.
+        DatasetError: there is no such split, it does not fit the data set, or the images cannot be split.
     """
     file = split_file(dataset.directory, split_name)
     if split_name == "default" and not file.exists():
@@ -122,8 +122,8 @@ def train(
         listener: told of stages, steps and epochs.
 
     Raises:
-        ConfigError: ``directory`` holds a run with another configuration or on other films.
-        DatasetError: a class has no films.
+        ConfigError: ``directory`` holds a run with another configuration or on other images.
+        DatasetError: a class has no images.
         DownloadError: ``init = "hub"`` and the weights cannot be had.
     """
     films = films.usable(config.task)
@@ -162,7 +162,7 @@ def fit_network(
     """Train a network as :func:`train` does, without a bundle.
 
     Args:
-        films: what to learn from; every film's label must fit the task (``TrainingSet.usable``).
+        films: what to learn from; every image's label must fit the task (``TrainingSet.usable``).
         config: how.
         directory: for ``history.csv``, checkpoints and log; training goes on from checkpoints that it holds.
         listener: told of stages, steps and epochs.
@@ -185,7 +185,7 @@ def fit_network(
         with stage("teachers"):
             soft = _soft_targets(films, config, training.targets, directory, listener)
         with stage("fit"):
-            _tell(listener, f"training on {len(training)} films, validating on {len(validation)}")
+            _tell(listener, f"training on {len(training)} images, validating on {len(validation)}")
             data = _training_data(network, config, (training, validation), soft)
             fit(network, config, data, directory, listener)
     return Fitted(network, initial_weights, (training, validation))
@@ -235,7 +235,7 @@ def _class_weights(targets: Any, config: TrainConfig) -> Tensor | None:
 def _soft_targets(
     films: TrainingSet, config: TrainConfig, targets: Any, directory: Path, listener: TrainingListener | None
 ) -> Tensor | None:
-    """(N, K) class probabilities to learn from, where films are mixed, lose their lungs or have teachers."""
+    """(N, K) class probabilities to learn from, where images are mixed, lose their lungs or have teachers."""
     if not (config.distillation or config.mixing.enabled or config.augmentation.hidden_lungs_probability):
         return None
     labels = F.one_hot(torch.from_numpy(targets), len(config.task.classes)).float()
@@ -285,7 +285,7 @@ def _package(
     directory: Path,
 ) -> Bundle:
     training, validation = films
-    # The data set's order has the classes one after the other; the gate takes the first films of the scan.
+    # The data set's order has the classes one after the other; the gate takes the first images of the scan.
     order = np.random.default_rng(config.seed).permutation(len(training))
     shuffled = Films(training.pixels, training.rows[order], training.targets[order])
     samples = [provenance.training[position] for position in order]
