@@ -1,7 +1,4 @@
-"""What a training run can be told: one validated configuration, without importing torch.
-
-In: a TOML file and flags. Out: :class:`TrainConfig`, saved with the run as ``config.json``.
-"""
+"""Configuration of a training run, saved with it as ``config.json``; imports no torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Cross-validation by patient: every image is scored once, by a network that never saw its patient.
 
-In: a data set, a configuration, the number of folds. Out: a folder with one run directory a fold, the pooled
-out-of-fold predictions and their evaluation. Stopped at any moment, it goes on where it was.
+The folder holds one run directory a fold, the pooled out-of-fold predictions and their evaluation. Stopped at
+any moment, it goes on where it was.
 """
 
 from __future__ import annotations

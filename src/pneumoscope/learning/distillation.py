@@ -5,8 +5,6 @@ show no sign of either. A network that is told how clear an image is learns less
 images are split by patient; for each part a teacher is trained on the others, at each of several sizes, and
 answers for it. The average of these answers, blended with the label, is what the student learns of the
 etiology. Nothing but training images is used, so that a cross-validation of the student stays honest.
-
-In: a run's images and configuration. Out: (N, K) class probabilities of its training images.
 """
 
 from __future__ import annotations

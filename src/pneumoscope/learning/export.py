@@ -1,8 +1,7 @@
-"""A trained network as ONNX, so that prediction needs no torch, and the proof that both answer alike.
+"""ONNX export of a trained network, compared with torch, so that prediction needs no torch.
 
-In: a network and the side S of its images. Out: ``model.onnx`` with input ``image`` (N, 1, S, S) float32 in
-[0, 1] and outputs ``logits`` (N, K) and ``features`` (N, C, h, w), N free; batch norms and padding are folded
-into the convolutions by the exporter's optimiser.
+``model.onnx`` has the input ``image`` (N, 1, S, S) float32 in [0, 1] and the outputs ``logits`` (N, K) and
+``features`` (N, C, h, w), N free; batch norms and padding are folded into the convolutions.
 """
 
 from __future__ import annotations

@@ -327,7 +327,7 @@ class _Run:
 def validation_figures(fabric: Fabric, classifier: Classifier, loader: Loader) -> dict[str, float]:
     """Class-balanced log loss, accuracy and AUC of pneumonia over all of ``loader``, by the first process.
 
-    Keys are ``loss``, ``accuracy`` and ``auc`` (NaN where all images are of one kind).
+    Keys are ``loss``, ``accuracy`` and ``auc`` (NaN where all images are of one kind, or the network has diverged).
     """
     found: dict[str, float] = {}
     if fabric.is_global_zero:
@@ -347,11 +347,11 @@ def figures_of(logits: Tensor, targets: Tensor) -> dict[str, float]:
     present = [targets == number for number in range(logits.shape[1]) if (targets == number).any()]
     probability = 1 - logits.softmax(dim=1)[:, 0]
     ill = targets > 0
-    both = bool(ill.any() and not ill.all())
+    has_auc = bool(ill.any() and not ill.all() and probability.isfinite().all())
     return {
         "loss": float(torch.stack([per_image[chosen].mean() for chosen in present]).mean()),
         "accuracy": float(((probability >= 0.5) == ill).float().mean()),
-        "auc": float(roc_auc_score(ill, probability)) if both else math.nan,
+        "auc": float(roc_auc_score(ill, probability)) if has_auc else math.nan,
     }
 
 

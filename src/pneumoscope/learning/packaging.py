@@ -1,7 +1,6 @@
 """From a fitted network to a bundle: calibration, operating points, gate and provenance.
 
-In: the network, the validation images (thresholds, calibration and gate come from them and from nothing else)
-and the run's facts. Out: a bundle directory and the calibrated validation predictions.
+Thresholds, calibration and gate come from the validation images and from nothing else.
 """
 
 from __future__ import annotations
