@@ -327,8 +327,8 @@ class _Run:
 def validation_figures(fabric: Fabric, classifier: Classifier, loader: Loader) -> dict[str, float]:
     """Class-balanced log loss, accuracy and AUC of pneumonia over all of ``loader``, by the first process.
 
-    Keys are ``loss``, ``accuracy`` and ``auc`` (NaN where all images are of one kind, and where the network has
-    diverged).
+    Keys are ``loss``, ``accuracy`` and ``auc``, which is NaN where all images are of one kind and where the
+    network has diverged.
     """
     found: dict[str, float] = {}
     if fabric.is_global_zero:
