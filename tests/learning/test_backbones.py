@@ -1,3 +1,5 @@
+"""Published backbones: features, blocks and initialisation, from written settings, a folder or the hub."""
+
 import json
 
 import pytest

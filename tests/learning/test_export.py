@@ -1,3 +1,5 @@
+"""Exported networks answer as torch does, for any batch, and the file says nothing of the machine."""
+
 import numpy as np
 import onnx
 import onnxruntime

@@ -1,3 +1,5 @@
+"""Every network gives logits and its last feature map, and says what its head weighs."""
+
 import pytest
 import torch
 from torch import nn

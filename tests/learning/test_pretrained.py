@@ -1,3 +1,5 @@
+"""Weights from files, folders and the hub reach their places, and those of another network are refused."""
+
 import pytest
 import torch
 from safetensors.torch import save_file
