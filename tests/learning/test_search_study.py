@@ -74,7 +74,7 @@ def test_a_study_goes_on_with_its_own_search_only(address):
         (SEARCH.model_copy(update={"base": TrainConfig(epochs=3)}), INPUTS, "another base.epochs;"),
         (SEARCH.model_copy(update={"space": SearchSpace(size=(64,))}), INPUTS, "another space.size;"),
         (SEARCH.model_copy(update={"objective": "auc"}), INPUTS, "another objective;"),
-        (SEARCH, {**INPUTS, "split": "ef"}, "on other films"),
+        (SEARCH, {**INPUTS, "split": "ef"}, "another split of them"),
     ]
     for search, inputs, message in others:
         with pytest.raises(ConfigError, match=message):
