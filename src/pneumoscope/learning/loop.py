@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -212,10 +212,9 @@ class _Run:
         self.judged: Classifier = classifier
         self.average: AveragedModel | None = None
         if config.ema_decay:
-            self.average = AveragedModel(
-                classifier, multi_avg_fn=rising_average(config.ema_decay), use_buffers=True
-            )
-            self.judged = self.average.module
+            update = rising_average(config.ema_decay)
+            self.average = AveragedModel(classifier, multi_avg_fn=update, use_buffers=True)
+            self.judged = cast(Classifier, self.average.module)
 
     def train(self, listener: TrainingListener | None) -> tuple[float, float, float]:
         """Train for an epoch; mean loss, images a second, share of the time spent making batches."""
@@ -235,7 +234,7 @@ class _Run:
             if listener:
                 listener.step(step + 1, self.total, images / (asked - began))
         seconds = max(asked - began, 1e-9)
-        mean_loss = fabric.all_reduce(loss_sum / max(1, images))
+        mean_loss = cast(Tensor, fabric.all_reduce(loss_sum / max(1, images)))
         return float(mean_loss), ranks * images / seconds, waited / seconds
 
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import math
 import shutil
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +226,7 @@ def _run_trials(study: optuna.Study, trials: _Trials, run: SearchRun) -> bool:
         if len(trials.failed) == MOST_FAILURES:
             raise trials.failed[-1]
 
-    callbacks = [told]
+    callbacks: list[Callable[[optuna.Study, optuna.trial.FrozenTrial], None]] = [told]
     if run.trials is not None:
         if count_done(study) >= run.trials:
             return False
