@@ -215,8 +215,8 @@ def test_films_of_unknown_etiology_teach_the_binary_task_only(dataset):
 @pytest.mark.parametrize(
     ("training_labels", "validation_labels", "message"),
     [
-        ((N, B, P), (N, B, V), "training part has no film of class viral"),
-        ((N, B, V), (P, P), "validation part has no film of class normal, bacterial, viral"),
+        ((N, B, P), (N, B, V), "training part has no image of class viral"),
+        ((N, B, V), (P, P), "validation part has no image of class normal, bacterial, viral"),
     ],
 )
 def test_a_class_without_films_is_named(dataset, training_labels, validation_labels, message):
