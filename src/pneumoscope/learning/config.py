@@ -162,12 +162,17 @@ class TrainConfig(Config):
 
     seed: int = Field(0, ge=0)
     deterministic: bool = False
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(
+        "auto", description="kind of device: `cpu`, `gpu`, `cuda`, `mps`, or what there is"
+    )
     devices: int = Field(
-        1, ge=1, description="devices that share each step; each takes a whole batch of its own"
+        1,
+        ge=1,
+        description="devices that share a step, each with a batch of its own; with several, progress is in "
+        "`history.csv` only and `tune` ends no trial early",
     )
     strategy: Literal["auto", "ddp_spawn", "ddp_fork"] = Field(
-        "auto", description="how several devices work together; 'auto': a process each, gradients averaged"
+        "auto", description="how several devices work together: a process each, gradients averaged (DDP)"
     )
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     threads: int | None = Field(None, ge=1, description="torch threads; None: all cores")
