@@ -1,6 +1,10 @@
+"""The data commands: what they write, print for people and print for machines."""
+
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pneumoscope.cli.data import app
-from pneumoscope.core.errors import ConfigError, DatasetError
+from pneumoscope.core.errors import ConfigError, DatasetError, InputError
+from pneumoscope.core.files import read_json
+from pneumoscope.core.records import Task
 from pneumoscope.data import duplicates
+from pneumoscope.data.dataset import Dataset
+from pneumoscope.data.splits import Split, split_file
+from pneumoscope.evaluation.predictions import tabulate, write_predictions
 from tests.data.films import write_film, write_kaggle
+from tests.data.test_acquisition import dataset as dataset  # a fixture
+from tests.learning.phantoms import phantom_dataset
 
 
 def run(*arguments: object) -> Result:
@@ -150,3 +161,97 @@ def test_nothing_is_searched_twice(films: Path, tmp_path: Path, monkeypatch: pyt
 def _imported(films: Path, tmp_path: Path) -> Path:
     run("import", films, "-o", tmp_path / "set")
     return tmp_path / "set"
+
+
+def test_clusters_are_written_shown_and_left_out_whole(dataset: Dataset) -> None:
+    folder = dataset.directory / "acquisition"
+    shown = run("clusters", dataset.directory).stdout
+    assert "pneumonia told from normal by exposure alone: AUC" in shown
+    with open(folder / "clusters.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["path"] for row in rows] == [sample.path for sample in dataset.samples]
+    assert {row["sha256"] for row in rows} == {sample.sha256 for sample in dataset.samples}
+    assert read_json(folder / "acquisition.json")["count"] == 2
+    assert json.loads(run("clusters", dataset.directory, "--json").stdout) == read_json(
+        folder / "acquisition.json"
+    )
+
+    found = json.loads(
+        run("split", dataset.directory, "--method", "leave-cluster-out", "--name", "c", "--json").stdout
+    )
+    split = Split.load(split_file(dataset.directory, "c"))
+    assert split.parts == {row["path"]: f"fold-{row['cluster']}" for row in rows}
+    assert found["parts"]["fold-0"]["films"] == 20
+
+
+def test_the_page_shows_every_cluster_in_one_file(dataset: Dataset) -> None:
+    run("clusters", dataset.directory, "--count", 3)
+    page: Path = dataset.directory / "acquisition" / "acquisition.html"
+    html = page.read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
+    assert "<script" not in html
+    for number, item in enumerate(read_json(page.with_name("acquisition.json"))["clusters"]):
+        assert f'<h2 id="cluster-{number}">' in html
+        assert item["telling"][0]["title"][1:] in html
+    assert html.count("A sheet of chest radiographs of this cluster.") == 3
+
+
+def run_review(*arguments):
+    result = CliRunner().invoke(app, ["review", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def reviewed(tmp_path):
+    """A data set and a run whose networks doubt one label."""
+    import numpy as np
+
+    dataset = phantom_dataset(tmp_path / "films", count=12)
+    targets = [Task.THREE_CLASS.target(sample.label) for sample in dataset.samples]
+    logits = 4.0 * np.eye(3)[targets]
+    logits[0] = 4.0 * np.eye(3)[(targets[0] + 1) % 3]
+    powers = np.exp(logits)
+    table = tabulate(dataset.samples, Task.THREE_CLASS, logits, powers / powers.sum(axis=1, keepdims=True))
+    write_predictions(tmp_path / "run" / "predictions" / "cross-validation.csv", table)
+    return dataset, tmp_path / "run"
+
+
+def test_the_doubtful_film_is_shown_and_corrected(reviewed, tmp_path):
+    dataset, folder = reviewed
+    result = run_review(dataset.directory, folder, "-o", tmp_path / "out", "--count", 3)
+    assert "1 probable label errors and 3 hard images" in result.stdout
+    page = (tmp_path / "out" / "review.html").read_text()
+    assert page.count("<img") == 4
+    assert f"labelled <strong>{dataset.samples[0].label}</strong>" in page
+    table = tmp_path / "out" / "review.csv"
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert rows[0]["path"] == dataset.samples[0].path
+    assert rows[0]["reader_label"] == ""
+    rows[0]["reader_label"] = rows[0]["suggested"]
+    with table.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    run_review(dataset.directory, "--apply", table, "--reader", "Dr. A", "-o", tmp_path / "new")
+    corrected = {sample.path: sample.label for sample in Dataset.open(tmp_path / "new").samples}
+    assert corrected[rows[0]["path"]] == rows[0]["suggested"]
+
+
+def test_blind_pages_and_tables_show_no_label(reviewed, tmp_path):
+    dataset, folder = reviewed
+    run_review(dataset.directory, folder, "-o", tmp_path / "out", "--blind")
+    assert "labelled" not in (tmp_path / "out" / "review.html").read_text()
+    header = (tmp_path / "out" / "review.csv").read_text().splitlines()[0]
+    assert header == "path,sha256,reader_label,comment"
+
+
+def test_what_is_missing_is_said(reviewed, tmp_path):
+    dataset, folder = reviewed
+    with pytest.raises(InputError, match="no predictions"):
+        run_review(dataset.directory, tmp_path)
+    with pytest.raises(ConfigError, match="either RUN or --apply"):
+        run_review(dataset.directory)
+    with pytest.raises(ConfigError, match="needs --reader and --output"):
+        run_review(dataset.directory, "--apply", folder)

@@ -1,3 +1,5 @@
+"""Tables of public sets are read: files are found, columns recognised, contradictions and gaps listed."""
+
 from __future__ import annotations
 
 from pathlib import Path
