@@ -1,3 +1,5 @@
+"""The pixel cache holds every image once, survives a killed build and notices images that changed."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""Images are decoded in their order whatever the number of processes; a bad file stops nothing."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Exact and near duplicates are found, and no two images that merely look alike."""
+
 from __future__ import annotations
 
 import io

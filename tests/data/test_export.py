@@ -1,3 +1,5 @@
+"""Exported arrays and folders hold what the data set holds, and nothing is overwritten."""
+
 from __future__ import annotations
 
 import os

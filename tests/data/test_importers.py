@@ -1,3 +1,5 @@
+"""Every layout is recognised and imported; what cannot be used is listed with its reason."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""The patient of a Guangzhou file name, for leak checks and, more coarsely, for splits."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Calibration finds the temperature and bias that were put in and never becomes overconfident."""
+
 from __future__ import annotations
 
 import numpy as np

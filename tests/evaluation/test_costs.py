@@ -1,3 +1,5 @@
+"""Expected cost and the cheapest threshold, against values by hand."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""An evaluation has every figure with n and interval, equal to scikit-learn where it has them."""
+
 from __future__ import annotations
 
 from dataclasses import replace

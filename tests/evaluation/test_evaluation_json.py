@@ -1,3 +1,5 @@
+"""An evaluation written as JSON comes back whole; foreign documents are refused."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Intervals: Wilson against SciPy, patient bootstrap with its nominal coverage, repeatable by seed."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Test images and patients that a bundle was trained on are found and refused, and nobody else is."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Metrics against values by hand and scikit-learn; images of unknown cause count where they may."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Operating points keep what they promise on validation data, in the order of their thresholds."""
+
 from __future__ import annotations
 
 from dataclasses import replace

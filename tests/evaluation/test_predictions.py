@@ -1,3 +1,5 @@
+"""A table of predictions survives CSV bit by bit; missing or impossible values are refused."""
+
 from __future__ import annotations
 
 import csv

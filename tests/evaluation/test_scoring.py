@@ -1,3 +1,5 @@
+"""Which images are scored, and that every scoring of a test set is counted."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Sensitivity and specificity of every threshold are those of the decisions that it makes."""
+
 from __future__ import annotations
 
 import numpy as np
