@@ -129,10 +129,15 @@ def test_planted_faults_are_found(tmp_path):
     by_name = {item["name"]: item for item in audit["properties"]}
     assert by_name["width"]["auc"]["pneumonia"]["value"] > 0.9
     assert audit["shortcuts"]["file"]["auc"]["pneumonia"]["value"] > 0.9
-    dangers = texts(audit, "danger")
-    assert "1 of 49 patients" in dangers
-    assert "different labels for the same picture" in dangers
-    assert "File facts alone" in texts(audit, "warning")
+    by_code = {f["code"]: f for f in audit["findings"]}
+    assert by_code["patients-across-parts"]["params"] == {
+        "patients": 1, "all": 49, "images": 2, "parts": "the publisher's folders",
+    }  # fmt: skip
+    assert "1 of 49 patients (2 images)" in by_code["patients-across-parts"]["text"]
+    assert by_code["duplicates-across-labels"]["params"] == {"groups": 1}
+    assert "1 group of duplicate images carry" in by_code["duplicates-across-labels"]["text"]
+    assert by_code["shortcut"]["severity"] == "warning"
+    assert "Width" in by_code["shortcut"]["params"]["alone"]
     assert [p["path"] for p in audit["problems"]] == ["train/NORMAL/IM-0888-0001.jpeg"]
     assert [f["severity"] for f in audit["findings"]] == sorted(
         (f["severity"] for f in audit["findings"]), key=["danger", "warning", "note"].index
@@ -211,11 +216,12 @@ def test_findings_name_the_majority_and_rare_classes(audited):
         **audit,
         "dataset": {**audit["dataset"], "films": 100, "classes": {"normal": 5, "bacterial": 95}},
     }
-    found = " ".join(f["text"] for f in list_findings(changed))
-    assert "95% of the images are pneumonia" in found
-    assert "Only 5 images (5.0%) are normal" in found
+    found = {f["code"]: f for f in list_findings(changed)}
+    assert found["imbalance"]["params"] == {"share": 0.95, "majority": "pneumonia"}
+    assert found["rare-class"]["params"] == {"images": 5, "share": 0.05, "label": "normal"}
+    assert found["rare-class"]["text"] == "Only 5 images (5.0%) are normal."
     alone = {**audit, "dataset": {**audit["dataset"], "films": 9, "classes": {"normal": 9}}}
-    assert list_findings(alone)[0]["severity"] == "danger"
+    assert (list_findings(alone)[0]["code"], list_findings(alone)[0]["severity"]) == ("one-class", "danger")
 
 
 @pytest.mark.films

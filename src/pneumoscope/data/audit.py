@@ -6,7 +6,7 @@ The result is one JSON document, kept as ``DATASET/audit/audit.json``; the audit
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -267,15 +267,81 @@ _KINDS = {
 }
 
 
-def list_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
-    """All findings of an audit, worst first; each ``{"severity", "kind", "text"}``."""
-    findings = [
-        *_leak_findings(audit),
-        *_duplicate_findings(audit),
-        *_shortcut_findings(audit),
-        *_balance_findings(audit),
-        *_problem_findings(audit),
-    ]
+MESSAGES: Mapping[str, tuple[str, str, str]] = {
+    "patients-across-parts": (
+        "danger",
+        "leak",
+        "{patients:,} of {all:,} patients ({images:,} images) are in more than one part of {parts}: a score "
+        "on one part would be helped by knowing the patient.",
+    ),
+    "patients-apart": ("note", "leak", "No patient is in more than one part of {parts}."),
+    "patients-across-labels": (
+        "note",
+        "labels",
+        "{patients:,} patients have images with different labels (an illness has a beginning and an end, or "
+        "a label is wrong).",
+    ),
+    "duplicates-across-parts": (
+        "danger",
+        "duplicate",
+        "{groups:,} group{s} of duplicate images lie in more than one part: test images that were trained "
+        "on.",
+    ),
+    "duplicates-across-labels": (
+        "danger",
+        "duplicate",
+        "{groups:,} group{s} of duplicate images carry different labels for the same picture: at least one "
+        "is wrong.",
+    ),
+    "duplicates-across-patients": (
+        "warning",
+        "duplicate",
+        "{groups:,} group{s} of duplicate images carry different patient ids: splitting by patient alone "
+        "would part them.",
+    ),
+    "duplicates-exact": (
+        "note",
+        "duplicate",
+        "{images:,} images in {groups:,} group{s} are identical; a split keeps each group together.",
+    ),
+    "duplicates-near": (
+        "note",
+        "duplicate",
+        "{images:,} images in {groups:,} group{s} are nearly identical; a split keeps each group together.",
+    ),
+    "shortcut": (
+        "warning",
+        "shortcut",
+        "{kind} tell {question} with an AUC of {value:.2f} ({low:.2f} to {high:.2f}, {n:,} images; 0.50 is "
+        "chance){alone}.",
+    ),
+    "one-class": ("danger", "balance", "Only one side of the question is here: {classes}."),
+    "imbalance": (
+        "note",
+        "balance",
+        "{share:.0%} of the images are {majority}: always answering '{majority}' would be right that often, "
+        "so accuracy alone says little.",
+    ),
+    "rare-class": ("warning", "balance", "Only {images:,} images ({share:.1%}) are {label}."),
+    "unusable-files": (
+        "warning",
+        "problem",
+        "{files:,} files could not be used; each is listed with its reason.",
+    ),
+}
+"""Severity, kind and English message template by code."""
+
+_Found = Iterator[tuple[str, dict[str, Any]]]
+
+
+def list_findings(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All findings of an audit, worst first: ``code`` and ``params``, and the ``text`` that they make.
+
+    Each also has a ``severity`` (``danger``: results would be wrong, ``warning``: they may flatter, ``note``)
+    and a ``kind`` (``leak``, ``labels``, ``duplicate``, ``shortcut``, ``balance``, ``problem``).
+    """
+    rules = (_leaks, _duplicates, _shortcuts, _imbalance, _unusable)
+    findings = [_finding(code, params) for rule in rules for code, params in rule(audit)]
     return sorted(findings, key=lambda finding: _SEVERITIES.index(finding["severity"]))
 
 
@@ -284,119 +350,70 @@ def is_shortcut(score: Mapping[str, float]) -> bool:
     return score["value"] >= SHORTCUT_AUC and score["low"] > 0.5
 
 
-def _finding(severity: str, kind: str, text: str) -> dict[str, str]:
-    return {"severity": severity, "kind": kind, "text": text}
+def _finding(code: str, params: dict[str, Any]) -> dict[str, Any]:
+    severity, kind, template = MESSAGES[code]
+    words: dict[str, Any] = {"s": "" if params.get("groups") == 1 else "s"}
+    if code == "shortcut":
+        alone = ", ".join(f"{title.lower()} {auc:.2f}" for title, auc in params["alone"].items())
+        words |= {"kind": _KINDS[params["kind"]], "question": _QUESTIONS[params["question"]]}
+        words["alone"] = f"; on their own: {alone}" if alone else ""
+    text = template.format(**{**params, **words})
+    return {"severity": severity, "kind": kind, "code": code, "params": params, "text": text}
 
 
-def _leak_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
-    patients = audit["patients"]
+def _leaks(audit: Mapping[str, Any]) -> _Found:
+    patients, parts = audit["patients"], audit["parts"]
     crossing, mixed = patients["in_more_than_one_part"], patients["with_more_than_one_label"]
-    findings = []
     if crossing:
-        films = sum(sum(item["parts"].values()) for item in crossing)
-        findings.append(
-            _finding(
-                "danger",
-                "leak",
-                f"{len(crossing):,} of {patients['n']:,} patients ({films:,} images) are in more than one "
-                f"part of {audit['parts']}: a score on one part would be helped by knowing the patient.",
-            )
-        )
+        images = sum(sum(item["parts"].values()) for item in crossing)
+        counts = {"patients": len(crossing), "all": patients["n"], "images": images}
+        yield "patients-across-parts", {**counts, "parts": parts}
     elif len(audit["balance"]) > 1:
-        findings.append(_finding("note", "leak", f"No patient is in more than one part of {audit['parts']}."))
+        yield "patients-apart", {"parts": parts}
     if mixed:
-        findings.append(
-            _finding(
-                "note",
-                "labels",
-                f"{len(mixed):,} patients have images with different labels (an illness has a beginning and "
-                "an end, or a label is wrong).",
-            )
-        )
-    return findings
+        yield "patients-across-labels", {"patients": len(mixed)}
 
 
-def _duplicate_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+def _duplicates(audit: Mapping[str, Any]) -> _Found:
     duplicates = audit["duplicates"]
-    findings = []
-    for severity, key, text in (
-        ("danger", "across_parts", "lie in more than one part: test images that were trained on"),
-        ("danger", "across_labels", "carry different labels for the same picture: at least one is wrong"),
-        (
-            "warning",
-            "across_patients",
-            "carry different patient ids: splitting by patient alone would part them",
-        ),
-    ):
-        if duplicates[key]:
-            findings.append(
-                _finding(severity, "duplicate", f"{_groups(duplicates[key])} of duplicate images {text}.")
-            )
-    for kind, words in (("exact", "identical"), ("near", "nearly identical")):
+    for across in ("across_parts", "across_labels", "across_patients"):
+        if duplicates[across]:
+            yield f"duplicates-{across.replace('_', '-')}", {"groups": duplicates[across]}
+    for kind in ("exact", "near"):
         if duplicates[kind]["groups"]:
-            films, groups = duplicates[kind]["films"], _groups(duplicates[kind]["groups"])
-            text = f"{films:,} images in {groups} are {words}; a split keeps each group together."
-            findings.append(_finding("note", "duplicate", text))
-    return findings
+            counts = {"images": duplicates[kind]["films"], "groups": duplicates[kind]["groups"]}
+            yield f"duplicates-{kind}", counts
 
 
-def _groups(count: int) -> str:
-    return f"{count:,} group{'s' if count > 1 else ''}"
-
-
-def _shortcut_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
-    findings = []
+def _shortcuts(audit: Mapping[str, Any]) -> _Found:
     for kind, joint in audit["shortcuts"].items():
         for question, score in joint["auc"].items():
             if is_shortcut(score):
-                alone = [
-                    f"{p['title'].lower()} {p['auc'][question]['value']:.2f}"
-                    for p in sorted(
-                        audit["properties"], key=lambda p: -p["auc"].get(question, {"value": 0})["value"]
-                    )
-                    if p["kind"] == kind and question in p["auc"] and is_shortcut(p["auc"][question])
-                ]
-                text = (
-                    f"{_KINDS[kind]} tell {_QUESTIONS[question]} with an AUC of {score['value']:.2f} "
-                    f"({score['low']:.2f} to {score['high']:.2f}, {score['n']:,} images; 0.50 is chance)"
-                )
-                text += f"; on their own: {', '.join(alone)}." if alone else "."
-                findings.append(_finding("warning", "shortcut", text))
-    return findings
+                alone = {
+                    item["title"]: item["auc"][question]["value"]
+                    for item in audit["properties"]
+                    if item["kind"] == kind and question in item["auc"] and is_shortcut(item["auc"][question])
+                }
+                alone = dict(sorted(alone.items(), key=lambda entry: -entry[1]))
+                yield "shortcut", {"kind": kind, "question": question, **score, "alone": alone}
 
 
-def _balance_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
-    classes, films = audit["dataset"]["classes"], audit["dataset"]["films"]
-    if not films:
-        return []
+def _imbalance(audit: Mapping[str, Any]) -> _Found:
+    classes, images = audit["dataset"]["classes"], audit["dataset"]["films"]
+    if not images:
+        return
     if "normal" not in classes or len(classes) == 1:
-        return [
-            _finding("danger", "balance", f"Only one side of the question is here: {', '.join(classes)}.")
-        ]
-    sick = 1 - classes["normal"] / films
+        yield "one-class", {"classes": ", ".join(classes)}
+        return
+    sick = 1 - classes["normal"] / images
     majority, share = ("pneumonia", sick) if sick >= 0.5 else ("normal", 1 - sick)
-    findings = []
     if share > 0.6:
-        findings.append(
-            _finding(
-                "note",
-                "balance",
-                f"{share:.0%} of the images are {majority}: always answering '{majority}' would be right "
-                "that often, so accuracy alone says little.",
-            )
-        )
-    findings += [
-        _finding("warning", "balance", f"Only {count:,} images ({count / films:.1%}) are {name}.")
-        for name, count in classes.items()
-        if count < _RARE * films
-    ]
-    return findings
+        yield "imbalance", {"share": share, "majority": majority}
+    for label, count in classes.items():
+        if count < _RARE * images:
+            yield "rare-class", {"images": count, "share": count / images, "label": label}
 
 
-def _problem_findings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
-    count = len(audit["problems"])
-    if not count:
-        return []
-    return [
-        _finding("warning", "problem", f"{count:,} files could not be used; each is listed with its reason.")
-    ]
+def _unusable(audit: Mapping[str, Any]) -> _Found:
+    if audit["problems"]:
+        yield "unusable-files", {"files": len(audit["problems"])}
