@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from pneumoscope.core.findings import Finding, to_dict
 from pneumoscope_clinic.results.stored_result import StoredResult
 from tests.imaging.dicom_builder import radiograph, ramp
 
@@ -41,6 +42,11 @@ def header(**elements: Any) -> Dataset:
     return dataset
 
 
+def findings(*found: Finding) -> list[dict[str, Any]]:
+    """As they stand in a document."""
+    return [to_dict(one) for one in found]
+
+
 def record(**changes: Any) -> dict[str, Any]:
     """A positive answer; ``changes`` replace keys."""
     return {
@@ -52,6 +58,11 @@ def record(**changes: Any) -> dict[str, Any]:
         "etiology_set": {"answers": ["bacterial", "viral"], "error_rate": 0.15},
         "operating_point": "balanced", "threshold": 0.6,
         "reasons": ["neither bacterial nor viral can be excluded at an error rate of 15 %"],
+        "schema_version": 1,
+        "findings": findings(
+            Finding.note("both-causes-fit", error_rate=0.15),
+            Finding.note("evidence-one-zone", kind="bacterial pneumonia", zone1="right lower", share1=0.8),
+        ),
         "forced": False, "bundle": "tiny@0123456789ab",
         "explanation": {
             "sentence": "The evidence for bacterial pneumonia is strongest in the right lower zone (80%).",
@@ -70,18 +81,24 @@ CARD = {
     "validation": {"sensitivity": ESTIMATE, "specificity": ESTIMATE, "ece": ESTIMATE},
 }  # fmt: skip
 REFUSED: dict[str, Any] = {
-    "gate": {"verdict": "REFUSE", "reasons": ["the picture is noise"], "scores": {}},
+    "gate": {"verdict": "REFUSE", "reasons": ["the image is noise"], "scores": {}},
     "probability": None, "probabilities": None, "decision": "ABSTAIN", "abstained_by": "gate",
     "answer_set": None, "etiology": None, "etiology_set": None, "operating_point": None, "threshold": None,
-    "reasons": ["the picture is noise"], "explanation": None,
+    "reasons": ["the image is noise"], "explanation": None,
+    "findings": findings(Finding.refusal("noise")),
 }  # fmt: skip
 ABSTAINED: dict[str, Any] = {
     "probability": 0.4, "decision": "ABSTAIN", "abstained_by": "selection", "etiology": None,
     "answer_set": {"answers": ["normal", "pneumonia"], "error_rate": 0.025}, "etiology_set": None,
     "reasons": ["neither answer can be excluded at an error rate of 2.5 %"],
+    "findings": findings(
+        Finding.note("both-answers-fit", error_rate=0.025),
+        Finding.note("evidence-one-zone", kind="bacterial pneumonia", zone1="right lower", share1=0.8),
+    ),
 }  # fmt: skip
 NEGATIVE: dict[str, Any] = {
     "probability": 0.02, "decision": "NEGATIVE", "etiology": None, "etiology_set": None, "reasons": [],
+    "findings": findings(Finding.note("no-zone")),
     "answer_set": {"answers": ["normal"], "error_rate": 0.025},
 }  # fmt: skip
 

@@ -85,7 +85,7 @@ def test_a_film_without_an_answer_has_no_number() -> None:
     assert "valueCodeableConcept" not in refused
     assert "interpretation" not in refused
     assert refused["dataAbsentReason"]["coding"][0]["code"] == "not-performed"
-    assert "Reason: the picture is noise." in [note["text"] for note in refused["note"]]
+    assert "Reason: the image is noise." in [note["text"] for note in refused["note"]]
 
 
 def test_the_report_refers_to_what_is_in_the_bundle() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pneumoscope.core.findings import Finding
 from pneumoscope_clinic.results.film_report import Feedback, Page, film_report_html, film_report_pdf
 from tests.clinic.film_results import (
     ABSTAINED,
@@ -19,6 +20,7 @@ from tests.clinic.film_results import (
     NEGATIVE,
     REFUSED,
     film_result,
+    findings,
     header,
     refused,
 )
@@ -64,11 +66,15 @@ def test_what_is_said_of_the_probabilitys_interval() -> None:
 @pytest.mark.parametrize(
     ("changes", "there", "not_there"),
     [
-        (REFUSED, ("NOT ANSWERED", "REFUSE", "the picture is noise"), ("%", "Etiology", "heat map")),
+        (REFUSED, ("NOT ANSWERED", "REFUSE", "the image is noise"), ("%", "Etiology", "heat map")),
         (ABSTAINED, ("ABSTAIN", "40.0 %", "normal, pneumonia (at an error rate of 2.5 %)"), ("Etiology",)),
         (NEGATIVE, ("NEGATIVE", "2.0 %", "Pneumonia is unlikely"), ("Etiology", "Reasons")),
         ({"forced": True}, ("POSITIVE (FORCED)", "answered by force"), ()),
-        ({"warnings": ["decoded at 8 bits"]}, ("About the file decoded at 8 bits",), ()),
+        (
+            {"findings": findings(Finding.note("bits-in-use", bits=8, full_scale=255))},
+            ("About the file 8 bits are in use",),
+            (),
+        ),
         (
             {"answer_set": {"answers": [], "error_rate": 0.1}},
             ("neither answer fits (at an error rate of 10 %)",),
@@ -129,7 +135,8 @@ def test_it_stands_alone_and_runs_nothing() -> None:
 
 def test_what_comes_from_outside_is_escaped() -> None:
     evil = '<img src=x onerror="alert(1)">'
-    result = film_result(warnings=[evil], limitations=[evil], reasons=[evil])
+    said = (Finding.warning("body-part-unknown", body_part=evil), Finding.note("photograph"))
+    result = film_result(limitations=[evil], findings=findings(*said))
     page = film_report_html(
         result, page=Page(evil, dataclasses.replace(FEEDBACK, diagnosis=evil, comment=evil))
     )
@@ -172,8 +179,10 @@ def _plain(pdf: bytes) -> bytes:
 @pytest.mark.parametrize("wide", [False, True])
 def test_the_pdf_is_one_page_even_when_much_is_to_be_said(wide: bool) -> None:
     result = film_result(
-        warnings=["the pixel values were scaled to the film's own percentiles"] * 6,
-        reasons=["the film is composed unusually; check that it is frontal, whole and straight"] * 4,
+        findings=findings(
+            *[Finding.note("window-ignored", reason="its width is not a number")] * 6,
+            *[Finding.warning("composed-unusually")] * 4,
+        ),
         limitations=["Trained on films of one hospital; other devices and ages may shift its answers."] * 4,
     )
     if wide:
@@ -192,10 +201,8 @@ def test_a_refused_films_pdf_is_one_page_without_a_heat_map() -> None:
     assert len(re.findall(rb"/Subtype\s*/Image", plain)) == 1
 
 
-def test_a_colour_picture_is_said_to_be_one_once() -> None:
-    reason = "the picture is in colour, and a radiograph has none; save a tinted film in grey"
-    refused = {"gate": {"verdict": "REFUSE", "reasons": [reason], "scores": {}}, "reasons": [reason]}
-    warnings = [reason, "8 bits are in use"]
-    words = _words(film_report_html(film_result(**{**REFUSED, **refused}, warnings=warnings))).lower()
+def test_a_colour_image_is_said_to_be_one_once() -> None:
+    said = findings(Finding.refusal("colour"), Finding.note("bits-in-use", bits=8, full_scale=255))
+    words = _words(film_report_html(film_result(**{**REFUSED, "findings": said}))).lower()
     assert words.count("in colour") == 1
     assert "8 bits are in use" in words

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage
 
+from pneumoscope.core.findings import Finding
 from pneumoscope_clinic.results.codes import (
     BACTERIAL_PNEUMONIA,
     ETIOLOGY,
@@ -25,7 +26,17 @@ from pneumoscope_clinic.results.codes import (
 from pneumoscope_clinic.results.dicom_identity import own_uid, source_reference
 from pneumoscope_clinic.results.dicom_objects import structured_report
 from pneumoscope_clinic.results.stored_result import StoredResult
-from tests.clinic.film_results import ABSTAINED, FILM_ID, NEGATIVE, REFUSED, film_result, header, violations
+from tests.clinic.film_results import (
+    ABSTAINED,
+    FILM_ID,
+    NEGATIVE,
+    REFUSED,
+    film_result,
+    findings,
+    header,
+    record,
+    violations,
+)
 
 
 def _report(**changes: Any) -> tuple[StoredResult, Dataset]:
@@ -52,7 +63,7 @@ def _comments(report: Dataset) -> list[str]:
 
 
 def test_a_positive_film(tmp_path: Path) -> None:
-    _, report = _report(etiology="BACTERIAL", reasons=[])
+    _, report = _report(etiology="BACTERIAL", findings=record()["findings"][1:])
     group = _group(report, tmp_path)
     assert group.finding_type == PNEUMONIA
     assert [site.value for site in group.finding_sites] == [LUNG]
@@ -89,10 +100,11 @@ def test_a_negative_film_names_no_etiology(tmp_path: Path) -> None:
 
 
 def test_a_forced_film_says_so() -> None:
-    gate = {"verdict": "REFUSE", "reasons": ["the picture is noise"], "scores": {}}
-    comments = _comments(_report(forced=True, gate=gate)[1])
+    gate = {"verdict": "REFUSE", "reasons": ["the image is noise"], "scores": {}}
+    said = findings(Finding.refusal("noise"))
+    comments = _comments(_report(forced=True, gate=gate, findings=said)[1])
     assert comments[0].startswith("The film was refused and answered by force.")
-    assert "Reason: the picture is noise." in comments
+    assert "Reason: the image is noise." in comments
 
 
 def test_algorithm_tracking_and_source(tmp_path: Path) -> None:

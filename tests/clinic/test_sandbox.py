@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from pneumoscope.core.errors import UnreadableFileError
+from pneumoscope_clinic.image_errors import SandboxDiedError, rebuilt
 from pneumoscope_clinic.settings import LimitSettings
 from pneumoscope_clinic.store.tables import Film
 from pneumoscope_clinic.worker import sandbox as module
 from pneumoscope_clinic.worker.frames import read_frame, write_frame
 from pneumoscope_clinic.worker.intake import Sender, receive
-from pneumoscope_clinic.worker.sandbox import Sandbox, SandboxDiedError
+from pneumoscope_clinic.worker.sandbox import Sandbox
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.web_clinic import web_clinic, work
 from tests.tiny_bundle import write_tiny_bundle
@@ -222,12 +223,24 @@ def test_a_process_that_lies_is_ended(bundle, lie, monkeypatch, tmp_path):
 
 
 def test_a_problem_is_plain_text_of_a_known_kind(bundle):
-    said = {"kind": "Exception", "problem": {"a": 1}, "expected": 5, "remedy": None}
-    found = module._rebuilt(said)
+    said = {
+        "kind": "Exception",
+        "problem": {"a": 1},
+        "expected": 5,
+        "remedy": None,
+        "code": None,
+        "params": {},
+    }
+    found = rebuilt(said)
     assert type(found).__name__ == "PneumoscopeError"
     assert (found.problem, found.expected, found.remedy) == ("{'a': 1}", "5", None)
     for kind in ("__builtins__", "annotations", "Path"):
-        assert type(module._rebuilt({**said, "kind": kind})).__name__ == "PneumoscopeError"
+        assert type(rebuilt({**said, "kind": kind})).__name__ == "PneumoscopeError"
+    assert rebuilt({**said, "code": "examination-too-long", "params": {"seconds": 5}}).params == {
+        "seconds": 5
+    }
+    with pytest.raises(KeyError):
+        rebuilt({**said, "code": "examination-too-long", "params": {"minutes": 5}})
 
 
 def test_frames_come_back_as_they_were():

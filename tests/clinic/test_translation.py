@@ -9,22 +9,34 @@ import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
+from pneumoscope.core.errors import ERRORS, UnreadableFileError
+from pneumoscope.core.findings import MESSAGES, WORDS, Finding, Severity, fill, message, to_dict
 from pneumoscope.core.records import Decision, Etiology, Verdict
-from pneumoscope_clinic.results import wording
-from pneumoscope_clinic.results.wording import SENTENCES, answer_sentence, evidence_sentence, translated
-from pneumoscope_clinic.web import translation, vocabulary
+from pneumoscope_clinic.image_errors import CLINIC_ERRORS, image_error, problem, problem_sentence, rebuilt
+from pneumoscope_clinic.monitoring.dashboard import NOTES
+from pneumoscope_clinic.monitoring.quantities import QUANTITIES
+from pneumoscope_clinic.results.messages import answer_sentence, evidence_sentence
+from pneumoscope_clinic.web import translation
 from pneumoscope_clinic.web.translation import CATALOGUES, choose_language, languages, words
 
 CLINIC = CATALOGUES.parent.parent
+TABLES = {
+    *MESSAGES.values(), *WORDS, *NOTES, *(quantity.title for quantity in QUANTITIES),
+    *(text for texts in (*ERRORS.values(), *CLINIC_ERRORS.values()) for text in texts if text),
+}  # fmt: skip
+"""Templates and words that are translated from tables."""
 MARKS = {"_": None, "N_": None, "of": None, "ngettext": (1, 2)}
-METHODS = [("**/web/*.py", "python"), ("**/results/*.py", "python"), ("**/templates/*.html", "jinja2")]
+METHODS = [
+    ("**/web/*.py", "python"), ("**/results/*.py", "python"), ("image_errors.py", "python"),
+    ("**/templates/*.html", "jinja2"),
+]  # fmt: skip
 OTHERS = [language for language in languages() if language != "en"]
 
 
 def messages():
     """Messages of templates and modules; a pair for one with a plural."""
     found = extract_from_dir(str(CLINIC), METHODS, {}, MARKS)
-    return {message if isinstance(message, str) else tuple(message) for _, _, message, _, _ in found}
+    return TABLES | {one if isinstance(one, str) else tuple(one) for _, _, one, _, _ in found}
 
 
 def catalogue(language):
@@ -33,7 +45,8 @@ def catalogue(language):
 
 
 def holes(text):
-    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    """Placeholders with their specifications."""
+    return {(name, kind) for _, name, kind, _ in string.Formatter().parse(text) if name is not None}
 
 
 def test_languages():
@@ -43,7 +56,7 @@ def test_languages():
 
 @pytest.mark.parametrize("language", OTHERS)
 def test_every_message_is_translated_and_none_is_left_over(language):
-    known = {message.id: message.string for message in catalogue(language) if message.id}
+    known = {entry.id: entry.string for entry in catalogue(language) if entry.id}
     assert {key for key, text in known.items() if not text or not all(text)} == set()
     wanted = messages()
     assert wanted - set(known) == set()
@@ -53,27 +66,21 @@ def test_every_message_is_translated_and_none_is_left_over(language):
 
 @pytest.mark.parametrize("language", OTHERS)
 def test_placeholders_survive_translation(language):
-    for message in catalogue(language):
-        if not message.id:
+    for entry in catalogue(language):
+        if not entry.id:
             continue
-        originals = [message.id] if isinstance(message.id, str) else message.id
-        texts = [message.string] if isinstance(message.string, str) else message.string
+        originals = [entry.id] if isinstance(entry.id, str) else entry.id
+        texts = [entry.string] if isinstance(entry.string, str) else entry.string
         for text in texts:
-            assert holes(text) == holes(originals[-1]), message.id
+            assert holes(text) == holes(originals[-1]), entry.id
             assert text == text.strip()
 
 
-def test_names_of_records_have_translations():
-    names = {str(name) for kind in (Decision, Etiology, Verdict) for name in kind}
-    assert names <= set(vocabulary.WORDS)
-
-
-def test_drift_and_points_have_translations():
+def test_names_of_records_and_points_have_translations():
     from pneumoscope.reporting.bundle_card import _POINTS
-    from pneumoscope_clinic.monitoring.quantities import QUANTITIES
 
-    assert {quantity.title for quantity in QUANTITIES} <= set(vocabulary.WORDS)
-    assert set(_POINTS) <= set(vocabulary.WORDS)
+    names = {str(name) for kind in (Decision, Etiology, Verdict) for name in kind}
+    assert names | set(_POINTS) <= messages()
 
 
 def test_limits_of_the_shipped_bundles_have_translations():
@@ -85,31 +92,55 @@ def test_limits_of_the_shipped_bundles_have_translations():
         assert {*document["limitations"], document["intended_use"]} <= known
 
 
+def example(template):
+    """Values for the parameters of a template, as inference and imaging give them."""
+    kinds = {"percent": 0.43, "rate": 0.025, "probability": 0.9731, "number": 1.5, "age": 0.25, ",": 4711}
+    found = {}
+    for _, name, kind, _ in string.Formatter().parse(template):
+        if name is not None:
+            word = "viral pneumonia" if name == "kind" else "balanced" if "point" in name else "left lower"
+            found[name] = word if kind == "word" else kinds.get(kind, "XYZ7")
+    return found
+
+
 @pytest.mark.parametrize("language", OTHERS)
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "the patient is an adult (45 years); the network learnt from patients of 0.5 to 5 years",
-        "neither answer can be excluded at an error rate of 2.5 %",
-        "the file says that its modality is CT, not a projection radiograph",
-        "10 bits are in use of a 16-bit file; 1023 was taken as full scale",
-        "the picture looks like a negative (lungs bright, bones dark); nothing was changed, although it is "
-        "tagged MONOCHROME2",
-        "Readers agreed with 40 of 60 answers; at least 85% is wanted (exact binomial, p = 0.012)",
-        *(sentence for sentence in SENTENCES if "{" not in sentence),
-    ],
-)
-def test_sentences_of_other_layers_are_found_in_the_catalogue(language, sentence):
-    assert translated(sentence, words(language)) != sentence
-    assert translated(sentence, words("en")) == sentence
+@pytest.mark.parametrize("code", MESSAGES)
+def test_every_finding_is_wholly_in_the_readers_language(language, code):
+    """No English template and no unfilled placeholder; names of DICOM attributes stay as they are."""
+    values = example(MESSAGES[code])
+    of = words(language)
+    said = message(Finding(code, Severity.WARNING, values), of)
+    english = message(Finding(code, Severity.WARNING, values))
+    assert "{" not in said
+    if code != "library-warning":
+        assert said != english
+    for name in ("viral pneumonia", "left lower", "balanced", "months", "days", " the ", " is ", " not "):
+        assert name not in f" {said} ", said
 
 
-def test_what_monitoring_notes_is_found():
-    from pneumoscope_clinic.monitoring import dashboard
+@pytest.mark.parametrize("language", OTHERS)
+@pytest.mark.parametrize("code", [*ERRORS, *CLINIC_ERRORS])
+def test_every_error_of_an_image_is_wholly_in_the_readers_language(language, code):
+    texts = ERRORS.get(code) or CLINIC_ERRORS[code]
+    values = {name: value for text in texts if text for name, value in example(text).items()}
+    of = words(language)
+    said = problem_sentence({"code": code, "params": values}, of)
+    assert "{" not in said
+    for text in filter(None, texts):
+        assert fill(text, values) not in said or text.startswith("(H, W)")
+    for word in (" the ", " is ", " not ", "expected:"):
+        assert word not in f" {said} ", said
 
-    for note in (dashboard._SELECTIVE, dashboard._BASELINE, dashboard._NO_BUNDLE):
-        text = note.format(reviewed=7, films=120, missing=387)
-        assert translated(text, words("fr")) != text
+
+def test_an_error_survives_storage_and_says_the_same():
+    error = image_error(UnreadableFileError, "not-deidentifiable", error="ValueError")
+    assert problem(rebuilt(problem(error))) == problem(error)
+    assert problem_sentence(problem(error), str) == (
+        "the image cannot be de-identified (ValueError); expected: an image whose header is not damaged; "
+        "export it again."
+    )
+    older = {"problem": "no reason of ours", "expected": None, "remedy": "try again"}
+    assert problem_sentence(older, words("fr")) == "no reason of ours; try again."
 
 
 def test_an_answer_in_french():
@@ -119,16 +150,11 @@ def test_an_answer_in_french():
     assert re.sub(r"\s", " ", said) == (
         "Une pneumonie est probable : sa probabilité, 97,3 %, atteint le seuil, 60,0 %."
     )
-    explanation = "The evidence for viral pneumonia is strongest in the left lower zone (67%)."
-    evidence = evidence_sentence({"explanation": {"sentence": explanation}}, of)
+    finding = Finding.note("evidence-one-zone", kind="viral pneumonia", zone1="left lower", share1=0.67)
+    evidence = evidence_sentence({"findings": [to_dict(finding)]}, of)
     assert re.sub(r"\s", " ", evidence) == (
         "Les indices de pneumonie virale sont les plus forts dans la zone inférieure gauche (67 %)."
     )
-
-
-def test_what_no_catalogue_knows_stays_english():
-    text = "pydicom: a warning about {braces} and 12 % of it"
-    assert translated(text, words("zh")).startswith("pydicom: a warning about (braces)")
 
 
 @pytest.mark.parametrize(
@@ -184,4 +210,3 @@ def test_choosing_a_language(wishes, accepted, default, chosen):
 
 def test_examples():
     assert doctest.testmod(translation).failed == 0
-    assert doctest.testmod(wording).failed == 0

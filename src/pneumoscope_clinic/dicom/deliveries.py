@@ -27,6 +27,7 @@ from pneumoscope_clinic.dicom.circuit_breaker import CircuitBreaker, pause_after
 from pneumoscope_clinic.dicom.dicomweb import StowClient
 from pneumoscope_clinic.dicom.fhir_client import FhirClient
 from pneumoscope_clinic.dicom.storage_client import StorageClient
+from pneumoscope_clinic.image_errors import problem
 from pneumoscope_clinic.results.fhir import StudyResults
 from pneumoscope_clinic.results.stored_result import load_result, stored_image
 from pneumoscope_clinic.settings import ClinicSettings, Destination
@@ -36,7 +37,6 @@ from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.queue import Claim, LeaseLostError, Queue, fail, finish
 from pneumoscope_clinic.store.tables import Film, Job, now
 from pneumoscope_clinic.worker.sandbox import Sandbox
-from pneumoscope_clinic.worker.sandbox_tasks import problem
 
 _log = logging.getLogger(__name__)
 

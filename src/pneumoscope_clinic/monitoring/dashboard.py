@@ -39,6 +39,8 @@ _BASELINE = (
     "Exposure, size, devices, probabilities and shares are compared with the first films here under this "
     "bundle (baseline): the bundle keeps no distribution of them. {missing} films are still missing for it."
 )
+NOTES = (_SELECTIVE, _NO_BUNDLE, _BASELINE)
+"""Templates of ``Dashboard.notes``."""
 
 
 def dashboard(store: Store, days: int = 30) -> Dashboard:

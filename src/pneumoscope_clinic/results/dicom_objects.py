@@ -24,6 +24,7 @@ from pneumoscope_clinic.results.dicom_identity import (
     source_reference,
 )
 from pneumoscope_clinic.results.film_report import film_report_pdf
+from pneumoscope_clinic.results.messages import explained
 from pneumoscope_clinic.results.presentation_state import presentation_state
 from pneumoscope_clinic.results.stored_result import StoredResult, on_grid
 
@@ -170,8 +171,6 @@ def _evaluations(result: StoredResult) -> list[Any]:
 
 def _comments(result: StoredResult) -> Sequence[str]:
     """In words: what was answered, why or why not, where the evidence lies, limits, and what this is not."""
-    from pneumoscope_clinic.results.wording import explained
-
     return [*explained(result.document), f"Research and decision support, not a medical device; {NOTICE}."]
 
 

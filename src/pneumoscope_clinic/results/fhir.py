@@ -34,8 +34,8 @@ from pneumoscope_clinic.results.codes import (
     VERDICTS,
 )
 from pneumoscope_clinic.results.dicom_identity import MANUFACTURER, MODEL, own_uid, source_reference
+from pneumoscope_clinic.results.messages import answer_sentence, explained
 from pneumoscope_clinic.results.stored_result import StoredResult, load_result
-from pneumoscope_clinic.results.wording import answer_sentence, explained
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.studies import shown
 from pneumoscope_clinic.store.tables import Study

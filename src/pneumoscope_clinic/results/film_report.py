@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,17 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope import __version__
-from pneumoscope.inference.examination import unsaid_warnings
+from pneumoscope.core.findings import Severity
 from pneumoscope.inference.overlay import colours, overlay
 from pneumoscope.reporting.pages import data_uri, environment, write_pdf
-from pneumoscope_clinic.results.stored_result import StoredResult, on_grid
-from pneumoscope_clinic.results.wording import (
-    Texts,
+from pneumoscope_clinic.results.messages import (
+    Translate,
     answer_sentence,
     evidence_sentence,
+    image_messages,
     interval_sentence,
-    translated,
+    reasons,
 )
+from pneumoscope_clinic.results.stored_result import StoredResult, on_grid
 
 SIDE = 900
 """Longest side of a picture on the page in pixels: 270 dots an inch at the 85 mm it has on paper."""
@@ -69,12 +69,12 @@ class Page:
     style_nonce: str | None = None
 
 
-def film_report_html(result: StoredResult, texts: Texts = str, page: Page | None = None) -> str:
+def film_report_html(result: StoredResult, translate: Translate = str, page: Page | None = None) -> str:
     """The page as HTML; every value is escaped, and what a template lacks is an error.
 
     Args:
         result: of any film, answered or not.
-        texts: translates a message; ``str`` leaves English.
+        translate: translates a message; ``str`` leaves English.
         page: what else stands on it.
     """
     page = page or Page()
@@ -82,17 +82,17 @@ def film_report_html(result: StoredResult, texts: Texts = str, page: Page | None
         environment("pneumoscope_clinic.results")
         .get_template("film_report.html")
         .render(
-            _=texts,
+            _=translate,
             page=page,
             result=result,
             record=result.document,
             version=__version__,
             examined_at=f"{result.examined_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-            answer=answer_sentence(result.document, texts),
-            evidence=evidence_sentence(result.document, texts),
-            interval=interval_sentence(result.document, texts),
-            reasons=[translated(reason, texts) for reason in _reasons(result.document)],
-            notes=[translated(note, texts) for note in unsaid_warnings(result.document)],
+            answer=answer_sentence(result.document, translate),
+            evidence=evidence_sentence(result.document, translate),
+            interval=interval_sentence(result.document, translate),
+            reasons=reasons(result.document, translate),
+            notes=image_messages(result.document, translate, (Severity.NOTE,)),
             pictures=_pictures(result),
             point=_validated_point(result),
             calibration=result.bundle_card.get("validation", {}).get("ece"),
@@ -100,7 +100,7 @@ def film_report_html(result: StoredResult, texts: Texts = str, page: Page | None
     )
 
 
-def film_report_pdf(result: StoredResult, texts: Texts = str, page: Page | None = None) -> bytes:
+def film_report_pdf(result: StoredResult, translate: Translate = str, page: Page | None = None) -> bytes:
     """The page as an A4 PDF of one page.
 
     Args: as :func:`film_report_html`.
@@ -110,12 +110,7 @@ def film_report_pdf(result: StoredResult, texts: Texts = str, page: Page | None 
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.pdf"
-        return write_pdf(film_report_html(result, texts, page), file).read_bytes()
-
-
-def _reasons(record: Mapping[str, Any]) -> list[str]:
-    """Why refused, warned of, abstained or uncertain, each once."""
-    return list(dict.fromkeys([*record["gate"]["reasons"], *record["reasons"]]))
+        return write_pdf(film_report_html(result, translate, page), file).read_bytes()
 
 
 def _validated_point(result: StoredResult) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.records import FloatArray, freeze
 from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope_clinic.image_errors import image_error
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Activation, Film
 
@@ -140,7 +141,7 @@ def stored_image(store: Store, film_id: str, decode: Callable[[bytes], Grey]) ->
     """
     content = store.blobs.get("films", film_id)
     if content is None:
-        raise PneumoscopeError("the film's pixels were deleted", where=film_id)
+        raise image_error(PneumoscopeError, "pixels-deleted")
     return decode(content)
 
 

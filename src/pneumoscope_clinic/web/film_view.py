@@ -12,12 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from pneumoscope.core.records import Verdict
-from pneumoscope.inference.examination import unsaid_warnings
-from pneumoscope_clinic.results.wording import (
-    INTERVAL,
+from pneumoscope_clinic.image_errors import problem_sentence
+from pneumoscope_clinic.results.messages import (
     answer_sentence,
     evidence_sentence,
-    translated,
+    image_messages,
+    interval_sentence,
+    selection_messages,
 )
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.studies import reference_of, shown, state_of
@@ -59,6 +60,11 @@ _SOURCES = {
     "dimse": N_("sent by DICOM"),
     "dicomweb": N_("fetched by DICOMweb"),
 }
+_WORDS = (  # of records, operating points and labels, shown by templates
+    N_("POSITIVE"), N_("NEGATIVE"), N_("ABSTAIN"), N_("ANSWER"), N_("ANSWER WITH WARNING"), N_("REFUSE"),
+    N_("BACTERIAL"), N_("VIRAL"), N_("UNCERTAIN"), N_("normal"), N_("balanced"), N_("screening"),
+    N_("rule-in"), N_("cost"), N_("pneumonia-unspecified"), N_("other"),
+)  # fmt: skip
 _SHIPPED_LIMITS = (  # of the bundles inside the package
     N_("Trained on films of one hospital; other devices, ages and diseases may shift its answers."),
     N_("The films came without clinical histories, and etiology labels are noisy."),
@@ -182,7 +188,7 @@ def film_view(film: Film, of: Words, document: Mapping[str, Any] | None) -> Film
         evidence=None if record is None else evidence_sentence(record, of),
         waiting=outcome.key in ("waiting", "running"),
         record=record,
-        warnings=[] if record is None else _warnings(record, of),
+        warnings=[] if record is None else [_sentence(text) for text in image_messages(record, of)],
         gauge=_gauge(record, document),
         gauge_text=_gauge_text(record, of),
         calibration=_calibration(record, document, of),
@@ -203,13 +209,7 @@ def _no_answer(film: Film, key: str, of: Words) -> str:
         return of("The film is being examined; this takes a few seconds.")
     if key == "waiting":
         return of("The film is safe and waits for its examination.")
-    problem = state_of(film)[1] or {}
-    parts = [translated(problem.get("problem") or "the film could not be examined", of)]
-    if problem.get("expected"):
-        parts.append(of("expected: {what}").format(what=translated(problem["expected"], of)))
-    if problem.get("remedy"):
-        parts.append(translated(problem["remedy"], of))
-    return "; ".join(parts) + "."
+    return problem_sentence(state_of(film)[1] or {}, of)
 
 
 def _no_picture(film: Film, key: str, of: Words) -> str:
@@ -218,11 +218,6 @@ def _no_picture(film: Film, key: str, of: Words) -> str:
     if key == "failed":
         return of("There is no picture: the film could not be read, for the reason on this page.")
     return of("The film is shown once it is examined.")
-
-
-def _warnings(record: Mapping[str, Any], of: Words) -> list[str]:
-    found = [*dict.fromkeys(record["gate"]["reasons"]), *unsaid_warnings(record)]
-    return [_sentence(translated(text, of)) for text in found]
 
 
 def _sentence(text: str) -> str:
@@ -257,10 +252,9 @@ def _gauge_text(record: Mapping[str, Any] | None, of: Words) -> str:
 
 def _calibration(record: Mapping[str, Any] | None, document: Mapping[str, Any] | None, of: Words) -> str:
     """The interval of the probability, or else how far such probabilities were off on validation films."""
-    ends = None if record is None else record.get("probability_interval")
-    if ends is not None:
-        low, high = (of.percent(end) for end in ends)
-        return of(INTERVAL).format(low=low, high=high)
+    interval = None if record is None else interval_sentence(record, of)
+    if interval is not None:
+        return interval
     error = None if document is None else document["validation"].get("ece")
     if error is None:
         return ""
@@ -287,10 +281,9 @@ def _answer_facts(
         facts.append((of("Cannot be excluded"), *_set(record["answer_set"], of)))
     if etiology is not None:
         facts.append((of("Etiology"), of(etiology), _shares(record, of)))
-    if record["reasons"]:
-        facts.append(
-            (of("Reasons"), _sentence("; ".join(translated(text, of) for text in record["reasons"])), "")
-        )
+    reasons = selection_messages(record, of)
+    if reasons:
+        facts.append((of("Reasons"), _sentence("; ".join(reasons)), ""))
     return facts
 
 

@@ -18,10 +18,9 @@ from markupsafe import Markup
 from pneumoscope.core.records import Estimate
 from pneumoscope.reporting.bundle_card import bundle_card
 from pneumoscope_clinic.monitoring.alarms import acknowledge
-from pneumoscope_clinic.monitoring.dashboard import dashboard
+from pneumoscope_clinic.monitoring.dashboard import NOTES, dashboard
 from pneumoscope_clinic.monitoring.records import Dashboard, DriftRow
 from pneumoscope_clinic.monitoring.reference import bundle_document
-from pneumoscope_clinic.results.wording import translated
 from pneumoscope_clinic.store.bundles import activations, active_bundle
 from pneumoscope_clinic.store.viewers import Viewer
 from pneumoscope_clinic.web.access import RowNumber, check_csrf, page_viewer, store_of
@@ -50,14 +49,14 @@ def dashboard_page(
         here="dashboard",
         days=days,
         board=board,
-        open_alarms=[_alarm(alarm, of) for alarm in board.alarms],
+        open_alarms=[_alarm(alarm, board, of) for alarm in board.alarms],
         may_acknowledge=viewer.has_role("reviewer"),
         cards=_cards(board, of),
         volume=volume_chart(board.days, of),
         agreement=agreement_chart(board.agreement_by_week, store.settings.monitoring.min_agreement, of),
         drift=[_drift(row, of) for row in board.drift],
         drift_note=_drift_note(board, of),
-        notes=[translated(note, of) for note in board.notes],
+        notes=_notes(board, of),
     )
 
 
@@ -105,7 +104,7 @@ def _html(markdown: str) -> Markup:
     return Markup(html)  # nosec B704  # escaped by markdown-it
 
 
-def _alarm(alarm: Any, of: Words) -> dict[str, Any]:
+def _alarm(alarm: Any, board: Dashboard, of: Words) -> dict[str, Any]:
     titles = {
         "drift": of("Drift"),
         "agreement": of("Agreement with readers"),
@@ -116,9 +115,34 @@ def _alarm(alarm: Any, of: Words) -> dict[str, Any]:
         "id": alarm.id,
         "title": titles.get(alarm.kind.split(":")[0], alarm.kind),
         "created_at": alarm.created_at,
-        "message": translated(alarm.message, of),
+        "message": _alarm_message(alarm, board, of),
         "acknowledged_by": alarm.acknowledged_by,
     }
+
+
+def _alarm_message(alarm: Any, board: Dashboard, of: Words) -> str:
+    """From the alarm's figures; of an alarm without, as it was stored, in English."""
+    kind, _, quantity = alarm.kind.partition(":")
+    if kind == "queue":
+        message = of("The oldest image has waited for {minutes} minutes; are the workers running?")
+        return message.format(minutes=of.number(alarm.value))
+    if kind == "agreement":
+        message = of("Readers agreed with {share} of the answers; at least {limit} is wanted.")
+        return message.format(share=of.percent(alarm.value), limit=of.percent(alarm.limit, 0))
+    if kind == "drift":
+        titles = {row.quantity: of(row.title) for row in board.drift}
+        message = of("{quantity}: not as in the reference (p = {p} after correction)")
+        return message.format(quantity=titles.get(quantity, quantity), p=of.number(alarm.value, 4))
+    return str(alarm.message)
+
+
+def _notes(board: Dashboard, of: Words) -> list[str]:
+    figures = {
+        "reviewed": board.agreement.reviewed,
+        "films": board.agreement.films,
+        "missing": board.films_until_baseline,
+    }
+    return [of(note).format(**figures) for note in NOTES if note.format(**figures) in board.notes]
 
 
 def _cards(board: Dashboard, of: Words) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.imaging.dicom_decoding import parse_dataset
 from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope_clinic.image_errors import image_error
 from pneumoscope_clinic.worker.strip_metadata import clean_jpeg_segments, clean_raster
 
 if TYPE_CHECKING:
@@ -65,11 +66,7 @@ def deidentified(path: Path, kind: str) -> bytes:
     except MemoryError:
         raise
     except Exception as error:  # of many kinds, as the damage; its text may quote the film
-        raise UnreadableFileError(
-            f"the film cannot be de-identified ({type(error).__name__})",
-            expected="a film whose header is not damaged",
-            remedy="export it again",
-        ) from error
+        raise image_error(UnreadableFileError, "not-deidentifiable", error=type(error).__name__) from error
 
 
 def deidentified_dataset(dataset: Dataset) -> None:

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pneumoscope.core import errors
-from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope_clinic.image_errors import SandboxDiedError, image_error, rebuilt
 from pneumoscope_clinic.settings import LimitSettings
 from pneumoscope_clinic.worker.frames import read_frame, write_frame
 
@@ -28,10 +27,6 @@ _log = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "OMP_NUM_THREADS", "PNEUMOSCOPE_THREADS")
-
-
-class SandboxDiedError(PneumoscopeError):
-    """The film ended the process that examined it, or did not let it end in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +168,7 @@ class Sandbox:
             yield
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.close()
-            raise SandboxDiedError(
-                "the film ended its examination", remedy="save it with another program"
-            ) from error
+            raise image_error(SandboxDiedError, "examination-ended") from error
 
     def _ask(self, request: Mapping[str, Any], content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
         self.start()
@@ -197,16 +190,15 @@ class Sandbox:
             self.close()
             if watch.problem is not None:
                 raise watch.problem from error
-            raise SandboxDiedError(
-                f"the film took longer than {seconds:g} s"
+            died = (
+                image_error(SandboxDiedError, "examination-too-long", seconds=seconds)
                 if watch.expired
-                else "the film ended its examination",
-                expected="a film that its decoder can read within the limits of time and memory",
-                remedy="save it with another program, or raise limits.film_seconds and film_memory_mb",
-            ) from error
+                else image_error(SandboxDiedError, "examination-ended")
+            )
+            raise died from error
         if "problem" in answer:
             with self._believed():
-                problem = _rebuilt(answer["problem"])
+                problem = rebuilt(answer["problem"])
             raise problem
         return answer, parts
 
@@ -246,10 +238,3 @@ class _Watch:
                 return
         self.expired = True
         self._process.kill()
-
-
-def _rebuilt(said: Mapping[str, Any]) -> PneumoscopeError:
-    known = said["kind"] in errors.__all__
-    kind: type[PneumoscopeError] = getattr(errors, said["kind"]) if known else PneumoscopeError
-    more = {name: None if said[name] is None else str(said[name]) for name in ("expected", "remedy")}
-    return kind(str(said["problem"]), **more)

@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.inference.bundle import Bundle, load_bundle
+from pneumoscope_clinic.image_errors import image_error, problem
 from pneumoscope_clinic.worker.confinement import confine, die_with
 from pneumoscope_clinic.worker.frames import read_frame, write_frame
-from pneumoscope_clinic.worker.sandbox_tasks import draw_picture, examine_film, problem
+from pneumoscope_clinic.worker.sandbox_tasks import draw_picture, examine_film
 
 _OPEN_FILES = 64
 _SYSTEM = (
@@ -77,7 +78,7 @@ def _answer(out: BinaryIO, bundle: Bundle, request: dict[str, Any], content: byt
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
             # What is left of the memory is unknown; a fresh process is safer than this one.
             os._exit(3)
-        failure = PneumoscopeError(f"unexpected {type(error).__name__} while the film was examined")
+        failure = image_error(PneumoscopeError, "unexpected-in-examination", error=type(error).__name__)
         write_frame(out, {"problem": problem(failure)}, {})
 
 

@@ -151,17 +151,6 @@ def drift_numbers(film: Radiograph, examination: Examination) -> dict[str, float
     }
 
 
-def problem(error: PneumoscopeError) -> dict[str, Any]:
-    """An error as plain values, without the file's name."""
-    return {
-        "kind": type(error).__name__,
-        "problem": error.problem,
-        "expected": error.expected,
-        "remedy": error.remedy,
-        "fault": "input" if error.exit_code == 2 else "ours",
-    }
-
-
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[Path]:
     """A path that leads to ``content``, though no disk holds it (memfd_create(2))."""

@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pneumoscope.core.errors import PneumoscopeError, UnreadableFileError
+from pneumoscope_clinic.image_errors import SandboxDiedError, image_error, problem
 from pneumoscope_clinic.results.stored_result import pack_maps
 from pneumoscope_clinic.settings import ClinicSettings
 from pneumoscope_clinic.store import audit_log
@@ -39,8 +40,8 @@ from pneumoscope_clinic.store.queue import (
 )
 from pneumoscope_clinic.store.tables import Activation, Film, Result
 from pneumoscope_clinic.worker.intake import study_of_uid
-from pneumoscope_clinic.worker.sandbox import Examined, Sandbox, SandboxDiedError
-from pneumoscope_clinic.worker.sandbox_tasks import encode_picture, problem
+from pneumoscope_clinic.worker.sandbox import Examined, Sandbox
+from pneumoscope_clinic.worker.sandbox_tasks import encode_picture
 
 Handler = Callable[[Claim], None]
 """Does the work of a claim and settles it (``queue.finish`` or ``fail``, ``Queue.retry``)."""
@@ -90,7 +91,7 @@ def _work(queue: Queue, claim: Claim, handler: Handler) -> None:
 def _put_off(queue: Queue, claim: Claim, error: Exception) -> None:
     """Try a job again later, or leave it to ``Queue.revive``."""
     if not isinstance(error, PneumoscopeError):
-        error = PneumoscopeError(f"an unexpected {type(error).__name__} of ours")
+        error = image_error(PneumoscopeError, "unexpected", error=type(error).__name__)
     failure = {**problem(error), "fault": OURS}
     if claim.attempts < _ATTEMPTS_AT_OUR_FAULT:
         queue.retry(claim, failure, min(2.0**claim.attempts, _LONGEST_RETRY_S))
@@ -159,8 +160,7 @@ class FilmHandlers:
     def _content(self, claim: Claim, kind: str) -> bytes | None:
         content = self._store.blobs.get(kind, claim.film_id)
         if content is None:
-            gone = PneumoscopeError("the film's pixels were deleted", remedy="send the film again")
-            self._queue.fail(claim, problem(gone))
+            self._queue.fail(claim, problem(image_error(PneumoscopeError, "pixels-deleted")))
         return content
 
     def _ready(self, claim: Claim | None = None) -> Sandbox:
