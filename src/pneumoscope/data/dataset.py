@@ -182,8 +182,8 @@ class Dataset:
         write_header(self.directory, Header(self.name, self.layout, source, self.root, True, content))
 
     @classmethod
-    def open(cls, directory: Path) -> Dataset:
-        """The data set in ``directory``.
+    def open(cls, directory: Path | str) -> Dataset:
+        """Open the data set in ``directory``, which an import made.
 
         Raises:
             DatasetError: there is none, its import was not finished, or a file of it is damaged.

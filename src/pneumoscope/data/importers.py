@@ -38,19 +38,19 @@ LAYOUTS: Mapping[str, Reader] = MappingProxyType(
 
 
 def import_dataset(
-    source: Path,
-    destination: Path,
+    source: Path | str,
+    destination: Path | str,
     options: ImportOptions | None = None,
     *,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Import ``source`` into the data-set directory ``destination``.
+    """Import labelled images from ``source`` into the data-set directory ``destination``.
 
     Args:
         source: a folder of images, a table, or a MedMNIST ``.npz`` file.
         destination: a new directory, or that of an earlier import of the same source, which is finished or
             brought up to date.
-        options: layout, class names, name, workers.
+        options: layout, class names, name, workers; found out when None.
         progress: called with the number of images opened.
 
     Raises:
