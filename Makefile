@@ -11,7 +11,7 @@ FUZZ_MINUTES ?= 5
 # More for pytest, as in: make tests PYTEST_ARGUMENTS=--durations=30
 PYTEST_ARGUMENTS ?=
 
-.PHONY: demo test fuzz lint types layers tests system test-programs benchmarks audit clean
+.PHONY: demo test fuzz lint types layers tests coverage system test-programs benchmarks audit clean
 
 demo: $(INSTALLED) system
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo.sh demo
@@ -30,7 +30,11 @@ layers: $(INSTALLED)
 	$(BIN)/lint-imports
 
 tests: $(INSTALLED) system test-programs
-	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGUMENTS)
+	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGUMENTS)
+
+# The same tests with branch coverage, which slows them down.
+coverage:
+	$(MAKE) tests PYTEST_ARGUMENTS="--cov --cov-report=term:skip-covered"
 
 # Random examples for the property tests, then random files and requests for the parsers; apart from make test,
 # whose examples are always the same.
