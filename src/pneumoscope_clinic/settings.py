@@ -1,34 +1,91 @@
-"""How a clinic runs pneumoscope: one validated configuration, usable without writing a line of it.
+"""Settings of a clinic: one validated configuration with a default for everything.
 
-In: an optional TOML file (``--config`` or PNEUMOSCOPE_CONFIG), environment variables
-``PNEUMOSCOPE_CLINIC__TABLE__KEY``, flags; the later wins. Out: frozen :class:`ClinicSettings`. Secrets are
-named by file or come from the environment; they are not written into the TOML file of an example.
+Sources, the later wins: a TOML file (``--config`` or PNEUMOSCOPE_CONFIG), environment variables
+``PNEUMOSCOPE_CLINIC__TABLE__KEY``, flags. Secrets are named by file or come from the environment.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pneumoscope.core.config import Config, load_config
 from pneumoscope.core.errors import ConfigError
-from pneumoscope_clinic.setting_values import (
-    AeTitle,
-    Language,
-    Network,
-    WebAddress,
-    is_web_address,
-)
 
 _PREFIX = "PNEUMOSCOPE_CLINIC__"
 _MADE = ("data_dir", "privacy.key_file")
 """Paths that the first start makes."""
+
+CATALOGUES = Path(__file__).resolve().parent / "web" / "catalogues"
+SOURCE_LANGUAGE = "en"
+
+
+def languages() -> tuple[str, ...]:
+    """Codes of all languages, English first."""
+    return (SOURCE_LANGUAGE, *sorted(file.stem for file in CATALOGUES.glob("*.po")))
+
+
+def is_web_address(value: str) -> bool:
+    """``http://`` or ``https://`` and a host, no space; a port is a number."""
+    if re.search(r"\s", value):
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _web_address(value: str) -> str:
+    if not is_web_address(value):
+        raise PydanticCustomError("web_address", "not an address; expected http:// or https:// and a host")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ip_network(value)
+    except ValueError as error:
+        raise PydanticCustomError(
+            "network", "not an address or network; expected for instance 10.0.0.5 or 10.0.0.0/24"
+        ) from error
+    return value
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 section 6.2, VR AE."""
+    if not re.fullmatch(r"[ -\[\]-~]{1,16}", value) or not value.strip():
+        raise PydanticCustomError(
+            "ae_title", "not an AE title; expected 1 to 16 ASCII characters, neither backslash nor control"
+        )
+    return value.strip()
+
+
+def _language(value: str) -> str:
+    if value not in languages():
+        raise PydanticCustomError(
+            "language", "no such language; expected one of {known}", {"known": ", ".join(languages())}
+        )
+    return value
+
+
+Language = Annotated[str, AfterValidator(_language)]
+"""Code of a catalogue, or English."""
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+"""``http://`` or ``https://`` with a host."""
+Network = Annotated[str, AfterValidator(_network)]
+"""IP address or network (CIDR)."""
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+"""Title of an application entity, without the spaces around it, which do not count."""
 
 
 class DatabaseSettings(Config):
@@ -324,3 +381,15 @@ def _parsed(value: str) -> Any:
             expected='for instance ["10.0.0.5"]',
             remedy="correct the variables that begin with " + _PREFIX,
         ) from error
+
+
+def read_secret(file: Path) -> str:
+    """The password or token in ``file``.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return file.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("the file with the password or token cannot be read", where=file) from error

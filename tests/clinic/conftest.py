@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from pneumoscope_clinic.store import tables
 from pneumoscope_clinic.store.database import Store
 from tests.clinic.postgres import new_database, postgres_server
 from tests.clinic.stores import make_store
@@ -19,6 +21,27 @@ def postgres() -> Iterator[str]:
     """URL of a PostgreSQL server without a database's name."""
     with postgres_server() as url:
         yield url
+
+
+class Clock:
+    """Stands still until it is advanced."""
+
+    def __init__(self) -> None:
+        self.present = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.present
+
+    def advance(self, seconds: float) -> None:
+        self.present += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of all stores, set to a fixed time."""
+    clock = Clock()
+    monkeypatch.setattr(tables, "clock", clock)
+    return clock
 
 
 @pytest.fixture

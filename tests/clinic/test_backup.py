@@ -21,10 +21,8 @@ from sqlalchemy import func, select
 from pneumoscope.core.errors import InputError
 from pneumoscope_clinic.settings import ClinicSettings
 from pneumoscope_clinic.store import audit_log, backup
-from pneumoscope_clinic.store.backup import back_up, check, restore
-from pneumoscope_clinic.store.backup_folders import held_folder, remove_leftovers
+from pneumoscope_clinic.store.backup import back_up, check, dump, held_folder, remove_leftovers, restore
 from pneumoscope_clinic.store.database import Store, open_store
-from pneumoscope_clinic.store.dumps import dump
 from pneumoscope_clinic.store.queue import Queue
 from pneumoscope_clinic.store.retention import delete_study
 from pneumoscope_clinic.store.tables import AuditEntry, Film, Job

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from pneumoscope.core.errors import ConflictError
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.idempotency import Repeatable, once
 from pneumoscope_clinic.store.tables import Batch, Idempotency
-from pneumoscope_clinic.web.idempotency import Repeatable, once
 from tests.clinic.stores import add_user
 
 

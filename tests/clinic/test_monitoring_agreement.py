@@ -10,13 +10,13 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from pneumoscope_clinic.monitoring.agreement import (
+    BLOCK,
     Reviewed,
     advance_agreement,
     agreement,
     by_week,
     reviewed_films,
 )
-from pneumoscope_clinic.monitoring.under_way import BLOCK
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import now
 from tests.clinic.stores import BUNDLE, add_feedback, add_film, make_store

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact, ks_2samp
 
-from pneumoscope_clinic.monitoring.drift import compare, population_stability
-from pneumoscope_clinic.monitoring.quantities import QUANTITIES, FilmRow, numbers_of, pooled
-from pneumoscope_clinic.monitoring.reference import (
+from pneumoscope_clinic.monitoring.dashboard import bundle_document, expectation
+from pneumoscope_clinic.monitoring.drift import (
+    QUANTITIES,
     Bound,
     BundleReference,
-    bundle_document,
+    FilmRow,
     bundle_reference,
-    expectation,
+    compare,
+    numbers_of,
+    pooled,
+    population_stability,
 )
 
 NONE = BundleReference(())
@@ -142,9 +145,10 @@ def test_false_alarms_of_all_tests_of_a_look_together_stay_within_the_level() ->
     level, looks = 0.1, 150
     reference = BundleReference((Bound("feature_distance", 1.36, 4, 521),))
     alarms = 0
+    pool = films(rng, 4000)
     for _ in range(looks):
-        baseline = numbers_of(films(rng, 200))
-        rows = compare(numbers_of(films(rng, 100)), baseline, reference, level)
+        drawn = [pool[number] for number in rng.choice(len(pool), 300, replace=False)]
+        rows = compare(numbers_of(drawn[200:]), numbers_of(drawn[:200]), reference, level)
         assert len(rows) == len(QUANTITIES) + len(reference.bounds)
         alarms += any(row.drifted for row in rows)
     # 150 looks at a true rate of 0.1: more than 24 alarms have a chance below 0.01.
@@ -164,9 +168,11 @@ def test_false_alarms_of_all_tests_of_a_look_together_stay_within_the_level() ->
 def test_real_changes_are_found_within_one_window(change: dict[str, Any], quantity: str) -> None:
     rng = np.random.default_rng(5)
     found = 0
+    usual, changed = films(rng, 1000), films(rng, 600, **change)
     for _ in range(10):
-        baseline = numbers_of(films(rng, 400))
-        rows = compare(numbers_of(films(rng, 200, **change)), baseline, NONE, 0.005)
+        baseline = [usual[number] for number in rng.choice(len(usual), 400, replace=False)]
+        present = [changed[number] for number in rng.choice(len(changed), 200, replace=False)]
+        rows = compare(numbers_of(present), numbers_of(baseline), NONE, 0.005)
         found += any(row.drifted and row.quantity == quantity for row in rows)
     assert found >= 9
 

@@ -1,4 +1,4 @@
-"""The watch: one pass over everything, and one of several processes at a time."""
+"""Monitoring loop: alarms open and end with their cause, and one of several processes runs each check."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import pytest
 
 from pneumoscope_clinic.monitoring import watch
 from pneumoscope_clinic.monitoring.alarms import alarm_rows
+from pneumoscope_clinic.monitoring.sequential import restart_baseline
 from pneumoscope_clinic.monitoring.watch import Watcher, check
-from pneumoscope_clinic.monitoring.windows import restart_baseline
 from pneumoscope_clinic.store.database import Store, open_store
-from pneumoscope_clinic.store.periodic_jobs import take_periodic_job
-from pneumoscope_clinic.store.queue import Queue
+from pneumoscope_clinic.store.queue import Queue, take_periodic_job
 from pneumoscope_clinic.store.tables import Job, PeriodicJob, now
 from tests.clinic.stores import BUNDLE, add_bundle, add_feedback, add_film, make_store, put_film
 from tests.tiny_bundle import write_tiny_bundle
@@ -59,8 +58,8 @@ def test_drift_opens_an_alarm_that_ends_with_it(store: Store) -> None:
     with store.read() as session:
         (alarm,) = alarm_rows(session)
     assert alarm.message.startswith("Mean grey level: 0.25")
-    assert "in the last 40 films" in alarm.message
-    assert alarm.limit == pytest.approx(0.005)
+    assert "in the last 20 films" in alarm.message  # the first look
+    assert alarm.limit == pytest.approx(0.01 / 6)
     assert check(store).opened == ()
     add(store, WINDOW, 5)
     assert check(store).resolved == ("drift:mean",)
@@ -137,7 +136,7 @@ def test_work_that_was_given_up_opens_an_alarm_unless_the_film_was_at_fault(stor
     assert alarm.message.endswith(": 1 x deliver")
 
 
-def test_a_duty_is_taken_once_in_its_period(store: Store) -> None:
+def test_a_periodic_job_is_taken_once_in_its_period(store: Store) -> None:
     assert take_periodic_job(store, "test", timedelta(hours=1))
     assert not take_periodic_job(store, "test", timedelta(hours=1))
     with store.write() as session:
@@ -156,7 +155,7 @@ def test_a_duty_is_taken_once_in_its_period(store: Store) -> None:
     assert sorted(taken) == [False, False, False, True]
 
 
-def test_a_duty_that_a_wrong_clock_put_off_for_years_is_due(store: Store) -> None:
+def test_a_periodic_job_that_a_wrong_clock_put_off_for_years_is_due(store: Store) -> None:
     period = timedelta(hours=1)
     with store.write() as session:
         session.add(PeriodicJob(name="test", due_at=now() + timedelta(days=1500)))
@@ -172,7 +171,7 @@ def test_of_two_watchers_one_checks_and_applies_the_retention_policy(
 ) -> None:
     done: list[str] = []
     monkeypatch.setattr(watch, "check", lambda store: done.append("check"))
-    monkeypatch.setattr(watch, "apply_retention", lambda store: done.append("retention"))
+    monkeypatch.setattr(watch, "retain", lambda store: done.append("retention"))
     stop = threading.Event()
     other = open_store(store.settings)
     threads = [threading.Thread(target=Watcher(s).run, args=(stop,)) for s in (store, other)]
@@ -201,6 +200,6 @@ def test_a_pass_that_fails_does_not_end_the_watch(
         raise RuntimeError("out of order")
 
     monkeypatch.setattr(watch, "check", broken)
-    monkeypatch.setattr(watch, "apply_retention", retention)
+    monkeypatch.setattr(watch, "retain", retention)
     Watcher(store).run(stop)
     assert "monitor failed" in caplog.text

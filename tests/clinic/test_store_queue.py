@@ -1,14 +1,15 @@
-"""Each job is done once, by one worker at a time, on either database."""
+"""Each job is done once, by one worker at a time, on either database; crashes are counted."""
 
 import threading
-import time
 from collections import Counter
 
 import pytest
 
+from pneumoscope_clinic.settings import LimitSettings
 from pneumoscope_clinic.store.queue import Claim, LeaseLostError, Queue, add_job, fail, finish
 from pneumoscope_clinic.store.tables import Film, Job, Study, new_id
-from tests.clinic.stores import make_store
+
+LEASE_S = LimitSettings().lease_seconds
 
 
 def queue_films(store, count, kind="examine"):
@@ -68,49 +69,62 @@ def test_finish_needs_the_lease_and_happens_with_the_callers_change(any_store):
         queue.renew(claim)
 
 
-def test_an_abandoned_job_goes_to_another_and_the_first_is_told(tmp_path):
-    store = make_store(tmp_path, limits__lease_seconds=0.2)
+def test_an_abandoned_job_goes_to_another_and_the_first_is_told(store, clock):
     queue_films(store, 1)
     queue = Queue(store)
     first = queue.claim(["examine"])
     assert queue.claim(["examine"]) is None
-    time.sleep(0.25)
+    clock.advance(LEASE_S + 1)
     second = queue.claim(["examine"])
     assert (second.job_id, second.attempts) == (first.job_id, 2)
     with pytest.raises(LeaseLostError), store.write() as session:
         finish(session, first)
     with store.write() as session:
         finish(session, second)
-    store.close()
 
 
-def test_a_renewed_lease_holds(tmp_path):
-    store = make_store(tmp_path, limits__lease_seconds=0.4)
+def test_a_renewed_lease_holds(store, clock):
     queue_films(store, 1)
     queue = Queue(store)
     claim = queue.claim(["examine"])
     for _ in range(4):
-        time.sleep(0.2)
+        clock.advance(LEASE_S - 1)
         queue.renew(claim)
         assert queue.claim(["examine"]) is None
-    store.close()
 
 
-def test_a_retry_waits_and_says_why(store):
+def test_a_retry_waits_and_says_why(store, clock):
     [film_id] = queue_films(store, 1)
     queue = Queue(store)
-    queue.retry(queue.claim(["examine"]), {"problem": "away"}, 0.2)
+    queue.retry(queue.claim(["examine"]), {"problem": "away"}, 10)
     assert queue.claim(["examine"]) is None
     assert queue.settled([film_id], "examine") == set()
     with store.read() as session:
         assert session.query(Job).one().problem == {"problem": "away"}
-    time.sleep(0.25)
+    clock.advance(9)
+    assert queue.claim(["examine"]) is None
+    clock.advance(1)
     again = queue.claim(["examine"])
     assert again.attempts == 2
     with store.write() as session:
         fail(session, again, {"problem": "gone"})
     assert queue.settled([film_id], "examine") == {film_id}
     assert queue.depth() == {("examine", "failed"): 1}
+
+
+def test_crashes_are_counted_and_forgotten_when_the_job_is_revived(store):
+    queue_films(store, 1)
+    queue = Queue(store)
+    for crashes in range(3):
+        claim = queue.claim(["examine"])
+        assert claim.crashes == crashes
+        queue.retry(claim, {"problem": "crashed"}, 0, crashed=True)
+    queue.retry(queue.claim(["examine"]), {"problem": "another one"}, 0)
+    claim = queue.claim(["examine"])
+    assert claim.crashes == 3
+    queue.fail(claim, {"problem": "gone", "fault": "ours"})
+    assert queue.revive("examine", "test") == 1
+    assert queue.claim(["examine"]).crashes == 0
 
 
 def test_a_job_exists_once_for_each_film_kind_and_target(any_store):

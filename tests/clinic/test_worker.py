@@ -297,7 +297,7 @@ def test_a_bundle_without_the_operating_point_of_the_settings_is_not_activated(t
     store.close()
 
 
-def test_deaths_of_the_worker_are_not_counted_as_those_of_the_film(tmp_path, bundle):
+def test_crashes_of_the_worker_are_not_counted_as_those_of_the_film(tmp_path, bundle):
     store = make_store(tmp_path, bundle=str(bundle.directory), limits__attempts=2, limits__film_seconds=0.001)
     films = FilmHandlers(store, threads=1)
     film_id = receive(store, dicom_film(), PACS).film_id
@@ -306,7 +306,7 @@ def test_deaths_of_the_worker_are_not_counted_as_those_of_the_film(tmp_path, bun
     turns = iter([False, True])
     run_worker(store, films.handlers(), lambda: next(turns))
     [job] = film_of(store, film_id).jobs
-    assert (job.state, job.problem["deaths"]) == ("waiting", 1)
+    assert (job.state, job.crashes) == ("waiting", 1)
     work(store, films)
     assert film_of(store, film_id).jobs[0].state == "failed"
     films.close()

@@ -9,16 +9,28 @@ import getpass
 import json
 import os
 import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumoscope_clinic.cli.backup import backup, restore
-from pneumoscope_clinic.cli.clinic_settings import ConfigFile, DataDir, clinic_settings, clinic_store
-from pneumoscope_clinic.cli.retention import delete_study, retention
+from pneumoscope.cli.data_summaries import dataset_summary, print_dataset, print_json, print_next
+from pneumoscope.cli.terminal import console, progress_bar
+from pneumoscope.core.errors import InputError
+from pneumoscope.core.records import Label
+from pneumoscope_clinic.cli.clinic_settings import (
+    ConfigFile,
+    DataDir,
+    clinic_settings,
+    clinic_store,
+    terminal_actor,
+)
 
 if TYPE_CHECKING:
     from pneumoscope_clinic.store.database import Store
+    from pneumoscope_clinic.store.retention import Deleted
     from pneumoscope_clinic.store.viewers import Viewer
 
 app = typer.Typer(no_args_is_help=True, help="Users, tokens, bundles, retention of an installation.")
@@ -28,17 +40,21 @@ bundles = typer.Typer(no_args_is_help=True, help="Which bundle examines films.")
 app.add_typer(users, name="users")
 app.add_typer(tokens, name="tokens")
 app.add_typer(bundles, name="bundles")
-app.command("backup")(backup)
-app.command("restore")(restore)
-app.command("retention")(retention)
-app.command("delete-study")(delete_study)
 
+Folder = Annotated[Path, typer.Argument(help="Folder of the backup.")]
+
+_SHOWN = 20
+"""Films that are named when their bytes are missing."""
+_WORDS = {
+    "studies": "studies",
+    "films": "films with their results",
+    "pixels": "films' pixels",
+    "identities": "identities",
+    "orphans": "files that no film knows",
+}
+_SHORTEST = 8
+"""Digits of an id that pages show (``web.film_view.study_title``)."""
 Name = Annotated[str, typer.Argument(help="The user's name.")]
-
-
-def _actor() -> str:
-    """For the audit log: the account at this machine's terminal."""
-    return f"terminal:{getpass.getuser()}"
 
 
 def _password() -> str:
@@ -71,7 +87,7 @@ def add_user(
     from pneumoscope_clinic.store import accounts
 
     with clinic_store(config, data_dir) as store:
-        accounts.create_user(store, name, _password(), role, _actor())
+        accounts.create_user(store, name, _password(), role, terminal_actor())
     print(f"{name} may log in as {role}.")
 
 
@@ -81,7 +97,7 @@ def new_password(name: Name, config: ConfigFile = None, data_dir: DataDir = None
     from pneumoscope_clinic.store import accounts
 
     with clinic_store(config, data_dir) as store:
-        accounts.set_password(store, name, _password(), _actor())
+        accounts.set_password(store, name, _password(), terminal_actor())
     print(f"{name} has a new password.")
 
 
@@ -97,7 +113,7 @@ def change_user(
     from pneumoscope_clinic.store import accounts
 
     with clinic_store(config, data_dir) as store:
-        accounts.change_user(store, name, _actor(), role=role, disabled=disabled)
+        accounts.change_user(store, name, terminal_actor(), role=role, disabled=disabled)
     print(f"{name} is changed.")
 
 
@@ -163,7 +179,7 @@ def activate_bundle(
     from pneumoscope_clinic.store.bundles import activate
 
     with clinic_store(config, data_dir) as store:
-        print(f"{activate(store, bundle, _actor()).bundle_id} is in force.")
+        print(f"{activate(store, bundle, terminal_actor()).bundle_id} is in force.")
 
 
 @bundles.command("rollback")
@@ -172,7 +188,7 @@ def rollback_bundle(config: ConfigFile = None, data_dir: DataDir = None) -> None
     from pneumoscope_clinic.store.bundles import rollback
 
     with clinic_store(config, data_dir) as store:
-        print(f"{rollback(store, _actor()).bundle_id} is in force.")
+        print(f"{rollback(store, terminal_actor()).bundle_id} is in force.")
 
 
 @app.command("retry")
@@ -181,13 +197,161 @@ def retry_films(config: ConfigFile = None, data_dir: DataDir = None) -> None:
     from pneumoscope_clinic.store.queue import Queue
 
     with clinic_store(config, data_dir) as store:
-        print(f"{Queue(store).revive('examine', _actor())} films are examined again.")
+        print(f"{Queue(store).revive('examine', terminal_actor())} films are examined again.")
 
 
 @app.command("settings")
 def show_settings(config: ConfigFile = None, data_dir: DataDir = None) -> None:
     """Print the settings in force as JSON, without secrets."""
     print(json.dumps(clinic_settings(config, data_dir=data_dir).model_dump(mode="json"), indent=2))
+
+
+@app.command("backup")
+def backup(
+    folder: Folder,
+    with_key: Annotated[
+        bool, typer.Option("--with-key/--without-key", help="Include the key, without which nothing opens.")
+    ] = True,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a backup, or bring the one in the folder up to date; the server may run."""
+    from pneumoscope_clinic.store.backup import back_up
+
+    with clinic_store(config, data_dir) as store:
+        made = back_up(store, folder, terminal_actor(), with_key=with_key)
+        key_file = store.settings.key_file
+    print(f"{folder}: {made.blobs} files and the database of {made.made_at}.")
+    print(f"Head of the audit log: {made.audit_head}")
+    if made.key:
+        print("The key is in it: whoever has the folder can read the films.")
+    else:
+        print(f"The key is not in it. Keep {key_file} elsewhere: without it nothing opens.")
+
+
+@app.command("restore")
+def restore(folder: Folder, config: ConfigFile = None, data_dir: DataDir = None) -> None:
+    """Put a backup into an empty data directory, and check that everything is there."""
+    from pneumoscope_clinic.store.backup import restore as put_back
+
+    settings = clinic_settings(config, data_dir=data_dir)
+    found = put_back(settings, folder, terminal_actor())
+    whole = "whole" if not found.audit_problem else found.audit_problem
+    print(f"{settings.directory}: {found.films - len(found.missing)} of {found.films} films readable.")
+    print(f"Audit log: {found.audit_rows} rows, {whole}.")
+    for film in found.missing[:_SHOWN]:
+        print(f"missing or damaged: {film}")
+    if not found.good:
+        raise typer.Exit(1)
+
+
+@app.command("retention")
+def retention(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete what the policy says is over (privacy.retain_days, ...); a server does so once a day."""
+    with clinic_store(config, data_dir) as store:
+        from pneumoscope_clinic.monitoring.watch import retain
+
+        _say(retain(store, dry_run=dry_run), "would be deleted" if dry_run else "deleted")
+
+
+@app.command("delete-study")
+def delete_study(
+    study: Annotated[
+        str, typer.Argument(metavar="ID", help="The study's id, or its beginning as its page shows it.")
+    ],
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete a study with its films, results and feedback, for good."""
+    with clinic_store(config, data_dir) as store:
+        from pneumoscope_clinic.store.retention import delete_study
+
+        _say(delete_study(store, _whole_id(store, study), terminal_actor()), "deleted")
+
+
+def _whole_id(store: Store, beginning: str) -> str:
+    """The id of the one study whose id begins so.
+
+    Raises:
+        InputError: the beginning is too short, or it is that of none or several.
+    """
+    from sqlalchemy import select
+
+    from pneumoscope_clinic.store.tables import Study
+
+    remedy = "give the whole id, which stands in the address of the study's page"
+    if len(beginning) < _SHORTEST:
+        raise InputError(
+            "the id is too short", where=beginning, expected=f"at least {_SHORTEST} digits", remedy=remedy
+        )
+    wanted = Study.id.startswith(beginning.lower(), autoescape=True)
+    with store.read() as session:
+        found = session.scalars(select(Study.id).where(wanted).limit(2)).all()
+    if len(found) != 1:
+        said = "several studies begin so" if found else "there is no such study"
+        raise InputError(said, where=beginning, remedy=remedy)
+    return found[0]
+
+
+def _say(deleted: Deleted, verb: str) -> None:
+    parts = [f"{count} {_WORDS[name]}" for name, count in asdict(deleted).items() if count]
+    print(f"{', '.join(parts)} {verb}." if parts else f"Nothing {verb}.")
+
+
+def export_feedback(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A new folder, or that of an earlier export.")
+    ],
+    licence: Annotated[
+        str, typer.Option(help="Terms under which the films may be used; there is no export without.")
+    ] = "",
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only feedback from this day on (UTC).")
+    ] = None,
+    min_readers: Annotated[int, typer.Option(min=1, help="Readers who gave the same diagnosis.")] = 1,
+    diagnosis: Annotated[list[Label] | None, typer.Option(help="Only this one. May be repeated.")] = None,
+    name: Annotated[str, typer.Option(help="The data set's name.")] = "clinic",
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Turn confirmed films with consent into a data set: de-identified, text in the picture covered."""
+    with clinic_store(config, data_dir) as store:
+        from pneumoscope_clinic.export_feedback import Wishes, export_feedback
+        from pneumoscope_clinic.store.bundles import active_bundle
+        from pneumoscope_clinic.worker.sandbox import Sandbox
+
+        day = None if since is None else since.replace(tzinfo=UTC)
+        wishes = Wishes(licence, day, min_readers, tuple(diagnosis or ()), name)
+        bundle = active_bundle(store).location
+        with (
+            Sandbox(bundle, store.settings.limits) as sandbox,
+            progress_bar("Exporting films") as progress,
+        ):
+            done = export_feedback(
+                store, output, wishes, sandbox.picture, actor=terminal_actor(), progress=progress
+            )
+    if json:
+        print_json(
+            {
+                **dataset_summary(done.dataset),
+                "added": done.added,
+                "removed": done.removed,
+                "left_out": dict(done.left_out),
+            }
+        )
+        return
+    print_dataset(done.dataset)
+    console().print(
+        f"{done.added} films are new, {done.removed} went, {sum(done.left_out.values())} left out."
+    )
+    for reason, count in done.left_out.items():
+        console().print(f"  {count}: {reason}")
+    print_next(f"pneumoscope data audit {output}", f"pneumoscope data split {output}")
 
 
 def _viewer(store: Store, name: str | None) -> Viewer:

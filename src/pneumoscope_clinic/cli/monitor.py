@@ -102,7 +102,7 @@ def baseline(
 ) -> None:
     """Say how far the baseline is; restart it after a change that is known and wanted (a new device)."""
     with clinic_store(config, data_dir) as store:
-        from pneumoscope_clinic.monitoring.windows import progress, restart_baseline
+        from pneumoscope_clinic.monitoring.sequential import progress, restart_baseline
         from pneumoscope_clinic.store.bundles import active_bundle
 
         bundle_id = active_bundle(store).bundle_id

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pneumoscope.core.errors import ConfigError, DeliveryError
+from pneumoscope.core.errors import DeliveryError
 from pneumoscope_clinic.logs import silence
+from pneumoscope_clinic.settings import read_secret
 
 if TYPE_CHECKING:
     import requests
@@ -80,15 +81,3 @@ class _Bearer:
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
-
-
-def read_secret(file: Path) -> str:
-    """The password or token in ``file``.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        return file.expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("the file with the password or token cannot be read", where=file) from error

@@ -23,8 +23,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pneumoscope.core.errors import ConfigError, InputError
+from pneumoscope.core.errors import InputError
 from pneumoscope_clinic.monitoring.records import AlarmRow
+from pneumoscope_clinic.settings import read_secret
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Alarm, now
@@ -122,7 +123,8 @@ def notify(store: Store, sleep: Callable[[float], None] = time.sleep) -> int:
     with store.read() as session:
         waiting = session.scalars(select(Alarm).where(Alarm.notified_at.is_(None)).order_by(Alarm.id)).all()
     address = None if settings.webhook_url is None else settings.webhook_url.get_secret_value()
-    token = _token(store) if waiting and address else None
+    file = settings.webhook_token_file
+    token = read_secret(file) if waiting and address and file is not None else None
     for alarm in waiting:
         if address and not _send(address, token, alarm, sleep):
             continue
@@ -136,20 +138,6 @@ def notify(store: Store, sleep: Callable[[float], None] = time.sleep) -> int:
 
 def _open(session: Session, kind: str) -> Alarm | None:
     return session.scalar(select(Alarm).where(Alarm.kind == kind, Alarm.resolved_at.is_(None)).limit(1))
-
-
-def _token(store: Store) -> str | None:
-    file = store.settings.monitoring.webhook_token_file
-    if file is None:
-        return None
-    try:
-        return file.expanduser().read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(
-            f"the webhook's token cannot be read: {error.strerror}",
-            where=file,
-            remedy="correct monitoring.webhook_token_file",
-        ) from error
 
 
 def _body(alarm: Alarm) -> dict[str, Any]:

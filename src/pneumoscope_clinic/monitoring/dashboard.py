@@ -10,22 +10,19 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from statistics import median
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from pneumoscope.core.errors import BundleError
 from pneumoscope.core.records import Decision, Verdict
 from pneumoscope.evaluation.intervals import proportion_estimate
+from pneumoscope.evaluation.metrics import predictive_values
 from pneumoscope_clinic.monitoring.agreement import agreement, by_week, reviewed_films
 from pneumoscope_clinic.monitoring.alarms import alarm_rows
-from pneumoscope_clinic.monitoring.records import (
-    Agreement,
-    Dashboard,
-    Day,
-    QueueDepth,
-)
-from pneumoscope_clinic.monitoring.reference import bundle_document, expectation
-from pneumoscope_clinic.monitoring.windows import progress
+from pneumoscope_clinic.monitoring.records import Agreement, Dashboard, Day, QueueDepth, Validation
+from pneumoscope_clinic.monitoring.sequential import progress
 from pneumoscope_clinic.store.bundles import active_bundle
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Job, Result, now
@@ -84,6 +81,45 @@ def dashboard(store: Store, days: int = 30) -> Dashboard:
             document, store.settings.operating_point, None if positive is None else positive.value
         ),
     )
+
+
+def bundle_document(location: str) -> Mapping[str, Any] | None:
+    """``bundle.json`` of the bundle at ``location`` (a directory or a shipped name); None if it is gone."""
+    from pneumoscope.inference.bundle import load_bundle
+
+    try:
+        return load_bundle(location).document
+    except BundleError:
+        return None
+
+
+def expectation(
+    document: Mapping[str, Any] | None, operating_point: str | None, positive_rate: float | None
+) -> Validation | None:
+    """What the validation films make one expect here, at an operating point (None: the bundle's default).
+
+    Args:
+        document: ``bundle.json``.
+        operating_point: its name.
+        positive_rate: share called positive here, of the answered films.
+    """
+    if document is None:
+        return None
+    name = operating_point or document["default_operating_point"]
+    points: dict[str, Any] = {point["name"]: point for point in document["operating_points"]}
+    point = points.get(name, {})
+    sensitivity, specificity = point.get("sensitivity"), point.get("specificity")
+    ill = document["validation"].get("sensitivity", {}).get("n")
+    if sensitivity is None or specificity is None or not ill or not point.get("n"):
+        return None
+    prevalence = ill / point["n"]
+    expected = prevalence * sensitivity + (1 - prevalence) * (1 - specificity)
+    implied = ppv = npv = None
+    if positive_rate is not None and sensitivity + specificity > 1:
+        raw = (positive_rate + specificity - 1) / (sensitivity + specificity - 1)
+        implied = min(max(raw, 0.0), 1.0)
+        ppv, npv = predictive_values(sensitivity, specificity, implied)
+    return Validation(point["n"], prevalence, expected, implied, ppv, npv)
 
 
 def _notes(every: Agreement, gone: bool, missing: int) -> tuple[str, ...]:

@@ -1,25 +1,31 @@
-"""Has something changed? Tests of the present films against a reference, corrected for their number.
+"""Drift of one set of images against a reference: what is compared, and by which tests.
 
-In: numbers of both (``quantities``). Out: one :class:`DriftRow` a quantity. Distributions are compared by the
-two-sample Kolmogorov-Smirnov test (conservative where values repeat), shares by Fisher's exact test, mixes by
-the chi-square test with rare categories pooled, the gate's bounds by the exact test of ``reference``. Holm's
+:data:`QUANTITIES` are exposure, size, device, distances of the gate, and results. Distributions are compared
+by the two-sample Kolmogorov-Smirnov test (conservative with ties), shares by Fisher's exact test, mixes by
+the chi-square test with rare categories pooled, bounds of the gate by an exact beta-binomial test. Holm's
 correction (Scand J Stat 6, 1979) holds the chance of any false finding in one look at ``level``.
+
+A bundle keeps the bounds of its gate's feature distance and picture distance, each an order statistic of its
+validation films. It keeps no distribution of exposure, size, device or probability: for these the reference
+is the *baseline*, the first films here under this bundle. Each row says which one it was compared with.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import ceil, isfinite, sqrt
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2_contingency, fisher_exact, ks_2samp
+from scipy.stats import betabinom, chi2_contingency, fisher_exact, ks_2samp
 
+from pneumoscope.core.records import Decision, Verdict
 from pneumoscope.evaluation.comparison import holm
-from pneumoscope_clinic.monitoring.quantities import MIX, NUMBER, QUANTITIES, SHARE, Numbers, Quantity
 from pneumoscope_clinic.monitoring.records import DriftRow
-from pneumoscope_clinic.monitoring.reference import Bound, BundleReference
 
 MIN_FILMS = 20
 """Fewer values of a quantity are not compared; the tests find nothing in so few at the levels used."""
@@ -29,6 +35,173 @@ _PSI_BINS = 10
 _POOLED = "\0others"
 
 Floats = npt.NDArray[np.float64]
+
+NUMBER, SHARE, MIX = "number", "share", "mix"
+
+Numbers = dict[str, Any]
+"""By quantity: sorted values (number), [successes, films] (share), or films by category (mix)."""
+
+_DIGITS = 5  # significant; finer than any difference that matters, and half as long in the database
+_SELECTION = "selection"
+
+
+@dataclass(frozen=True, slots=True)
+class FilmRow:
+    """What monitoring reads of one examined film; ``patient`` is a keyed hash, else the study's id."""
+
+    at: datetime
+    patient: str
+    verdict: str
+    decision: str
+    abstained_by: str | None
+    probability: float | None
+    drift: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    age_years: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One thing that is watched; ``read`` gives its value for a film, None where the film has none."""
+
+    name: str
+    title: str
+    group: str
+    kind: str
+    read: Callable[[FilmRow], Any]
+
+
+def _drift(key: str) -> Callable[[FilmRow], Any]:
+    return lambda film: film.drift.get(key)
+
+
+def _pixels(film: FilmRow) -> float | None:
+    rows, columns = film.drift.get("rows"), film.drift.get("columns")
+    return sqrt(rows * columns) if rows and columns else None
+
+
+def _aspect(film: FilmRow) -> float | None:
+    rows, columns = film.drift.get("rows"), film.drift.get("columns")
+    return columns / rows if rows and columns else None
+
+
+def _device(film: FilmRow) -> str:
+    parts = (film.facts.get(key) for key in ("manufacturer", "device", "modality", "format"))
+    return " ".join(str(part) for part in parts if part) or "unknown"
+
+
+def _refused(film: FilmRow) -> bool:
+    return film.verdict == Verdict.REFUSE
+
+
+def _unless_refused(read: Callable[[FilmRow], Any]) -> Callable[[FilmRow], Any]:
+    return lambda film: None if _refused(film) else read(film)
+
+
+QUANTITIES = (
+    Quantity("mean", "Mean grey level", "input", NUMBER, _drift("mean")),
+    Quantity("contrast", "Contrast", "input", NUMBER, _drift("contrast")),
+    Quantity("exposure_low", "Dark end of the exposure", "input", NUMBER, _drift("exposure_low")),
+    Quantity("exposure_high", "Bright end of the exposure", "input", NUMBER, _drift("exposure_high")),
+    Quantity("size", "Film size in pixels", "input", NUMBER, _pixels),
+    Quantity("aspect", "Width over height", "input", NUMBER, _aspect),
+    Quantity("age", "Age of the patients", "input", NUMBER, lambda film: film.age_years),
+    Quantity("device", "Devices", "input", MIX, _device),
+    Quantity("feature_distance", "Feature distance", "input", NUMBER, _drift("feature_distance")),
+    Quantity("picture_distance", "Picture distance", "input", NUMBER, _drift("picture_distance")),
+    Quantity("warned", "Share answered with a warning", "input", SHARE, lambda f: f.verdict == Verdict.WARN),
+    Quantity("refused", "Share refused by the gate", "input", SHARE, _refused),
+    Quantity("probability", "Probabilities", "output", NUMBER, _unless_refused(lambda f: f.probability)),
+    Quantity(
+        "positive",
+        "Share positive",
+        "output",
+        SHARE,
+        _unless_refused(lambda f: f.decision == Decision.POSITIVE),
+    ),
+    Quantity(
+        "abstained",
+        "Share abstained",
+        "output",
+        SHARE,
+        _unless_refused(lambda f: f.abstained_by == _SELECTION),
+    ),
+)
+
+
+def numbers_of(films: Sequence[FilmRow]) -> Numbers:
+    """The numbers of ``films``; each quantity is sorted by itself."""
+    found: Numbers = {}
+    for quantity in QUANTITIES:
+        values = [value for value in map(quantity.read, films) if value is not None]
+        if quantity.kind == NUMBER:
+            found[quantity.name] = sorted(_rounded(value) for value in values if isfinite(value))
+        elif quantity.kind == SHARE:
+            found[quantity.name] = [sum(values), len(values)]
+        else:
+            found[quantity.name] = dict(sorted(Counter(values).items()))
+    return found
+
+
+def pooled(parts: Sequence[Numbers]) -> Numbers:
+    """The numbers of several sets of films together."""
+    found: Numbers = {}
+    for quantity in QUANTITIES:
+        values = [part[quantity.name] for part in parts if quantity.name in part]
+        if quantity.kind == NUMBER:
+            found[quantity.name] = sorted(value for part in values for value in part)
+        elif quantity.kind == SHARE:
+            found[quantity.name] = [sum(column) for column in zip(*values, strict=True)] or [0, 0]
+        else:
+            counts: Counter[str] = Counter()
+            for part in values:
+                counts.update(part)
+            found[quantity.name] = dict(sorted(counts.items()))
+    return found
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A value that ``beyond`` of ``n`` validation films exceed; quantity names what it bounds."""
+
+    quantity: str
+    value: float
+    beyond: int
+    n: int
+
+    def p_value(self, exceeding: int, films: int) -> float:
+        """Chance that so many of ``films``, or more, exceed the bound though they are usual films.
+
+        The chance of one new film to exceed the r-th smallest of n exchangeable values is Beta(n + 1 - r, r)
+        distributed (David & Nagaraja, Order Statistics, 3rd ed., 2.1), so the count is beta-binomial: exact
+        for any distribution without ties.
+        """
+        return float(betabinom.sf(exceeding - 1, films, self.beyond + 1, self.n - self.beyond))
+
+
+@dataclass(frozen=True, slots=True)
+class BundleReference:
+    """The bounds of a bundle's gate."""
+
+    bounds: tuple[Bound, ...]
+
+
+def bundle_reference(document: Mapping[str, Any] | None) -> BundleReference:
+    """The reference that ``bundle.json`` holds; without bounds where there is no document."""
+    if document is None:
+        return BundleReference(())
+    gate = document["gate"]
+    n, rate = int(gate["n"]), float(gate["false_refusal_rate"])
+    # The rank of ``inference.gaussian.upper_bound``.
+    beyond = n - min(ceil((n + 1) * (1 - rate)), n)
+    bounds = [Bound("feature_distance", float(gate["warn_distance"]), beyond, n)]
+    if "appearance" in gate:
+        bounds.append(Bound("picture_distance", float(gate["appearance"]["warn_distance"]), beyond, n))
+    return BundleReference(tuple(bounds))
 
 
 def compare(

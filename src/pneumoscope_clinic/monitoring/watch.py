@@ -1,7 +1,6 @@
-"""The watch: one pass over films, feedback, queue and alarms, and the loop that repeats it.
+"""Monitoring loop: checks drift, agreement, queue and failures, opens and resolves alarms.
 
-In: the store. Out: alarms opened and resolved, those who asked told. Several processes may run a
-:class:`Watcher`; the database lets one of them do each pass.
+Several processes may run a :class:`Watcher`; one of them does each check (a periodic job).
 """
 
 from __future__ import annotations
@@ -23,15 +22,14 @@ from pneumoscope_clinic.monitoring.alarms import (
     open_alarm,
     resolve_alarm,
 )
-from pneumoscope_clinic.monitoring.dashboard import waiting_minutes
-from pneumoscope_clinic.monitoring.quantities import SHARE
+from pneumoscope_clinic.monitoring.dashboard import bundle_document, waiting_minutes
+from pneumoscope_clinic.monitoring.drift import SHARE, bundle_reference
 from pneumoscope_clinic.monitoring.records import AlarmRow, DriftRow
-from pneumoscope_clinic.monitoring.reference import bundle_document, bundle_reference
-from pneumoscope_clinic.monitoring.windows import Look, advance, baseline_restarted_at
-from pneumoscope_clinic.store.bundles import active_bundle
+from pneumoscope_clinic.monitoring.sequential import Look, advance, baseline_restarted_at
+from pneumoscope_clinic.store.bundles import activations, active_bundle
 from pneumoscope_clinic.store.database import Store
-from pneumoscope_clinic.store.periodic_jobs import take_periodic_job
-from pneumoscope_clinic.store.retention import apply_retention
+from pneumoscope_clinic.store.queue import take_periodic_job
+from pneumoscope_clinic.store.retention import Deleted, apply_retention
 from pneumoscope_clinic.store.tables import Activation, Job, now
 
 QUEUE_MINUTES = 15.0
@@ -75,7 +73,7 @@ class Watcher:
         period = timedelta(minutes=self._store.settings.monitoring.check_minutes)
         while not stop.is_set():
             self._perform("monitor", period, check)
-            self._perform("retention", _RETENTION, apply_retention)
+            self._perform("retention", _RETENTION, retain)
             stop.wait(_POLL_S)
 
     def _perform(self, name: str, period: timedelta, work: Callable[[Store], object]) -> None:
@@ -95,18 +93,31 @@ def check(store: Store) -> Checked:
         BundleError: there is no bundle, and that of the settings cannot be opened.
         ConfigError: the webhook's token cannot be read.
     """
+    changes = _Changes(store)
+    looks, blocks = _count_new(store, changes)
+    changes.settle(_queue_finding(store), "queue")
+    changes.settle(_failure_finding(store), "failures")
+    return Checked(tuple(looks), tuple(blocks), tuple(changes.opened), tuple(changes.resolved), notify(store))
+
+
+def retain(store: Store, *, dry_run: bool = False) -> Deleted:
+    """Apply the retention policy; films and feedback that no check has counted are counted first."""
+    if not dry_run and activations(store, 1):
+        _count_new(store, _Changes(store))
+    return apply_retention(store, dry_run=dry_run)
+
+
+def _count_new(store: Store, changes: _Changes) -> tuple[list[Look], list[Block]]:
+    """Give all new films and feedback to the sequential tests; open and resolve the alarms that follow."""
     bundle = active_bundle(store)
     looks = advance(store, bundle.bundle_id, bundle_reference(bundle_document(bundle.location)))
     blocks = advance_agreement(store, bundle.bundle_id)
-    changes = _Changes(store)
     changes.follow_bundle(bundle)
     for look in looks:
         changes.follow_drift(look)
     for block in blocks:
         changes.settle(_agreement_finding(block, store.settings.monitoring.min_agreement), "agreement")
-    changes.settle(_queue_finding(store), "queue")
-    changes.settle(_failure_finding(store), "failures")
-    return Checked(tuple(looks), tuple(blocks), tuple(changes.opened), tuple(changes.resolved), notify(store))
+    return looks, blocks
 
 
 class _Changes:

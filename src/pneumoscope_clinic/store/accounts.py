@@ -1,13 +1,14 @@
-"""Users and their passwords.
+"""Users: passwords (argon2id, RFC 9106), log-in with a limit on attempts, and users of OpenID Connect.
 
-In: names and passwords. Out: a user, or an error that does not say which part was wrong. Passwords are kept
-as argon2id hashes (RFC 9106).
+Nobody gets into an account with a local password by having its name at the provider; an account without one
+belongs to whoever first logs in to it from there. Where the provider gives roles, they are taken over.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
@@ -44,7 +45,7 @@ def create_user(store: Store, name: str, password: str | None, role: str, actor:
         ConfigError: name, password or role is not allowed.
         ConflictError: there is a user of that name.
     """
-    if not (1 <= len(name) <= 64 and name.isprintable() and name == name.strip()):
+    if not _is_name(name):
         raise ConfigError("not a user name", expected="1 to 64 printable characters")
     if role not in ROLES:
         raise ConfigError(f"no role '{role}'", expected="one of " + ", ".join(ROLES))
@@ -147,6 +148,56 @@ def change_user(
         audit_log.append(store, session, actor, "user.changed", name, role=user.role, disabled=user.disabled)
 
 
+@dataclass(frozen=True, slots=True)
+class ExternalUser:
+    """Who logs in: ``issuer`` and ``subject`` identify them for ever (OpenID Connect Core 1.0 section 5.7).
+
+    ``role`` is what the provider says; None when it says nothing.
+    """
+
+    issuer: str
+    subject: str
+    name: str
+    role: str | None
+
+
+def external_user(
+    store: Store, known: ExternalUser, default_role: str | None, *, keeps_role: bool = False
+) -> User:
+    """Our user for ``known``, made at their first log-in; their role follows what the provider says.
+
+    Args:
+        store: the clinic's.
+        known: by a checked ID token.
+        default_role: of a user whom the provider gives no role; None refuses them.
+        keeps_role: the provider gives no roles at all: users keep those that they have here.
+
+    Raises:
+        ForbiddenError: no role, a name that is another's, no usable name, or a disabled user.
+    """
+    key = store.cipher.pseudonym(f"{known.issuer}\0{known.subject}", "oidc")
+    role = known.role if known.role in ROLES else None
+    with store.write() as session:
+        user = session.scalar(select(User).where(User.oidc_subject == key))
+        if user is None:
+            user = session.scalar(select(User).where(User.name == known.name))
+            if user is None:
+                if not _is_name(known.name):
+                    raise ForbiddenError("the provider gives no usable name")
+                user = User(name=known.name)
+                session.add(user)
+            elif user.password_hash is not None or user.oidc_subject is not None:
+                raise ForbiddenError("there is another user of that name")
+            user.oidc_subject = key
+        role = role or (user.role if keeps_role else None) or default_role
+        if role is None or user.disabled:
+            raise ForbiddenError("this user has no role here", remedy="ask an administrator")
+        user.role = role
+        session.flush()
+        audit_log.append(store, session, f"user:{user.name}", "login.oidc", user.name, role=user.role)
+    return user
+
+
 def user_named(session: Session, name: str) -> User:
     """The user of a name.
 
@@ -211,3 +262,7 @@ def _verified(hashed: str, password: str) -> bool:
 def _decoy() -> str:
     """A hash that no password fits, so that an unknown name takes as long as a known one."""
     return _hashed(secrets.token_urlsafe(32), "")
+
+
+def _is_name(name: str) -> bool:
+    return 1 <= len(name) <= 64 and name.isprintable() and name == name.strip()

@@ -1,35 +1,43 @@
 """Backup of an installation while it runs, and restore into an empty place.
 
-In: a store and a folder. Out: the folder with the database as it was at one moment, every blob that it names,
-the key where it is kept with the data, and ``backup.json``, which is written last. The next backup into the
-same folder copies what is new and removes what was deleted meanwhile: what must not be kept any longer does
-not stay in a backup, either. A backup that breaks off leaves the earlier one as it was.
+A backup is a folder with the database as it was at one moment (a copy of SQLite's file, or ``pg_dump``),
+every blob that it names, the key where it is kept with the data, and ``backup.json``, written last. The next
+backup into the same folder copies what is new and removes what was deleted meanwhile; one that breaks off
+leaves the earlier one as it was. ``installation.json`` says whose the folder is.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import make_url, select, text
 
 from pneumoscope import __version__
 from pneumoscope.core.errors import InputError, PneumoscopeError
 from pneumoscope.core.files import read_json, sha256_file, write_json
 from pneumoscope_clinic.settings import ClinicSettings
 from pneumoscope_clinic.store import audit_log
-from pneumoscope_clinic.store.backup_folders import held_folder, take_folder
 from pneumoscope_clinic.store.blobs import KINDS
 from pneumoscope_clinic.store.database import Store, open_store
-from pneumoscope_clinic.store.dumps import dump, is_postgresql, load_dump
 from pneumoscope_clinic.store.tables import Film, Job, new_id, now
 
 DOCUMENT, KEY = "backup.json", "secret.key"
 _FORMAT = 1
+OWNER = "installation.json"
+_HELD = ".backup-"
+_LEFTOVER_S = 86_400.0
+"""A backup that was killed is left alone for a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,3 +273,170 @@ def _opened(folder: Path, settings: ClinicSettings) -> Backup:
         kind = "PostgreSQL" if backup.postgresql else "SQLite"
         raise InputError(f"the backup is of {kind}", where=folder, remedy="set database.url accordingly")
     return backup
+
+
+def take_folder(store: Store, folder: Path) -> None:
+    """See that the folder is, or may become, a backup of this installation, and mark it as such.
+
+    Raises:
+        InputError: it belongs to the installation itself, or holds something else or another's backup.
+    """
+    settings, target = store.settings, folder.resolve()
+    data = settings.directory.resolve()
+    beside_key = settings.key_file.resolve().parent == target
+    if target.is_relative_to(data) or data.is_relative_to(target) or beside_key:
+        raise InputError(
+            "the folder belongs to the installation itself",
+            where=folder,
+            expected="a folder that neither holds the data directory or the key nor lies within it",
+        )
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    installation = store.cipher.pseudonym("installation", "backup")
+    if not any(folder.iterdir()):
+        write_json(folder / OWNER, {"installation": installation})
+        return
+    try:
+        owner = read_json(folder / OWNER).get("installation")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            "the folder holds something else", where=folder, remedy="name a new or empty folder"
+        ) from error
+    if owner != installation:
+        raise InputError(
+            "the folder holds the backup of another installation",
+            where=folder,
+            expected="a backup that was made with the same key",
+            remedy="name a new or empty folder",
+        )
+
+
+@contextmanager
+def held_folder(directory: Path) -> Iterator[Path]:
+    """A folder on the file system of the blobs, locked, and gone afterwards."""
+    held = directory / f"{_HELD}{new_id()[:8]}"
+    held.mkdir(mode=0o700)
+    with _opened_folder(held) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield held
+        finally:
+            shutil.rmtree(held)
+
+
+def remove_leftovers(store: Store) -> int:
+    """Remove what backups that were killed have held in the data directory; how many those were.
+
+    A backup that still runs is not disturbed, however long it takes.
+    """
+    count = 0
+    for held in store.settings.directory.glob(f"{_HELD}*"):
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            if time.time() - held.stat().st_mtime > _LEFTOVER_S and not _in_use(held):
+                shutil.rmtree(held)
+                count += 1
+    return count
+
+
+def _in_use(held: Path) -> bool:
+    """Whether the process that made the folder still runs: its lock ends with it."""
+    with _opened_folder(held) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def is_postgresql(settings: ClinicSettings) -> bool:
+    """Whether the database is one of PostgreSQL; else it is SQLite's file."""
+    return make_url(settings.database_url).get_backend_name() == "postgresql"
+
+
+def dump(store: Store, file: Path, at_that_moment: Callable[[], None]) -> None:
+    """Write the database to ``file`` as it is when ``at_that_moment`` is called.
+
+    No job is settled and none is added during that call; otherwise work goes on.
+
+    Raises:
+        InputError: PostgreSQL's programs are missing. PneumoscopeError: they failed.
+    """
+    if is_postgresql(store.settings):
+        _dump_postgresql(store, file, at_that_moment)
+    else:
+        _dump_sqlite(store, file, at_that_moment)
+
+
+def _dump_sqlite(store: Store, file: Path, at_that_moment: Callable[[], None]) -> None:
+    source = make_url(store.settings.database_url).database
+    with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, isolation_level=None)) as reading:
+        with store.write() as session:
+            session.execute(text("SELECT 1"))  # takes the write lock
+            reading.execute("BEGIN")
+            reading.execute("SELECT count(*) FROM jobs").fetchone()  # what it sees is fixed from here on
+            at_that_moment()
+        with closing(sqlite3.connect(file)) as target:
+            reading.backup(target)
+            target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+
+
+def _dump_postgresql(store: Store, file: Path, at_that_moment: Callable[[], None]) -> None:
+    with store.engine.connect().execution_options(isolation_level="REPEATABLE READ") as reading:
+        with store.write():  # nobody else writes meanwhile
+            snapshot = reading.scalar(text("SELECT pg_export_snapshot()"))
+            at_that_moment()
+        _run(
+            "pg_dump",
+            "--format=custom",
+            "--no-owner",
+            "--no-privileges",
+            f"--snapshot={snapshot}",
+            f"--file={file}",
+            settings=store.settings,
+        )
+
+
+def load_dump(settings: ClinicSettings, file: Path) -> None:
+    """Fill an empty PostgreSQL database from a dump, all of it or nothing.
+
+    Raises:
+        InputError: PostgreSQL's programs are missing. PneumoscopeError: they failed, or it is not empty.
+    """
+    _run(
+        "pg_restore",
+        "--no-owner",
+        "--no-privileges",
+        "--exit-on-error",
+        "--single-transaction",
+        str(file),
+        settings=settings,
+    )
+
+
+def _run(program: str, *arguments: str, settings: ClinicSettings) -> None:
+    """Run a program of PostgreSQL on the database; its password goes by the environment (libpq, 34.15)."""
+    url = make_url(settings.database_url)
+    plain = url.set(drivername="postgresql", password=None).render_as_string()
+    environment = {**os.environ, "PGPASSWORD": str(url.password)} if url.password else dict(os.environ)
+    try:
+        done = subprocess.run(  # nosec B603  # no shell, a fixed program
+            [program, f"--dbname={plain}", *arguments], env=environment, capture_output=True, text=True
+        )
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{program} is not installed", remedy="install PostgreSQL's client (Debian: postgresql-client)"
+        ) from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise PneumoscopeError(
+            f"{program} failed: {said[0] if said else done.returncode}",
+            expected="a server of the same version or an older one, and for a restore an empty database",
+        )

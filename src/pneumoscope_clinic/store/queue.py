@@ -1,15 +1,15 @@
-"""A durable queue of jobs in the database: nothing is lost, nothing is done twice.
+"""Durable job queue in the database, with leases: at-least-once execution, exactly-once outcome.
 
-In: films to examine, pictures to draw, results to deliver. Out: one worker at a time for each job. A claim
-holds for a lease; a worker that dies stops renewing it, and the job goes to another. Whoever finishes a job
-must still hold its lease, and does so in the transaction that stores what came of it.
+A claim holds for a lease; when a worker dies the lease expires and the job goes to another. A job is finished
+in the transaction that stores its outcome, and only by the holder of the lease. Periodic jobs run in one
+process per period, over all machines that share the database.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, update
@@ -18,13 +18,10 @@ from sqlalchemy.orm import Session
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.notification import notify
-from pneumoscope_clinic.store.tables import Job, new_id, now
+from pneumoscope_clinic.store.tables import Job, PeriodicJob, new_id, now
 
 OURS, THE_FILMS = "ours", "input"
 """Values of ``fault`` in the problem of a job."""
-
-DEATHS = "deaths"
-"""In the problem of a job: how often it ended the process that did it."""
 
 
 class LeaseLostError(Exception):
@@ -33,7 +30,7 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job in hand: ``lease`` proves it; ``attempts`` counts this one, ``deaths`` are of earlier ones."""
+    """A claimed job: ``lease`` proves it; ``attempts`` counts this one; ``crashes`` ended a process."""
 
     job_id: int
     film_id: str
@@ -41,7 +38,7 @@ class Claim:
     target: str
     attempts: int
     lease: str
-    deaths: int = 0
+    crashes: int = 0
 
 
 def add_job(session: Session, film_id: str, kind: str, target: str = "") -> Job:
@@ -87,16 +84,15 @@ class Queue:
             if session.scalar(_due(kinds).limit(1)) is None:
                 return None
         with self._store.write() as session:
-            job = session.scalar(_due(kinds).limit(1).with_for_update(skip_locked=True))
+            job = session.scalar(_due(kinds).limit(1))
             if job is None:
                 return None
             job.state, job.lease, job.lease_until = "running", new_id(), now() + self._lease
             job.attempts += 1
-            deaths = (job.problem or {}).get(DEATHS, 0)
-            return Claim(job.id, job.film_id, job.kind, job.target, job.attempts, job.lease, deaths)
+            return Claim(job.id, job.film_id, job.kind, job.target, job.attempts, job.lease, job.crashes)
 
     def renew(self, claim: Claim) -> None:
-        """Say that the worker lives.
+        """Extend the lease.
 
         Raises:
             LeaseLostError: too late.
@@ -104,17 +100,16 @@ class Queue:
         with self._store.write() as session:
             _settle(session, claim, lease_until=now() + self._lease)
 
-    def retry(self, claim: Claim, problem: dict[str, Any], pause_s: float) -> None:
-        """Give a job back for another attempt after ``pause_s`` seconds.
+    def retry(self, claim: Claim, problem: dict[str, Any], pause_s: float, *, crashed: bool = False) -> None:
+        """Give a job back for another attempt after ``pause_s`` seconds; ``crashed``: it ended its process.
 
         Raises:
             LeaseLostError: another worker has it now.
         """
-        due = now() + timedelta(seconds=pause_s)
+        values = {"due_at": now() + timedelta(seconds=pause_s), "crashes": claim.crashes + crashed}
+        released = {"state": "waiting", "lease": None, "lease_until": None}
         with self._store.write() as session:
-            _settle(
-                session, claim, state="waiting", due_at=due, lease=None, lease_until=None, problem=problem
-            )
+            _settle(session, claim, problem=problem, **values, **released)
 
     def fail(self, claim: Claim, problem: dict[str, Any]) -> None:
         """Give a job up, in a transaction of its own; raises as :func:`fail`."""
@@ -128,6 +123,7 @@ class Queue:
             jobs = session.scalars(given_up).all()
             for job in jobs:
                 job.state, job.due_at, job.attempts, job.finished_at = "waiting", now(), 0, None
+                job.crashes = 0
                 audit_log.append(self._store, session, actor, f"film.{kind}-again", job.film_id)
         if jobs:
             notify(self._store.settings.directory, "work")
@@ -154,6 +150,28 @@ class Queue:
                 )
             )
             return set(film_ids) - set(rows)
+
+
+def take_periodic_job(store: Store, name: str, period: timedelta) -> bool:
+    """Whether this process is to run a job now; then no process is until ``period`` has passed.
+
+    A process that dies in the middle is followed by another one period later. A time more than two periods
+    ahead was written by a wrong clock, and counts as due.
+    """
+    present = now()
+    with store.read() as session:  # what is not due costs no write lock
+        if not _is_due(session.get(PeriodicJob, name), present, period):
+            return False
+    with store.write() as session:
+        if not _is_due(session.get(PeriodicJob, name), present, period):  # another process was faster
+            return False
+        session.merge(PeriodicJob(name=name, due_at=present + period))
+    return True
+
+
+def _is_due(row: PeriodicJob | None, present: datetime, period: timedelta) -> bool:
+    # Two periods, since clocks of machines differ a little.
+    return row is None or not present < row.due_at <= present + 2 * period
 
 
 def at_our_fault() -> ColumnElement[bool]:

@@ -5,28 +5,38 @@ removes. Everything may be repeated and ends the same. Blobs are encrypted files
 deleted one is readable with the key alone. SQLite overwrites deleted rows (``secure_delete``); PostgreSQL
 does so when its autovacuum has passed and the space is used again.
 
-In: the store and ``privacy`` of its settings. Out: counts of what was deleted; deletions in the audit log.
+Totals (images received, results, feedback) never fall: what a deletion takes away is added to table
+``totals`` in the same transaction.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import BigInteger, ColumnElement, cast, delete, exists, func, select, union_all, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pneumoscope.core.errors import InputError
-from pneumoscope_clinic.monitoring.under_way import take
 from pneumoscope_clinic.store import audit_log
-from pneumoscope_clinic.store.backup_folders import remove_leftovers
+from pneumoscope_clinic.store.backup import remove_leftovers
 from pneumoscope_clinic.store.blobs import KINDS
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.queue import at_our_fault
-from pneumoscope_clinic.store.tables import Batch, Film, Idempotency, Job, Study, now
-from pneumoscope_clinic.store.totals import keep_totals
+from pneumoscope_clinic.store.tables import (
+    Batch,
+    Feedback,
+    Film,
+    Idempotency,
+    Job,
+    Result,
+    Study,
+    Total,
+    now,
+)
 
 POLICY = "retention"
 """The actor in the audit log."""
@@ -154,8 +164,6 @@ def _in_blocks(store: Store, over: ColumnElement[bool]) -> Iterator[tuple[int, i
     while True:
         with store.write() as session:
             block = session.scalars(select(Study).where(over).order_by(Study.id).limit(_BLOCK)).all()
-            films = [film.id for study in block for film in study.films]
-            take(session, films, store.settings.monitoring.window)
             gone = _delete(store, session, block, POLICY)
         if not block:
             return
@@ -239,3 +247,45 @@ def _forget(store: Store) -> None:
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A total: its name, the label of a row, what a row adds (a whole number), and the film it is of."""
+
+    name: str
+    label: InstrumentedAttribute[str]
+    amount: ColumnElement[int]
+    film_id: InstrumentedAttribute[str]
+
+
+_NANOSECONDS = cast(func.round(Result.seconds * 1_000_000_000), BigInteger)  # whole: sums in any order agree
+
+FILMS = Counted("films", Film.source, func.count(), Film.id)
+RESULTS = Counted("results", Result.decision, func.count(), Result.film_id)
+FEEDBACK = Counted("feedback", Feedback.diagnosis, func.count(), Feedback.film_id)
+EXAMINING = Counted("examining_ns", Result.decision, func.sum(_NANOSECONDS), Result.film_id)
+
+
+def totals(session: Session, counted: Counted) -> dict[str, int]:
+    """The total of each label, in order."""
+    gone = select(Total.label.label("label"), Total.amount.label("amount")).where(Total.name == counted.name)
+    every = union_all(_present(counted), gone).subquery()
+    rows = select(every.c.label, func.sum(every.c.amount)).group_by(every.c.label).order_by(every.c.label)
+    return {label: int(amount) for label, amount in session.execute(rows)}
+
+
+def keep_totals(session: Session, film_ids: Collection[str]) -> None:
+    """Add what goes with films to what is gone, within the transaction that deletes them."""
+    for counted in (FILMS, RESULTS, FEEDBACK, EXAMINING):
+        for label, amount in session.execute(_present(counted).where(counted.film_id.in_(film_ids))).all():
+            row = session.get(Total, (counted.name, label))
+            if row is None:
+                session.add(Total(name=counted.name, label=label, amount=int(amount)))
+            else:
+                row.amount += int(amount)
+
+
+def _present(counted: Counted) -> Any:
+    columns = counted.label.label("label"), counted.amount.label("amount")
+    return select(*columns).select_from(counted.film_id.class_).group_by(counted.label)

@@ -7,7 +7,9 @@ Times are UTC. What could name a patient lies in ``Film.identity`` alone, encryp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -26,10 +28,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+clock: Callable[[], datetime] = partial(datetime.now, UTC)
+"""The clock of the store; tests set another one."""
+
 
 def now() -> datetime:
     """The present, UTC."""
-    return datetime.now(UTC)
+    return clock()
 
 
 def new_id() -> str:
@@ -199,7 +204,8 @@ class Job(Base):
     """Work on a film that must be done once.
 
     ``kind`` is ``examine``, ``picture`` or ``deliver``; ``target`` is the destination of a delivery, else
-    empty. ``state`` is ``waiting``, ``running``, ``done`` or ``failed``.
+    empty. ``state`` is ``waiting``, ``running``, ``done`` or ``failed``. ``crashes``: attempts that ended
+    their process.
     """
 
     __tablename__ = "jobs"
@@ -209,6 +215,7 @@ class Job(Base):
     target: Mapped[str] = mapped_column(String(64), default="")
     state: Mapped[str] = mapped_column(String(16), default="waiting")
     attempts: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime] = mapped_column(default=now)
     lease: Mapped[str | None] = mapped_column(String(32))
     lease_until: Mapped[datetime | None]
@@ -298,9 +305,9 @@ class WatchWindow(Base):
 
 
 class PeriodicJob(Base):
-    """Something that one of all processes does from time to time: not before ``due_at``."""
+    """A periodic job, which one of all processes runs, not before ``due_at``."""
 
-    __tablename__ = "duties"
+    __tablename__ = "periodic_jobs"
     name: Mapped[str] = mapped_column(String(32), primary_key=True)
     due_at: Mapped[datetime]
 

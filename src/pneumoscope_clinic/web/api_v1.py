@@ -31,6 +31,7 @@ from pneumoscope_clinic.rest_models import (
 )
 from pneumoscope_clinic.store.bundles import activations, active_bundle, open_active
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.idempotency import Repeatable, once
 from pneumoscope_clinic.store.studies import (
     LONGEST_REFERENCE,
     FeedbackEntry,
@@ -49,7 +50,6 @@ from pneumoscope_clinic.store.tables import Activation, Batch, Feedback, Film, S
 from pneumoscope_clinic.store.viewers import Viewer
 from pneumoscope_clinic.web import pictures
 from pneumoscope_clinic.web.access import store_of
-from pneumoscope_clinic.web.idempotency import Repeatable, once
 from pneumoscope_clinic.web.openapi import (
     SENT,
     TAKEN,

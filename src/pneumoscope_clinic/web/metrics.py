@@ -18,8 +18,8 @@ from pneumoscope_clinic.monitoring.dashboard import waiting_minutes
 from pneumoscope_clinic.store.bundles import active_bundle
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.queue import Queue
+from pneumoscope_clinic.store.retention import EXAMINING, FEEDBACK, FILMS, RESULTS, Counted, totals
 from pneumoscope_clinic.store.tables import Alarm
-from pneumoscope_clinic.store.totals import EXAMINING, FEEDBACK, FILMS, RESULTS, Counted, totals
 
 _NS = 1_000_000_000
 

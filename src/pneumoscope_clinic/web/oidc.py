@@ -1,9 +1,7 @@
-"""Log-in by an OpenID Connect provider: authorization code with PKCE (RFC 7636), state, nonce, signed ID
-token.
+"""OpenID Connect log-in: authorization code flow with PKCE (RFC 7636), state, nonce and a signed ID token.
 
-In: ``security.oidc`` of the settings; a browser that the provider sends back with a code. Out: a session, or
-403. What must be remembered until the browser is back lies sealed in a cookie of its own, so that any process
-can take it up. The provider's answers are believed over https alone, and on this machine.
+State between the two requests is in an encrypted cookie, so that any process can finish the log-in. The
+provider must use https, except on this machine.
 """
 
 from __future__ import annotations
@@ -22,9 +20,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from pneumoscope.core.errors import ConfigError, ForbiddenError, NotFoundError, PneumoscopeError
-from pneumoscope_clinic.dicom.http_session import read_secret
-from pneumoscope_clinic.settings import OidcSettings
-from pneumoscope_clinic.store.external_users import ExternalUser, external_user
+from pneumoscope_clinic.settings import OidcSettings, read_secret
+from pneumoscope_clinic.store.accounts import ExternalUser, external_user
 from pneumoscope_clinic.store.viewers import ROLES, open_session
 from pneumoscope_clinic.web.access import is_secure, set_cookie, store_of
 from pneumoscope_clinic.web.pages_login import inside
@@ -73,10 +70,10 @@ def begin(request: Request, next: str = "/") -> Response:
     )
     response = RedirectResponse(address, 303)
     kept = json.dumps({**remembered, "next": next[:500], "until": time.time() + _LOGIN_S})
-    sealed = store_of(request).cipher.encrypt(kept.encode(), _PURPOSE).hex()
+    encrypted = store_of(request).cipher.encrypt(kept.encode(), _PURPOSE).hex()
     response.set_cookie(
         _COOKIE,
-        sealed,
+        encrypted,
         max_age=_LOGIN_S,
         path="/login",
         secure=is_secure(request),
@@ -125,8 +122,8 @@ def _refused(request: Request, error: PneumoscopeError) -> Response:
 def _remembered(request: Request, state: str) -> dict[str, Any]:
     """What :func:`begin` kept for this browser."""
     try:
-        sealed = bytes.fromhex(request.cookies.get(_COOKIE, ""))
-        kept: dict[str, Any] = json.loads(store_of(request).cipher.decrypt(sealed, _PURPOSE))
+        encrypted = bytes.fromhex(request.cookies.get(_COOKIE, ""))
+        kept: dict[str, Any] = json.loads(store_of(request).cipher.decrypt(encrypted, _PURPOSE))
     except (ValueError, PneumoscopeError) as error:
         raise ForbiddenError("the log-in was not begun in this browser") from error
     if time.time() > kept["until"] or not secrets.compare_digest(state.encode(), kept["state"].encode()):

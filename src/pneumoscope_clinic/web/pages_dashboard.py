@@ -18,9 +18,8 @@ from markupsafe import Markup
 from pneumoscope.core.records import Estimate
 from pneumoscope.reporting.bundle_card import bundle_card
 from pneumoscope_clinic.monitoring.alarms import acknowledge
-from pneumoscope_clinic.monitoring.dashboard import NOTES, dashboard
+from pneumoscope_clinic.monitoring.dashboard import NOTES, bundle_document, dashboard
 from pneumoscope_clinic.monitoring.records import Dashboard, DriftRow
-from pneumoscope_clinic.monitoring.reference import bundle_document
 from pneumoscope_clinic.store.bundles import activations, active_bundle
 from pneumoscope_clinic.store.viewers import Viewer
 from pneumoscope_clinic.web.access import RowNumber, check_csrf, page_viewer, store_of

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pneumoscope.core.errors import NotFoundError
 from pneumoscope.inference.overlay import OPACITY, colours
-from pneumoscope_clinic.monitoring.reference import bundle_document
+from pneumoscope_clinic.monitoring.dashboard import bundle_document
 from pneumoscope_clinic.results.film_report import Feedback as ReportFeedback
 from pneumoscope_clinic.results.film_report import Page, film_report_html, film_report_pdf
 from pneumoscope_clinic.store import audit_log

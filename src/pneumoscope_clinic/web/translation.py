@@ -12,15 +12,13 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
-from pathlib import Path
 
 from babel import Locale, UnknownLocaleError, dates, lists, numbers
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.support import NullTranslations, Translations
 
-CATALOGUES = Path(__file__).resolve().parent / "catalogues"
-SOURCE_LANGUAGE = "en"
+from pneumoscope_clinic.settings import CATALOGUES, SOURCE_LANGUAGE, languages
 
 _FIGURE = re.compile(r"([<>] )?(\d+(?:\.\d+)?)( ?%)?")
 
@@ -105,11 +103,6 @@ class Words:
     def enumeration(self, parts: Sequence[str]) -> str:
         """``a, b and c``."""
         return lists.format_list(list(parts), locale=self.locale)
-
-
-def languages() -> tuple[str, ...]:
-    """Codes of all languages, English first."""
-    return (SOURCE_LANGUAGE, *sorted(file.stem for file in CATALOGUES.glob("*.po")))
 
 
 @cache

@@ -19,9 +19,10 @@ from pneumoscope.core.errors import ConflictError, UnreadableFileError
 from pneumoscope.core.files import sha256_bytes
 from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.database import Store
+from pneumoscope_clinic.store.idempotency import recalled, remember
 from pneumoscope_clinic.store.notification import notify
 from pneumoscope_clinic.store.queue import add_job
-from pneumoscope_clinic.store.tables import Film, Idempotency, Job, Study, new_id
+from pneumoscope_clinic.store.tables import Film, Job, Study, new_id
 from pneumoscope_clinic.worker.deidentification import coarse_age
 
 
@@ -138,31 +139,6 @@ def _insert(store: Store, film: Film, request: _Request) -> Received | None:
             store, session, sender.actor, "film.received", film.id, source=sender.source, size=film.size
         )
     return None
-
-
-def remember(session: Session, user_id: int, key: str, fingerprint: str, object_id: str) -> None:
-    """Note what a request with an Idempotency-Key made."""
-    row = Idempotency(user_id=user_id, key=_hidden(key), fingerprint=fingerprint, object_id=object_id)
-    session.add(row)
-
-
-def recalled(session: Session, user_id: int | None, key: str | None, fingerprint: str) -> str | None:
-    """What an earlier request with this key made, or None.
-
-    Raises:
-        ConflictError: that was another request.
-    """
-    row = None if user_id is None or key is None else session.get(Idempotency, (user_id, _hidden(key)))
-    if row is not None and row.fingerprint != fingerprint:
-        raise ConflictError(
-            "the Idempotency-Key was used for another request", remedy="use a new key for a new request"
-        )
-    return None if row is None else row.object_id
-
-
-def _hidden(key: str) -> str:
-    """A key as it is kept: clients have been seen to make them of names."""
-    return sha256_bytes(f"idempotency\0{key}".encode())
 
 
 def _known(session: Session, film: Film, request: _Request) -> Received | None:

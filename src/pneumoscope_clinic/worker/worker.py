@@ -28,7 +28,6 @@ from pneumoscope_clinic.store.bundles import active_bundle, check_activation
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.notification import Listener, notify
 from pneumoscope_clinic.store.queue import (
-    DEATHS,
     OURS,
     THE_FILMS,
     Claim,
@@ -195,9 +194,8 @@ class FilmHandlers:
         try:
             return ask()
         except SandboxDiedError as error:
-            deaths = claim.deaths + 1
-            if deaths < self._store.settings.limits.attempts:
-                self._queue.retry(claim, {**problem(error), DEATHS: deaths}, 0)
+            if claim.crashes + 1 < self._store.settings.limits.attempts:
+                self._queue.retry(claim, problem(error), 0, crashed=True)
             else:
                 self._give_up(claim, error)
         except UnreadableFileError as error:

@@ -34,8 +34,7 @@ def upgrade() -> None:
         sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_alarms")),
     )
-    with op.batch_alter_table("alarms", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_alarms_created_at"), ["created_at"], unique=False)
+    op.create_index(op.f("ix_alarms_created_at"), "alarms", ["created_at"])
 
     op.create_table(
         "attempts",
@@ -44,8 +43,7 @@ def upgrade() -> None:
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
     )
-    with op.batch_alter_table("attempts", schema=None) as batch_op:
-        batch_op.create_index("ix_attempts_key_at", ["key", "at"], unique=False)
+    op.create_index("ix_attempts_key_at", "attempts", ["key", "at"])
 
     op.create_table(
         "audit_log",
@@ -59,9 +57,8 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_log")),
     )
-    with op.batch_alter_table("audit_log", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_audit_log_action"), ["action"], unique=False)
-        batch_op.create_index(batch_op.f("ix_audit_log_object"), ["object"], unique=False)
+    op.create_index(op.f("ix_audit_log_action"), "audit_log", ["action"])
+    op.create_index(op.f("ix_audit_log_object"), "audit_log", ["object"])
 
     op.create_table(
         "users",
@@ -87,8 +84,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_batches")),
     )
-    with op.batch_alter_table("batches", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_batches_owner_id"), ["owner_id"], unique=False)
+    op.create_index(op.f("ix_batches_owner_id"), "batches", ["owner_id"])
 
     op.create_table(
         "idempotency",
@@ -115,11 +111,10 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_studies")),
     )
-    with op.batch_alter_table("studies", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_studies_created_at"), ["created_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_studies_owner_id"), ["owner_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_studies_patient_key"), ["patient_key"], unique=False)
-        batch_op.create_index(batch_op.f("ix_studies_study_key"), ["study_key"], unique=False)
+    op.create_index(op.f("ix_studies_created_at"), "studies", ["created_at"])
+    op.create_index(op.f("ix_studies_owner_id"), "studies", ["owner_id"])
+    op.create_index(op.f("ix_studies_patient_key"), "studies", ["patient_key"])
+    op.create_index(op.f("ix_studies_study_key"), "studies", ["study_key"])
 
     op.create_table(
         "tokens",
@@ -137,8 +132,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
         sa.UniqueConstraint("hash", name=op.f("uq_tokens_hash")),
     )
-    with op.batch_alter_table("tokens", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_tokens_user_id"), ["user_id"], unique=False)
+    op.create_index(op.f("ix_tokens_user_id"), "tokens", ["user_id"])
 
     op.create_table(
         "web_sessions",
@@ -152,8 +146,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_web_sessions")),
     )
-    with op.batch_alter_table("web_sessions", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_web_sessions_user_id"), ["user_id"], unique=False)
+    op.create_index(op.f("ix_web_sessions_user_id"), "web_sessions", ["user_id"])
 
     op.create_table(
         "films",
@@ -179,12 +172,11 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_films")),
     )
-    with op.batch_alter_table("films", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_films_batch_id"), ["batch_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_films_created_at"), ["created_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_films_instance_key"), ["instance_key"], unique=False)
-        batch_op.create_index(batch_op.f("ix_films_sha256"), ["sha256"], unique=False)
-        batch_op.create_index(batch_op.f("ix_films_study_id"), ["study_id"], unique=False)
+    op.create_index(op.f("ix_films_batch_id"), "films", ["batch_id"])
+    op.create_index(op.f("ix_films_created_at"), "films", ["created_at"])
+    op.create_index(op.f("ix_films_instance_key"), "films", ["instance_key"])
+    op.create_index(op.f("ix_films_sha256"), "films", ["sha256"])
+    op.create_index(op.f("ix_films_study_id"), "films", ["study_id"])
 
     op.create_table(
         "feedback",
@@ -204,9 +196,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_feedback")),
     )
-    with op.batch_alter_table("feedback", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_feedback_created_at"), ["created_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_feedback_film_id"), ["film_id"], unique=False)
+    op.create_index(op.f("ix_feedback_created_at"), "feedback", ["created_at"])
+    op.create_index(op.f("ix_feedback_film_id"), "feedback", ["film_id"])
 
     op.create_table(
         "jobs",
@@ -216,6 +207,7 @@ def upgrade() -> None:
         sa.Column("target", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("crashes", sa.Integer(), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("lease", sa.String(length=32), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
@@ -228,8 +220,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         sa.UniqueConstraint("film_id", "kind", "target", name=op.f("uq_jobs_film_id_kind_target")),
     )
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.create_index("ix_jobs_state_kind_due", ["state", "kind", "due_at"], unique=False)
+    op.create_index("ix_jobs_state_kind_due", "jobs", ["state", "kind", "due_at"])
 
     op.create_table(
         "results",
@@ -250,69 +241,57 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("film_id", name=op.f("pk_results")),
     )
-    with op.batch_alter_table("results", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_results_bundle_id"), ["bundle_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_results_created_at"), ["created_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_results_decision"), ["decision"], unique=False)
+    op.create_index(op.f("ix_results_bundle_id"), "results", ["bundle_id"])
+    op.create_index(op.f("ix_results_created_at"), "results", ["created_at"])
+    op.create_index(op.f("ix_results_decision"), "results", ["decision"])
+    op.create_table(
+        "watch_windows",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("bundle_id", sa.String(length=128), nullable=False),
+        sa.Column("baseline", sa.Boolean(), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("numbers", sa.JSON(), nullable=False),
+        sa.Column("tests", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_watch_windows")),
+        sa.UniqueConstraint("kind", "bundle_id", "until", name=op.f("uq_watch_windows_kind_bundle_id_until")),
+    )
+    op.create_table(
+        "periodic_jobs",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_periodic_jobs")),
+    )
+    op.create_table(
+        "totals",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("label", sa.String(length=32), nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "label", name=op.f("pk_totals")),
+    )
 
 
 def downgrade() -> None:
-    """Drop all tables."""
-    with op.batch_alter_table("results", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_results_decision"))
-        batch_op.drop_index(batch_op.f("ix_results_created_at"))
-        batch_op.drop_index(batch_op.f("ix_results_bundle_id"))
-
-    op.drop_table("results")
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.drop_index("ix_jobs_state_kind_due")
-
-    op.drop_table("jobs")
-    with op.batch_alter_table("feedback", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_feedback_film_id"))
-        batch_op.drop_index(batch_op.f("ix_feedback_created_at"))
-
-    op.drop_table("feedback")
-    with op.batch_alter_table("films", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_films_study_id"))
-        batch_op.drop_index(batch_op.f("ix_films_sha256"))
-        batch_op.drop_index(batch_op.f("ix_films_instance_key"))
-        batch_op.drop_index(batch_op.f("ix_films_created_at"))
-        batch_op.drop_index(batch_op.f("ix_films_batch_id"))
-
-    op.drop_table("films")
-    with op.batch_alter_table("web_sessions", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_web_sessions_user_id"))
-
-    op.drop_table("web_sessions")
-    with op.batch_alter_table("tokens", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_tokens_user_id"))
-
-    op.drop_table("tokens")
-    with op.batch_alter_table("studies", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_studies_study_key"))
-        batch_op.drop_index(batch_op.f("ix_studies_patient_key"))
-        batch_op.drop_index(batch_op.f("ix_studies_owner_id"))
-        batch_op.drop_index(batch_op.f("ix_studies_created_at"))
-
-    op.drop_table("studies")
-    op.drop_table("idempotency")
-    with op.batch_alter_table("batches", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_batches_owner_id"))
-
-    op.drop_table("batches")
-    op.drop_table("users")
-    with op.batch_alter_table("audit_log", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_audit_log_object"))
-        batch_op.drop_index(batch_op.f("ix_audit_log_action"))
-
-    op.drop_table("audit_log")
-    with op.batch_alter_table("attempts", schema=None) as batch_op:
-        batch_op.drop_index("ix_attempts_key_at")
-
-    op.drop_table("attempts")
-    with op.batch_alter_table("alarms", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_alarms_created_at"))
-
-    op.drop_table("alarms")
-    op.drop_table("activations")
+    """Drop all tables, those that refer to others first."""
+    for table in (
+        "totals",
+        "periodic_jobs",
+        "watch_windows",
+        "results",
+        "jobs",
+        "feedback",
+        "films",
+        "web_sessions",
+        "tokens",
+        "studies",
+        "idempotency",
+        "batches",
+        "users",
+        "audit_log",
+        "attempts",
+        "alarms",
+        "activations",
+    ):
+        op.drop_table(table)

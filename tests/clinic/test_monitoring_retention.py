@@ -1,4 +1,4 @@
-"""Few films and a short retention: windows and blocks are those that would be without any deletion."""
+"""With few films and a short retention, windows and blocks are those that would be without any deletion."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from pneumoscope_clinic.monitoring.agreement import Block, advance_agreement
-from pneumoscope_clinic.monitoring.reference import BundleReference
-from pneumoscope_clinic.monitoring.under_way import BLOCK
-from pneumoscope_clinic.monitoring.windows import Look, advance, progress, restart_baseline
+from pneumoscope_clinic.monitoring.agreement import BLOCK, Block, advance_agreement
+from pneumoscope_clinic.monitoring.drift import BundleReference
+from pneumoscope_clinic.monitoring.sequential import Look, advance, progress, restart_baseline
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.retention import apply_retention, delete_study
 from pneumoscope_clinic.store.tables import Film, WatchWindow, now
@@ -92,7 +91,7 @@ def test_a_new_baseline_begins_without_what_was_deleted(tmp_path: Path) -> None:
         assert progress(store, BUNDLE).films_until_window == WINDOW
 
 
-def test_a_study_that_is_deleted_by_hand_is_not_taken(tmp_path: Path) -> None:
+def test_a_study_that_is_deleted_by_hand_before_it_is_counted_is_not_counted(tmp_path: Path) -> None:
     with kept_for(tmp_path, DAYS) as store:
         film_id = add_film(store)
         with store.read() as session:
@@ -102,7 +101,6 @@ def test_a_study_that_is_deleted_by_hand_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_films_of_a_look_that_is_over_are_not_looked_at_again(tmp_path: Path) -> None:
-    """25 deleted films: the first 20 cannot be told from them any more, and were looked at in time."""
     with kept_for(tmp_path, DAYS) as store:
         live(store, now() - timedelta(days=30), range(16))
         old = now() - timedelta(days=DAYS, minutes=1)
