@@ -6,21 +6,18 @@ request, ``monitoring.pdf``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
-
 from pneumoscope.core.files import write_json, write_text
 from pneumoscope.core.records import Estimate
-from pneumoscope.reporting.figures import PALETTE, SOFT, new_figure, styled, svg
 from pneumoscope.reporting.pages import render
+from pneumoscope_clinic.monitoring.charts import agreement_chart, volume_chart
 from pneumoscope_clinic.monitoring.drift import SHARE
-from pneumoscope_clinic.monitoring.records import Agreement, Dashboard, Day, DriftRow
+from pneumoscope_clinic.monitoring.records import Agreement, Dashboard, DriftRow
 
 
 def document(board: Dashboard) -> dict[str, Any]:
@@ -55,15 +52,17 @@ def write_report(board: Dashboard, wanted: float, directory: Path, *, pdf: bool 
 
 def report_page(board: Dashboard, wanted: float) -> str:
     """The page."""
+    words = _English()
     weeks = [week for week in board.agreement_by_week if week.agreement]
+    agreement = agreement_chart(weeks, wanted, words)
     return render(
         "monitoring.html",
         board=board,
         films=sum(day.films for day in board.days),
         failed=sum(day.failed for day in board.days),
         shadow_films=sum(day.shadow for day in board.days),
-        volume=svg(volume_figure(board.days)),
-        agreement=svg(agreement_figure(weeks, wanted)) if weeks else None,
+        volume=volume_chart(board.days, words).svg(legend=True),
+        agreement=None if agreement is None else agreement.svg(),
         cards=list(_cards(board)),
         weeks=[_week(week) for week in weeks],
         drift=[_drift(row) for row in board.drift],
@@ -139,55 +138,20 @@ def _queue(row: Any) -> list[str]:
     return [row.kind, f"{row.waiting:,}", f"{row.running:,}", f"{row.failed:,}", oldest]
 
 
-_PARTS = (
-    ("negative", "negative", PALETTE[0]),
-    ("positive", "positive", PALETTE[1]),
-    ("abstained", "abstained", PALETTE[3]),
-    ("refused", "refused", SOFT),
-)
+class _English:
+    """Numbers and dates of the report."""
 
+    def __call__(self, message: str) -> str:
+        return message
 
-@styled
-def volume_figure(days: Sequence[Day]) -> Figure:
-    """Films of each day, by what became of them."""
-    figure = new_figure(8.6, 3.4)
-    axes = figure.subplots()
-    dates = [day.date for day in days]
-    below = [0] * len(days)
-    for name, label, color in _PARTS:
-        counts = [getattr(day, name) for day in days]
-        axes.bar(dates, counts, bottom=below, label=label, color=color, width=0.8)  # type: ignore[arg-type]
-        below = [low + count for low, count in zip(below, counts, strict=True)]
-    axes.set_ylabel("films")
-    axes.set_ylim(0, max(1, *below) * 1.05)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(_dates(axes)))
-    axes.grid(axis="x", visible=False)
-    axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
-    return figure
+    def number(self, value: float | None, digits: int = 0) -> str:
+        return "–" if value is None else f"{value:,.{digits}f}"
 
+    def percent(self, value: float | None, digits: int = 1) -> str:
+        return "–" if value is None else f"{100 * value:.{digits}f} %"
 
-@styled
-def agreement_figure(weeks: Sequence[Agreement], wanted: float) -> Figure:
-    """Agreement of readers by week with 95 % intervals, and the least that is wanted."""
-    figure = new_figure(8.6, 3.2)
-    axes = figure.subplots()
-    shown = [(week.start, week.agreement) for week in weeks if week.agreement and week.start]
-    dates = [start for start, _ in shown]
-    values = [estimate.value for _, estimate in shown]
-    errors = [[e.value - e.low for _, e in shown], [e.high - e.value for _, e in shown]]
-    axes.errorbar(dates, values, errors, fmt="o", color=PALETTE[0], capsize=3)  # type: ignore[arg-type]
-    axes.axhline(
-        wanted, color=PALETTE[1], linewidth=1.5, linestyle="--", label=f"wanted: {100 * wanted:.0f} %"
-    )
-    axes.set_ylim(0, 1.03)
-    axes.set_ylabel("agreement")
-    axes.set_xlabel("week from")
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(_dates(axes)))
-    axes.legend(loc="lower left")
-    return figure
+    def day(self, value: date) -> str:
+        return value.isoformat()
 
-
-def _dates(axes: object) -> AutoDateLocator:
-    locator = AutoDateLocator(minticks=3, maxticks=9)
-    axes.xaxis.set_major_locator(locator)  # type: ignore[attr-defined]
-    return locator
+    def short_day(self, value: date) -> str:
+        return f"{value:%d %b}"

@@ -1,7 +1,4 @@
-"""The dashboard: volume, answers, agreement with readers, drift and alarms; and the bundle with its card.
-
-In: what monitoring counts. Out: two pages whose charts are drawn on the server.
-"""
+"""Pages of the dashboard (volume, results, agreement with readers, drift, alarms) and of the bundle."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ from markupsafe import Markup
 from pneumoscope.core.records import Estimate
 from pneumoscope.reporting.bundle_card import bundle_card
 from pneumoscope_clinic.monitoring.alarms import acknowledge
+from pneumoscope_clinic.monitoring.charts import agreement_chart, volume_chart
 from pneumoscope_clinic.monitoring.dashboard import NOTES, bundle_document, dashboard
 from pneumoscope_clinic.monitoring.records import Dashboard, DriftRow
 from pneumoscope_clinic.store.bundles import activations, active_bundle
 from pneumoscope_clinic.store.viewers import Viewer
 from pneumoscope_clinic.web.access import RowNumber, check_csrf, page_viewer, store_of
-from pneumoscope_clinic.web.charts import agreement_chart, volume_chart
 from pneumoscope_clinic.web.rendering import page, reader_words
 from pneumoscope_clinic.web.translation import Words
 
