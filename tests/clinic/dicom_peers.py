@@ -15,7 +15,7 @@ from pydicom.filereader import dcmread
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 
-from pneumoscope_clinic.dicom.entity import ending
+from pneumoscope_clinic.dicom.association import ending
 from pneumoscope_clinic.dicom.node import Node
 from pneumoscope_clinic.store.database import Store
 from tests.clinic.stores import make_store

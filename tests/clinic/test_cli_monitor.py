@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pneumoscope.cli.main import app
 from pneumoscope.core.errors import InputError
 from pneumoscope.data.dataset import Dataset
-from pneumoscope_clinic.monitoring.alarms import Finding, open_alarm
+from pneumoscope_clinic.monitoring.alarms import AlarmCause, open_alarm
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Film, now
 from tests.clinic.stores import add_bundle, add_feedback, add_film, make_store
@@ -60,7 +60,7 @@ def test_check_says_what_changed(store: Store, flags: list[str]) -> None:
 
 def test_alarms_are_shown_and_acknowledged(store: Store, flags: list[str]) -> None:
     assert "No alarm is open." in run(app, ["monitor", "alarms", *flags]).stdout
-    open_alarm(store, Finding("queue", "The oldest film has waited for 20 minutes"))
+    open_alarm(store, AlarmCause("queue", "The oldest film has waited for 20 minutes"))
     result = run(app, ["monitor", "alarms", "--acknowledge", "1", *flags])
     assert "queue, seen by terminal:" in result.stdout
     (row,) = json.loads(run(app, ["monitor", "alarms", "--json", *flags]).stdout)

@@ -13,9 +13,14 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 
 from pneumoscope.core.errors import ConfigError, DeliveryError
-from pneumoscope_clinic.dicom.dicomweb import FilmReference, StowClient, WebSource, single_part
-from pneumoscope_clinic.dicom.entity import VERIFICATION
-from pneumoscope_clinic.dicom.fhir_client import FhirClient
+from pneumoscope_clinic.dicom.association import VERIFICATION
+from pneumoscope_clinic.dicom.http_clients import (
+    FhirClient,
+    FilmReference,
+    StowClient,
+    WebSource,
+    single_part,
+)
 from pneumoscope_clinic.dicom.pull import pull, study_query
 from pneumoscope_clinic.dicom.storage_client import StorageClient
 from pneumoscope_clinic.results.dicom_objects import dicom_objects

@@ -16,8 +16,7 @@ from pneumoscope.core.errors import DeliveryError, InputError
 from pneumoscope_clinic.dicom import circuit_breaker, deliveries
 from pneumoscope_clinic.dicom.circuit_breaker import LONGEST_PAUSE_S, pause_after
 from pneumoscope_clinic.dicom.deliveries import Deliverer, client_of, retry_now
-from pneumoscope_clinic.dicom.dicomweb import StowClient
-from pneumoscope_clinic.dicom.fhir_client import FhirClient
+from pneumoscope_clinic.dicom.http_clients import FhirClient, StowClient
 from pneumoscope_clinic.dicom.storage_client import StorageClient
 from pneumoscope_clinic.store.queue import LeaseLostError, Queue, add_job
 from pneumoscope_clinic.store.retention import delete_study

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from pneumoscope.core.errors import ConfigError
-from pneumoscope_clinic.dicom.entity import VERIFICATION, film_transfer_syntaxes
+from pneumoscope_clinic.dicom.association import VERIFICATION, film_transfer_syntaxes
 from pneumoscope_clinic.dicom.node import Node
 from pneumoscope_clinic.store.tables import AuditEntry, Film, Job
 from tests.clinic.dicom_peers import (

@@ -17,7 +17,7 @@ import pytest
 from pneumoscope.core.errors import ConfigError, InputError
 from pneumoscope_clinic.monitoring.alarms import (
     TRIES,
-    Finding,
+    AlarmCause,
     acknowledge,
     alarm_rows,
     notify,
@@ -28,7 +28,7 @@ from pneumoscope_clinic.store import audit_log
 from pneumoscope_clinic.store.database import Store
 from tests.clinic.stores import make_store
 
-FINDING = Finding("drift:contrast", "Contrast: 0.3 here, 0.2 in the baseline", 0.001, 0.005)
+FINDING = AlarmCause("drift:contrast", "Contrast: 0.3 here, 0.2 in the baseline", 0.001, 0.005)
 
 
 class Listener:

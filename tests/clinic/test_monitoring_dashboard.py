@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumoscope_clinic.monitoring.alarms import Finding, open_alarm
+from pneumoscope_clinic.monitoring.alarms import AlarmCause, open_alarm
 from pneumoscope_clinic.monitoring.dashboard import dashboard
 from pneumoscope_clinic.monitoring.report import document, report_page, write_report
 from pneumoscope_clinic.monitoring.watch import check
@@ -87,7 +87,7 @@ def filled(store: Store) -> None:
 
 def test_drift_alarms_and_notes_reach_the_dashboard(store: Store) -> None:
     filled(store)
-    open_alarm(store, Finding("queue", "The oldest film has waited"))
+    open_alarm(store, AlarmCause("queue", "The oldest film has waited"))
     board = dashboard(store)
     assert {row.quantity for row in board.drift if row.drifted} == {"mean"}
     assert [alarm.kind for alarm in board.alarms] == ["queue", "drift:mean"]

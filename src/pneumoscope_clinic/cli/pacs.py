@@ -87,7 +87,7 @@ def pull(
     """Take films from a PACS by DICOMweb and queue them; what was taken before is skipped."""
     pairs = _pairs(query or [])
     with clinic_store(config, data_dir, dicomweb__url=url) as store:
-        from pneumoscope_clinic.dicom.dicomweb import WebSource
+        from pneumoscope_clinic.dicom.http_clients import WebSource
         from pneumoscope_clinic.dicom.pull import pull as pull_films
         from pneumoscope_clinic.dicom.pull import study_query
 

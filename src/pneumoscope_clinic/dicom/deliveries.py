@@ -24,8 +24,7 @@ from sqlalchemy.orm import Session
 
 from pneumoscope.core.errors import ConfigError, DeliveryError, InputError, PneumoscopeError
 from pneumoscope_clinic.dicom.circuit_breaker import CircuitBreaker, pause_after
-from pneumoscope_clinic.dicom.dicomweb import StowClient
-from pneumoscope_clinic.dicom.fhir_client import FhirClient
+from pneumoscope_clinic.dicom.http_clients import FhirClient, StowClient
 from pneumoscope_clinic.dicom.storage_client import StorageClient
 from pneumoscope_clinic.image_errors import problem
 from pneumoscope_clinic.results.fhir import StudyResults
@@ -41,7 +40,7 @@ from pneumoscope_clinic.worker.sandbox import Sandbox
 _log = logging.getLogger(__name__)
 
 
-class Client(Protocol):
+class DeliveryClient(Protocol):
     """What sends to one kind of destination."""
 
     def deliver(self, study: StudyResults) -> int:
@@ -51,7 +50,7 @@ class Client(Protocol):
         """See whether the destination is there."""
 
 
-def client_of(settings: ClinicSettings, destination: Destination) -> Client:
+def client_of(settings: ClinicSettings, destination: Destination) -> DeliveryClient:
     """The client of a destination.
 
     Raises:
@@ -73,13 +72,13 @@ class Deliverer:
     """
 
     def __init__(
-        self, store: Store, client: Callable[[ClinicSettings, Destination], Client] = client_of
+        self, store: Store, client: Callable[[ClinicSettings, Destination], DeliveryClient] = client_of
     ) -> None:
         self._store = store
         self._queue = Queue(store)
         self._destinations = {destination.name: destination for destination in store.settings.destinations}
         self._make_client = client
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[str, DeliveryClient] = {}
         self._sandbox: Sandbox | None = None
         self._states: defaultdict[str, CircuitBreaker] = defaultdict(CircuitBreaker)
 
@@ -176,7 +175,7 @@ class Deliverer:
             created = session.get_one(Job, claim.job_id).created_at
         return now() - created > timedelta(days=self._store.settings.deliver_days)
 
-    def _client(self, destination: Destination) -> Client:
+    def _client(self, destination: Destination) -> DeliveryClient:
         if destination.name not in self._clients:
             self._clients[destination.name] = self._make_client(self._store.settings, destination)
         return self._clients[destination.name]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.exc import SQLAlchemyError
 
 from pneumoscope.core.errors import ConfigError, InputError
-from pneumoscope_clinic.dicom.access import AllowList
-from pneumoscope_clinic.dicom.entity import (
+from pneumoscope_clinic.dicom.association import (
     VERIFICATION,
+    AllowList,
     application_entity,
     film_classes,
     film_transfer_syntaxes,
+    server_context,
 )
-from pneumoscope_clinic.dicom.tls import server_context
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.worker.intake import Sender, receive
 

@@ -13,8 +13,8 @@ from sqlalchemy import select
 
 from pneumoscope.core.errors import DeliveryError, InputError
 from pneumoscope.core.records import Progress
-from pneumoscope_clinic.dicom.dicomweb import FilmReference, WebSource
-from pneumoscope_clinic.dicom.entity import film_classes
+from pneumoscope_clinic.dicom.association import film_classes
+from pneumoscope_clinic.dicom.http_clients import FilmReference, WebSource
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Film
 from pneumoscope_clinic.worker.intake import Sender, receive

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pneumoscope.core.errors import DeliveryError
-from pneumoscope_clinic.dicom.entity import VERIFICATION, application_entity, ending
-from pneumoscope_clinic.dicom.tls import client_context
+from pneumoscope_clinic.dicom.association import VERIFICATION, application_entity, client_context, ending
 from pneumoscope_clinic.results.dicom_objects import dicom_objects
 from pneumoscope_clinic.results.fhir import StudyResults
 from pneumoscope_clinic.settings import Destination, DicomSettings

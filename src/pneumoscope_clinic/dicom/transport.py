@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from pneumoscope_clinic.dicom.access import AllowList
+from pneumoscope_clinic.dicom.association import AllowList
 
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AlarmCause:
     """What is wrong: a kind of at most 32 characters, a sentence, and the figure with its limit."""
 
     kind: str
@@ -48,7 +48,7 @@ class Finding:
     limit: float | None = None
 
 
-def open_alarm(store: Store, finding: Finding) -> bool:
+def open_alarm(store: Store, finding: AlarmCause) -> bool:
     """Open an alarm unless one of its kind is open; whether it did."""
     with store.write() as session:
         if _open(session, finding.kind):

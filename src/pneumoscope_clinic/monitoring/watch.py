@@ -16,7 +16,7 @@ from sqlalchemy import select
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope_clinic.monitoring.agreement import Block, advance_agreement
 from pneumoscope_clinic.monitoring.alarms import (
-    Finding,
+    AlarmCause,
     alarm_rows,
     notify,
     open_alarm,
@@ -128,7 +128,7 @@ class _Changes:
         self.opened: list[str] = []
         self.resolved: list[str] = []
 
-    def settle(self, finding: Finding | None, kind: str) -> None:
+    def settle(self, finding: AlarmCause | None, kind: str) -> None:
         """Open what was found; resolve the kind of which nothing was found."""
         if finding is not None:
             if open_alarm(self._store, finding):
@@ -163,7 +163,7 @@ def _drift_kind(row: DriftRow) -> str:
     return f"{DRIFT}{row.quantity}"
 
 
-def _drift_finding(row: DriftRow, look: Look) -> Finding:
+def _drift_finding(row: DriftRow, look: Look) -> AlarmCause:
     of = "the bundle's validation films" if row.reference == "bundle" else "the baseline"
     if row.reference_value is None or row.present_value is None:
         figures = "another mix than in"
@@ -171,14 +171,14 @@ def _drift_finding(row: DriftRow, look: Look) -> Finding:
         present, before = (_figure(row, value) for value in (row.present_value, row.reference_value))
         figures = f"{present} in the last {row.n} films, {before} in"
     message = f"{row.title}: {figures} {of} ({row.test}, p = {row.adjusted:.2g} after correction)"
-    return Finding(_drift_kind(row), message, row.adjusted, look.level)
+    return AlarmCause(_drift_kind(row), message, row.adjusted, look.level)
 
 
 def _figure(row: DriftRow, value: float) -> str:
     return f"{100 * value:.1f} %" if row.kind == SHARE else f"{value:.4g} on average"
 
 
-def _agreement_finding(block: Block, limit: float) -> Finding | None:
+def _agreement_finding(block: Block, limit: float) -> AlarmCause | None:
     if not block.alarming:
         return None
     share = block.agreed / block.n
@@ -186,20 +186,20 @@ def _agreement_finding(block: Block, limit: float) -> Finding | None:
         f"Readers agreed with {block.agreed} of {block.n} answers; at least {100 * limit:.0f} % is wanted "
         f"(exact binomial, p = {block.p:.2g})"
     )
-    return Finding("agreement", message, share, limit)
+    return AlarmCause("agreement", message, share, limit)
 
 
-def _queue_finding(store: Store) -> Finding | None:
+def _queue_finding(store: Store) -> AlarmCause | None:
     """Films that are due and not done: no worker runs, or too few, or one died with a film in its hands."""
     with store.read() as session:
         minutes = waiting_minutes(session).get("examine", 0.0)
     if minutes < QUEUE_MINUTES:
         return None
     message = f"The oldest film has waited for {minutes:.0f} minutes; are the workers running?"
-    return Finding("queue", message, minutes, QUEUE_MINUTES)
+    return AlarmCause("queue", message, minutes, QUEUE_MINUTES)
 
 
-def _failure_finding(store: Store) -> Finding | None:
+def _failure_finding(store: Store) -> AlarmCause | None:
     """Results that reached nobody and films that failed through no fault of theirs."""
     since = now() - timedelta(hours=FAILURES_HOURS)
     with store.read() as session:
@@ -210,6 +210,6 @@ def _failure_finding(store: Store) -> Finding | None:
     if not ours:
         return None
     kinds = ", ".join(f"{ours.count(kind)} x {kind}" for kind in sorted(set(ours)))
-    return Finding(
+    return AlarmCause(
         "failures", f"Work was given up in the last {FAILURES_HOURS:.0f} hours: {kinds}", len(ours), 0
     )

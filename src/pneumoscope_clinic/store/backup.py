@@ -57,7 +57,7 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class BackupCheck:
     """What :func:`check` found.
 
     Attributes:
@@ -126,7 +126,7 @@ def back_up(store: Store, folder: Path, actor: str, *, with_key: bool = True) ->
     return made
 
 
-def restore(settings: ClinicSettings, folder: Path, actor: str) -> Check:
+def restore(settings: ClinicSettings, folder: Path, actor: str) -> BackupCheck:
     """Put a backup into an empty data directory (and an empty PostgreSQL database), and check it.
 
     Raises:
@@ -167,7 +167,7 @@ def restore(settings: ClinicSettings, folder: Path, actor: str) -> Check:
     return found
 
 
-def check(store: Store, audit_head: str | None = None) -> Check:
+def check(store: Store, audit_head: str | None = None) -> BackupCheck:
     """Walk the audit log and decrypt every film that ought to be there.
 
     Args:
@@ -183,7 +183,7 @@ def check(store: Store, audit_head: str | None = None) -> Check:
     kinds = {film: "received" if film in open_films else "films" for film in films}
     missing = [film for film, kind in kinds.items() if not _readable(store, kind, film)]
     verified = audit_log.verify(store, audit_head)
-    return Check(len(films), tuple(missing), verified.rows, verified.reason)
+    return BackupCheck(len(films), tuple(missing), verified.rows, verified.reason)
 
 
 def _readable(store: Store, kind: str, film_id: str) -> bool:

@@ -46,7 +46,7 @@ class StudyFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class StudyPage:
     """A part of a list, and where the next begins; None at the end."""
 
     studies: list[Study]
@@ -64,14 +64,14 @@ class FeedbackEntry:
 
 def list_studies(
     store: Store, viewer: Viewer, chosen: StudyFilter, after: str | None = None, limit: int = 50
-) -> Page:
+) -> StudyPage:
     """Studies that the viewer may see, by time of arrival.
 
     Args:
         store: the clinic's.
         viewer: who asks.
         chosen: which.
-        after: ``Page.next`` of the page before.
+        after: ``StudyPage.next`` of the page before.
         limit: studies on a page, 1 to 200.
 
     Raises:
@@ -86,9 +86,9 @@ def list_studies(
             if len(found) == limit:
                 last = found[-1]
                 mark = f"{last.created_at.isoformat()} {last.id}"
-                return Page(found, base64.urlsafe_b64encode(mark.encode()).decode())
+                return StudyPage(found, base64.urlsafe_b64encode(mark.encode()).decode())
             found.append(study)
-    return Page(found, None)
+    return StudyPage(found, None)
 
 
 def study_of(store: Store, viewer: Viewer, study_id: str) -> Study:

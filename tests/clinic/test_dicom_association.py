@@ -3,7 +3,7 @@
 import pytest
 
 from pneumoscope.core.errors import ConfigError
-from pneumoscope_clinic.dicom.access import AllowList
+from pneumoscope_clinic.dicom.association import AllowList
 from pneumoscope_clinic.settings import Peer
 
 

@@ -1,26 +1,93 @@
-"""DICOMweb: results to a PACS by STOW-RS; films from it by QIDO-RS and WADO-RS (PS3.18 section 10).
+"""HTTP clients of DICOMweb (QIDO-RS, WADO-RS, STOW-RS; PS3.18) and FHIR servers.
 
-In: the address of a server. Out: stored results; references to films that match a query, and their bytes as
-the server has them, unparsed.
+Path and query of a DICOMweb address name patients and studies, so neither is logged or repeated in an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumoscope.core.errors import ConfigError, DeliveryError
-from pneumoscope_clinic.dicom.http_session import TIMEOUT_S, open_session, reported
+from pneumoscope_clinic.logs import silence
 from pneumoscope_clinic.results.dicom_objects import dicom_objects
-from pneumoscope_clinic.results.fhir import StudyResults
-from pneumoscope_clinic.settings import Destination, DicomwebSettings
+from pneumoscope_clinic.results.fhir import StudyResults, fhir_bundle
+from pneumoscope_clinic.settings import Destination, DicomwebSettings, read_secret
 
 if TYPE_CHECKING:
     import requests
     from dicomweb_client import DICOMwebClient
     from pydicom.dataset import Dataset
+
+
+TIMEOUT_S = (10.0, 60.0)
+"""To connect, and between two pieces of an answer."""
+
+_EVERYTHING = (401, 403, 407, 408, 429)
+"""Client errors of HTTP (RFC 9110, RFC 6585) that meet every request alike: log-in and load."""
+
+
+def open_session(
+    user: str | None = None, password_file: Path | None = None, token_file: Path | None = None
+) -> requests.Session:
+    """A session that logs in by user and password (RFC 7617), by bearer token (RFC 6750), or not at all.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    import requests
+
+    silence()
+    session = requests.Session()
+    if token_file is not None:
+        session.auth = _Bearer(read_secret(token_file))
+    elif user is not None:
+        session.auth = (user, read_secret(password_file) if password_file else "")
+    return session
+
+
+@contextmanager
+def reported(where: str, *, what: str = "the server", of_one: bool = False) -> Iterator[None]:
+    """Turn errors of HTTP within the block into :class:`DeliveryError`.
+
+    Args:
+        where: name of the destination or source.
+        what: of it, for the message.
+        of_one: an error of the server (5xx) is taken to be about what was asked for, and not about all.
+    """
+    import requests
+
+    try:
+        yield
+    except requests.HTTPError as error:
+        status = 0 if error.response is None else error.response.status_code
+        problem = f"{what} answered {status}"
+        if (status >= 500 and not of_one) or status in _EVERYTHING:
+            remedy = "check user, password and token" if status in (401, 403, 407) else None
+            raise DeliveryError.down(problem, where=where, remedy=remedy) from None
+        raise DeliveryError(problem, where=where, remedy="its log says why") from None
+    except requests.RequestException as error:
+        raise DeliveryError.down(
+            f"{what} cannot be reached ({type(error).__name__})",
+            where=where,
+            remedy="check the address, and that the server runs",
+        ) from None
+
+
+class _Bearer:
+    """Adds a token to a request; given as ``auth``, so that no .netrc takes its place."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
 
 _PAGE = 100
 _MEBIBYTE = 1 << 20
@@ -235,3 +302,45 @@ def _failures_of(error: requests.HTTPError) -> list[int]:
         return [] if error.response is None else _failures(Dataset.from_json(error.response.json()))
     except (ValueError, TypeError, KeyError, AttributeError):
         return []  # another kind of body; the status says what there is to say
+
+
+_JSON = "application/fhir+json"
+
+
+class FhirClient:
+    """Sends to a destination of kind ``fhir``.
+
+    Args:
+        destination: where to; ``url`` is the server's base address.
+        identities: name patient and study.
+    """
+
+    def __init__(self, destination: Destination, *, identities: bool) -> None:
+        assert destination.url is not None
+        self._name = destination.name
+        self._url = destination.url.rstrip("/")
+        self._identities = identities
+        self._session = open_session(destination.user, destination.password_file, destination.token_file)
+
+    def deliver(self, study: StudyResults) -> int:
+        """POST the results; how many resources there were.
+
+        Raises:
+            DeliveryError: the server cannot be reached, or refuses them.
+        """
+        bundle = fhir_bundle(study, identities=self._identities)
+        headers = {"Content-Type": _JSON, "Accept": _JSON}
+        with reported(self._name):
+            answer = self._session.post(self._url, json=bundle, headers=headers, timeout=TIMEOUT_S)
+            answer.raise_for_status()
+        return len(bundle["entry"])
+
+    def check(self) -> None:
+        """Ask for the capability statement (FHIR R4 section 3.1.0.9).
+
+        Raises:
+            DeliveryError: the server cannot be reached, or refuses.
+        """
+        with reported(self._name):
+            answer = self._session.get(f"{self._url}/metadata", headers={"Accept": _JSON}, timeout=TIMEOUT_S)
+            answer.raise_for_status()
