@@ -1,7 +1,7 @@
-"""What is logged: what we do, under film numbers of our own; never what libraries say about what they read.
+"""Set-up of logging and warnings for one process of an installation, without data of patients.
 
-In: nothing. Out: the set-up of Python's logging and warnings for one process of an installation. Libraries
-for DICOM and HTTP quote values, UIDs and addresses in what they log and warn of, and these name patients.
+Our own messages name random film numbers. Libraries for DICOM and HTTP quote values, UIDs and addresses in
+what they log and warn of, and are silenced.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the processes of an installation do: examine films, deliver results, watch.
+"""Entry points of the processes of an installation: worker, deliveries, monitoring.
 
-In: settings. Out: each function works until it is asked to stop (``worker.processes``).
+Each works until it is asked to stop (``worker.processes``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""``pneumoscope audit``: the audit log of an installation, verified and shown.
-
-In: an installation. Out: whether the log is whole, and its head to note down; or its last rows.
-"""
+"""``pneumoscope audit``: the audit log of an installation, verified and shown."""
 
 from __future__ import annotations
 

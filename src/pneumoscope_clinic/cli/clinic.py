@@ -1,7 +1,4 @@
-"""``pneumoscope clinic``: what an administrator does at the terminal: users, tokens, bundles, settings.
-
-In: the data directory of an installation. Out: changes in its database, each in the audit log.
-"""
+"""``pneumoscope clinic``: users, tokens, bundles, settings, retention, backup, ``data export-feedback``."""
 
 from __future__ import annotations
 

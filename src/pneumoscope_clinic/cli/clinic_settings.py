@@ -1,7 +1,4 @@
-"""What ``serve``, ``pacs`` and ``clinic`` share: their settings, and how a server waits and says where it is.
-
-In: flags. Out: settings, an open store, an error where the extra is not installed.
-"""
+"""What the commands of the clinic share: options, settings, the open store, waiting for a signal."""
 
 from __future__ import annotations
 

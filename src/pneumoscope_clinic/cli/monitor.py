@@ -1,7 +1,4 @@
-"""``pneumoscope monitor``: the monitoring report, one check by hand, alarms, a new baseline.
-
-In: an installation. Out: files and lines for people, JSON for machines.
-"""
+"""``pneumoscope monitor``: the monitoring report, one check by hand, alarms, a new baseline."""
 
 from __future__ import annotations
 

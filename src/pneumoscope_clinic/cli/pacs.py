@@ -1,8 +1,4 @@
-"""``pneumoscope pacs``: a DICOM node that examines films and sends the results back; pull, echo, deliveries.
-
-In: nothing at all, or a configuration. Out: a node that listens until it is stopped; or what one of the
-smaller commands did, as lines for people or JSON for machines.
-"""
+"""``pneumoscope pacs``: a DICOM node that examines images and sends results back; pull, echo, deliveries."""
 
 from __future__ import annotations
 

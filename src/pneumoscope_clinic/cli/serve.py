@@ -1,7 +1,7 @@
-"""``pneumoscope serve``: the web page and the REST interface, with the processes that examine films.
+"""``pneumoscope serve``: web pages and REST interface, with the processes that examine images.
 
-In: nothing, or settings. Out: an address. Works without any configuration: a data directory in the user's
-home, SQLite, this machine alone, an administrator whose secret is shown once.
+Works without configuration: a data directory in the user's home, SQLite, this machine alone, an administrator
+whose secret is shown once.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Delivering results: every destination gets each result once, whenever it is there to take it.
+"""Delivery of results to destinations, with retries, idempotent.
 
-In: ``deliver`` jobs, one for each film and destination. Out: objects at the destinations. What is not taken
-is sent again after a growing pause, across restarts, until it is older than ``deliver_days``; it is the same
-each time, down to its UIDs, so a crash between sending and noting it doubles nothing. In shadow mode nothing
-is sent. A film that did not come as DICOM (or whose identity is not kept) has no study in a PACS: it goes to
-FHIR destinations alone, its subject a pseudonym.
+What is not accepted is sent again with exponential backoff, across restarts, until it is older than
+``deliver_days``; it is the same object each time, down to its UIDs. In shadow mode nothing is sent. A film
+that did not come as DICOM (or whose identity is not kept) has no study in a PACS: it goes to FHIR
+destinations alone, its subject a pseudonym.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Films from a PACS by query: each one once, however often it is asked for.
-
-In: a DICOMweb source and a query. Out: films in the store, their examination queued, and how many there were.
-"""
+"""Images from a PACS by DICOMweb query, each one once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Results to a PACS by C-STORE, and C-ECHO to see whether it is there.
-
-In: a destination of the configuration, data sets. Out: nothing, or an error that says what the peer did.
-"""
+"""C-STORE SCU for results, and C-ECHO."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Connections to the node: strangers turned away, TLS, and limits of what a peer may send and how slowly.
+"""Server side of DICOM associations: allow-list, TLS, limits on size and time.
 
-In: accepted sockets. Out: associations of pynetdicom. The library believes the length that a peer announces
-and waits for it without end, and shakes hands for TLS in the thread that accepts; here neither can be used to
-stop the node or to fill its memory.
+pynetdicom believes the length that a peer announces and waits for it without end, and does the TLS handshake
+in the thread that accepts; here neither can stop the node or fill its memory.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""Alarms: each opens once, is told to those who asked to hear, and stays until what caused it is over.
+"""Alarms: opened once, sent to a webhook, resolved when their cause is over.
 
-An alarm says what was found and never about whom: its text has no patient, no film and no file in it. It
-goes to the database (dashboard), to the log, and to ``monitoring.webhook_url``, which is tried again with
-every check until it answers.
-
-In: what a check found. Out: rows of ``alarms``; HTTP POST requests with a JSON body, authorised by the token
-of ``monitoring.webhook_token_file`` (RFC 6750) and signed with it: ``X-Pneumoscope-Signature:
-sha256=<HMAC-SHA-256 of the body>``.
+Each goes to the database (dashboard), to the log, and to ``monitoring.webhook_url`` as JSON, again with every
+check until it is accepted; authorised by the token of ``monitoring.webhook_token_file`` (RFC 6750) and signed
+with it (``X-Pneumoscope-Signature: sha256=<HMAC-SHA-256 of the body>``). The text names no patient, film or
+file.
 """
 
 from __future__ import annotations

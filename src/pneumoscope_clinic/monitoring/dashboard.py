@@ -1,8 +1,4 @@
-"""What the dashboard and the monitoring report show.
-
-In: the store and a number of days. Out: one frozen :class:`Dashboard` of plain values. Films of silent mode
-count: monitoring sees what readers do not.
-"""
+"""Queries of the dashboard and the monitoring report; films of silent mode count."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The records of monitoring: what the dashboard and the report draw; JSON of them is the truth.
-
-In: nothing. Out: frozen dataclasses of plain values. Films of silent mode are among them: monitoring sees
-what readers do not.
-"""
+"""Records of monitoring, which the dashboard and the report draw; JSON of them is the truth."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The monitoring report: JSON, and a page of it to read, mail or print.
-
-In: a :class:`Dashboard`. Out: ``monitoring.json`` (the truth), ``monitoring.html`` (self-contained) and, on
-request, ``monitoring.pdf``.
-"""
+"""The monitoring report: ``monitoring.json``, a self-contained page of it, and a PDF on request."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The audit log: who did what and when, in a chain that shows every change.
+"""Tamper-evident audit log: who did what and when, as a hash chain (HMAC-SHA-256).
 
-In: actor, action, object. Out: rows whose keyed hash (HMAC-SHA-256) covers the row before; whoever alters,
-removes or inserts one breaks the chain, and without the key file nobody can mend it. Rows cut off the end
-show only against an earlier head, which :func:`head` gives and ``pneumoscope audit verify --head`` takes.
+Each row's hash covers the row before; whoever changes, removes or inserts one breaks the chain, which cannot
+be repaired without the key file. Rows cut off the end show only against an earlier head, which :func:`head`
+gives and ``pneumoscope audit verify --head`` takes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Films and what is made of them, as encrypted files beside the database.
+"""Encrypted files beside the database; a write is atomic and durable.
 
-In: bytes and a name. Out: a file that is either there as a whole, on disk, or not at all. Kinds: ``received``
-(as sent, until the film is examined), ``films`` (de-identified), ``maps`` (heat maps), ``pictures`` (for the
-screen).
+Kinds: ``received`` (as sent, until the image is examined), ``films`` (de-identified images), ``maps`` (heat
+maps), ``pictures`` (for the screen).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which bundle examines: activated by command, taken back by command, every change in the audit log.
-
-In: locations of bundles. Out: the activation in force. A film's result names the bundle that made it.
-"""
+"""The active bundle: activation, roll-back and history, every change in the audit log."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """The database of a clinic: SQLite in the data directory, or PostgreSQL by URL.
 
-In: settings. Out: a :class:`Store`: transactions, blobs and the cipher, its schema up to date. A reading
-transaction never blocks. Writing ones follow each other: each takes the write lock at its start (BEGIN
-IMMEDIATE of SQLite, an advisory lock of PostgreSQL), so that what it has looked at stays true until it
-commits, and none fails halfway. They are short, and nearly all of them end in the one audit log.
+Reading transactions never block. Writing ones are serialised: each takes the write lock at its start (BEGIN
+IMMEDIATE of SQLite, an advisory lock of PostgreSQL), so that what it has read stays true until it commits.
+They are short, and nearly all of them append to the one audit log.
 """
 
 from __future__ import annotations

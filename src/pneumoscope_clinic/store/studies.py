@@ -1,7 +1,7 @@
-"""Studies as people and programs see them: their own, those of the PACS, or all, by role.
+"""Queries of studies, films and feedback, limited to what the viewer may see by role.
 
-In: who asks, and for what. Out: studies with films, results and feedback. What is not theirs is not there, so
-that an id tells nothing. Results of silent mode are withheld here, in one place (:func:`shown`).
+What is not the viewer's is reported as missing, so that an id tells nothing. Results of silent mode are
+withheld here, in one place (:func:`shown`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The tables of the clinic's database.
+"""The tables of the clinic's database, as SQLAlchemy classes; a test compares them with the migrations.
 
-In: nothing. Out: SQLAlchemy classes; the schema is made by the migrations, which a test compares with these.
-Identifiers that leave the database (studies, films, batches) are random, so that nobody can guess one.
-Times are UTC. What could name a patient lies in ``Film.identity`` alone, encrypted.
+Identifiers that leave the database (studies, films, batches) are random, so that nobody can guess one. Times
+are UTC. What could name a patient is in ``Film.identity`` alone, encrypted.
 """
 
 from __future__ import annotations

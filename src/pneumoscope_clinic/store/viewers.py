@@ -1,6 +1,6 @@
-"""Who asks: sessions of browsers, API tokens, and what each may do.
+"""Authentication and authorisation of requests: browser sessions, API tokens, roles and scopes.
 
-In: cookies and tokens. Out: a :class:`Viewer`, or None. Both are kept as SHA-256 of 256 random bits.
+Session cookies and tokens are 256 random bits; only their SHA-256 is stored.
 """
 
 from __future__ import annotations

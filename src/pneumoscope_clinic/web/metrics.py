@@ -1,7 +1,4 @@
-"""Prometheus metrics, counted in the database, so that every process says the same and none forgets.
-
-In: the store. Out: the text format of Prometheus. Counters never fall, whatever is deleted.
-"""
+"""Prometheus metrics, counted in the database, so that every process says the same; counters never fall."""
 
 from __future__ import annotations
 
