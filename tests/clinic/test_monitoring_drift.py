@@ -21,6 +21,7 @@ from pneumoscope_clinic.monitoring.drift import (
     pooled,
     population_stability,
 )
+from pneumoscope_clinic.monitoring.sequential import schedule
 
 NONE = BundleReference(())
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -153,6 +154,23 @@ def test_false_alarms_of_all_tests_of_a_look_together_stay_within_the_level() ->
         alarms += any(row.drifted for row in rows)
     # 150 looks at a true rate of 0.1: more than 24 alarms have a chance below 0.01.
     assert alarms <= 24
+
+
+def test_false_alarms_of_all_looks_at_a_window_stay_within_the_rate() -> None:
+    """60 windows of unchanged films, each with a baseline of its own and all its looks."""
+    rng = np.random.default_rng(7)
+    rate, window, windows = 0.2, 80, 60
+    looks = schedule(window, rate)
+    assert sum(level for _, level in looks) == pytest.approx(rate)
+    pool = films(rng, 4000)
+    alarms = 0
+    for _ in range(windows):
+        drawn = [pool[number] for number in rng.choice(len(pool), 3 * window, replace=False)]
+        baseline = numbers_of(drawn[window:])
+        found = (compare(numbers_of(drawn[:count]), baseline, NONE, level) for count, level in looks)
+        alarms += any(row.drifted for rows in found for row in rows)
+    # 60 windows at a true rate of 0.2: more than 20 alarms have a chance below 0.01.
+    assert alarms <= 20
 
 
 @pytest.mark.parametrize(

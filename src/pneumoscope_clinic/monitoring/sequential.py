@@ -46,7 +46,6 @@ PART = "-part"
 BASELINE_WINDOWS = 2
 """Twice as many films as in a window: a test of 200 against 400 finds what one of 133 against many would."""
 
-_QUARTERS = 4
 _SHARE_OF_LAST_LOOK = 0.5
 _PATIENTS = "patients"
 _ROWS = 500  # read at a time
@@ -78,6 +77,12 @@ class Progress:
     films_until_baseline: int
     films_until_window: int
     last: Look | None
+
+
+def schedule(window: int, rate: float) -> tuple[tuple[int, float], ...]:
+    """The looks at a window: how many films it holds then, and the level; the levels add up to ``rate``."""
+    quarter, early = window // 4, rate * (1 - _SHARE_OF_LAST_LOOK) / 3
+    return (quarter, early), (2 * quarter, early), (3 * quarter, early), (window, rate * _SHARE_OF_LAST_LOOK)
 
 
 def advance(store: Store, bundle_id: str, bundle: BundleReference) -> list[Look]:
@@ -146,12 +151,11 @@ def _advance_to_next_look(
     store: Store, session: Session, bundle_id: str, bundle: BundleReference
 ) -> Look | None:
     """Count films up to the next look, or all there are, which may make none due."""
-    window = store.settings.monitoring.window
+    settings = store.settings.monitoring
     part = part_of(session, FILMS, bundle_id)
     before: dict[str, Any] = {_PATIENTS: []} if part is None else part.numbers
     n = 0 if part is None else part.n
-    quarter = window // _QUARTERS
-    due = window if n >= (_QUARTERS - 1) * quarter else (n // quarter + 1) * quarter
+    due, level = next(look for look in schedule(settings.window, settings.false_alarm_rate) if look[0] > n)
     films, until = _next_films(session, bundle_id, set(before[_PATIENTS]), due - n)
     if until is None:
         return None
@@ -159,7 +163,7 @@ def _advance_to_next_look(
     numbers = pooled([*([] if part is None else [part.numbers]), numbers_of(films)])
     done = _windows(session, bundle_id)
     _forget_part(session, bundle_id)
-    if n == window:
+    if n == settings.window:
         return _close_window(store, session, bundle_id, bundle, Numbers(numbers), until, done)
     patients = sorted([*before[_PATIENTS], *(film.patient for film in films)])
     row = WatchWindow(kind=FILMS + PART, bundle_id=bundle_id, baseline=False, n=n, until=until)
@@ -168,7 +172,6 @@ def _advance_to_next_look(
     baseline = _baseline(done)
     if n != due or n < MIN_FILMS or baseline is None:
         return None
-    level = store.settings.monitoring.false_alarm_rate * (1 - _SHARE_OF_LAST_LOOK) / (_QUARTERS - 1)
     return Look(False, until, n, level, compare(numbers, baseline, bundle, level))
 
 
@@ -184,7 +187,7 @@ def _close_window(
     """Store a full window; the first ones become the baseline."""
     settings = store.settings.monitoring
     is_baseline = sum(row.baseline and row.n > 0 for row in done) < BASELINE_WINDOWS
-    level = settings.false_alarm_rate * (1 if is_baseline else _SHARE_OF_LAST_LOOK)
+    level = settings.false_alarm_rate * (1 if is_baseline else _SHARE_OF_LAST_LOOK)  # a baseline has one look
     rows = compare(numbers, None if is_baseline else _baseline(done), bundle, level)
     row = WatchWindow(
         kind=FILMS, bundle_id=bundle_id, baseline=is_baseline, n=settings.window, until=until, numbers=numbers
