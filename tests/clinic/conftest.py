@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import argon2.profiles
 import pytest
 
 from pneumoscope_clinic.store import tables
@@ -21,6 +22,15 @@ def postgres() -> Iterator[str]:
     """URL of a PostgreSQL server without a database's name."""
     with postgres_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Hashes of passwords that cost nothing."""
+    cheap = argon2.Parameters(argon2.Type.ID, 19, 16, 32, time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argon2.profiles, "RFC_9106_LOW_MEMORY", cheap)
+        yield
 
 
 class Clock:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -33,7 +35,20 @@ DRIFT = {
 def make_store(tmp_path: Path, **settings: Any) -> Store:
     """An empty store in ``tmp_path / "data"``; ``settings`` are dotted keys, with ``__`` for each dot."""
     overrides = {name.replace("__", "."): value for name, value in settings.items()}
+    database = tmp_path / "data" / "clinic.db"
+    if "database__url" not in settings and not database.exists():
+        database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database.touch(mode=0o600)
+        database.write_bytes(_empty_database())
     return open_store(load_settings(None, {"data_dir": str(tmp_path / "data"), **overrides}, {}))
+
+
+@cache
+def _empty_database() -> bytes:
+    """A new installation's SQLite file: its schema is made once for all tests."""
+    with TemporaryDirectory() as folder:
+        open_store(load_settings(None, {"data_dir": folder}, {})).close()
+        return (Path(folder) / "clinic.db").read_bytes()
 
 
 def add_bundle(

@@ -33,8 +33,9 @@ def film_id(store):
 async def until_settled(store, film_id, rings):
     waits = Waiting(store)
     who = [asyncio.create_task(waits.settled(film_id, "examine", 30)) for _ in range(3)]
-    await asyncio.sleep(0.5)
-    assert len(waits) == 3
+    listeners = store.settings.directory / "notifications" / "done"
+    while len(waits) < 3 or not list(listeners.glob("*")):
+        await asyncio.sleep(0.01)
     await asyncio.to_thread(settle, store, film_id)
     started = time.monotonic()
     if rings:
@@ -43,7 +44,7 @@ async def until_settled(store, film_id, rings):
     seconds = time.monotonic() - started
     assert len(waits) == 0
     await waits._loop
-    assert not list((store.settings.directory / "notifications" / "done").iterdir())
+    assert not list(listeners.iterdir())
     return seconds
 
 

@@ -343,26 +343,29 @@ def test_a_film_that_ends_its_process_is_tried_again_and_then_given_up(tmp_path,
     store.close()
 
 
-def test_a_worker_that_lost_its_lease_stores_nothing(tmp_path, bundle, monkeypatch):
-    store = make_store(tmp_path, bundle=str(bundle.directory), limits__lease_seconds=0.3)
+def test_a_worker_that_lost_its_lease_stores_nothing(tmp_path, bundle, monkeypatch, clock):
+    store = make_store(tmp_path, bundle=str(bundle.directory))
     slow, quick = FilmHandlers(store, threads=1), FilmHandlers(store, threads=1)
     slow.warm_up()
     quick.warm_up()
     film_id = receive(store, png_film(), PACS).film_id
-    examine = Sandbox.examine
+    examine, examined, goes_on = Sandbox.examine, threading.Event(), threading.Event()
 
     def wait(self, content, options=None, **how):
         found = examine(self, content, options, **how)
         if self is slow._sandbox:
-            time.sleep(1)
+            examined.set()
+            assert goes_on.wait(60)
         return found
 
     monkeypatch.setattr(Sandbox, "examine", wait)
     over = threading.Event()
     thread = threading.Thread(target=run_worker, args=(store, slow.handlers(), over.is_set))
     thread.start()
-    time.sleep(0.5)
+    assert examined.wait(60)
+    clock.advance(store.settings.limits.lease_seconds + 1)
     work(store, quick)
+    goes_on.set()
     over.set()
     thread.join()
     film = film_of(store, film_id)
