@@ -15,6 +15,7 @@ from types import TracebackType
 
 _log = logging.getLogger(__name__)
 
+OURS = ("pneumoscope", "pneumoscope_clinic")
 QUOTING = (
     "pydicom",
     "pynetdicom",
@@ -30,7 +31,8 @@ QUOTING = (
 def log_to_stderr() -> None:
     """Log our own messages from INFO on to standard error, those of other libraries from WARNING on."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("pneumoscope").setLevel(logging.INFO)
+    for package in OURS:
+        logging.getLogger(package).setLevel(logging.INFO)
     silence()
     warnings.simplefilter("ignore")
     threading.excepthook = _thread_failed

@@ -14,7 +14,7 @@ from sqlalchemy import inspect, select
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope_clinic.dicom.node import Node
-from pneumoscope_clinic.logs import QUOTING, log_to_stderr, silence
+from pneumoscope_clinic.logs import OURS, QUOTING, log_to_stderr, silence
 from pneumoscope_clinic.store.accounts import authenticate
 from pneumoscope_clinic.store.tables import Base, Film
 from pneumoscope_clinic.store.viewers import create_token
@@ -57,10 +57,11 @@ def clinic(tmp_path_factory, films):
     logged = io.StringIO()
     handler = logging.StreamHandler(logged)
     root = logging.getLogger()
-    levels = root.level, logging.getLogger("pneumoscope").level
+    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, OURS))}
     root.addHandler(handler)
     root.setLevel(logging.WARNING)  # as logs.log_to_stderr sets them
-    logging.getLogger("pneumoscope").setLevel(logging.DEBUG)
+    for package in OURS:
+        logging.getLogger(package).setLevel(logging.DEBUG)
     silence()
     try:
         with web_clinic(
@@ -77,8 +78,8 @@ def clinic(tmp_path_factory, films):
             yield store, answers, logged
     finally:
         root.removeHandler(handler)
-        root.setLevel(levels[0])
-        logging.getLogger("pneumoscope").setLevel(levels[1])
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def send_by_rest(store, films, answers):
@@ -316,7 +317,7 @@ def test_stored_pictures_have_no_texts(clinic):
 @pytest.mark.filterwarnings("error")  # log_to_stderr ignores warnings, for this test alone
 def test_the_log_of_an_installation_is_set_up_like_this_one(caplog):
     """What the fixture above does is what a server does."""
-    before, hook = logging.getLogger("pneumoscope").level, threading.excepthook
+    before, hook = [logging.getLogger(package).level for package in OURS], threading.excepthook
     try:
         log_to_stderr()
         thread = threading.Thread(target=lambda: int(WORD))
@@ -324,10 +325,11 @@ def test_the_log_of_an_installation_is_set_up_like_this_one(caplog):
         thread.join()
         assert "a thread ended with ValueError at test_canaries.py" in caplog.text
         assert WORD not in caplog.text
-        assert logging.getLogger("pneumoscope").level == logging.INFO
+        assert {logging.getLogger(package).level for package in OURS} == {logging.INFO}
         assert not any(logging.getLogger(name).propagate for name in QUOTING)
     finally:
-        logging.getLogger("pneumoscope").setLevel(before)
+        for package, level in zip(OURS, before, strict=True):
+            logging.getLogger(package).setLevel(level)
         threading.excepthook = hook
 
 
