@@ -159,3 +159,17 @@ def test_a_new_baseline_forgets_the_old_one(store: Store) -> None:
     looks = advance(store, BUNDLE, NONE)
     assert [look.complete for look in looks] == [True, True, False, False, False, True]
     assert not any(row.drifted for row in looks[-1].rows)
+
+
+def test_a_window_that_is_made_smaller_is_closed_with_the_next_film(tmp_path: Path) -> None:
+    store = make_store(tmp_path, monitoring__window=WINDOW)
+    stream = Stream(store)
+    stream.add(WINDOW - 10)
+    assert advance(store, BUNDLE, NONE) == []
+    store.close()
+    store = make_store(tmp_path, monitoring__window=WINDOW // 2)
+    stream.store = store
+    stream.add(1)
+    (look,) = advance(store, BUNDLE, NONE)
+    assert (look.complete, look.n) == (True, WINDOW - 9)
+    store.close()

@@ -155,20 +155,25 @@ def _advance_to_next_look(
     part = part_of(session, FILMS, bundle_id)
     before: dict[str, Any] = {_PATIENTS: []} if part is None else part.numbers
     n = 0 if part is None else part.n
-    due, level = next(look for look in schedule(settings.window, settings.false_alarm_rate) if look[0] > n)
+    looks = schedule(settings.window, settings.false_alarm_rate)
+    due, level = next((look for look in looks if look[0] > n), (n + 1, 0.0))  # none: the setting was lowered
     films, until = _next_films(session, bundle_id, set(before[_PATIENTS]), due - n)
     if until is None:
         return None
     n += len(films)
-    numbers = pooled([*([] if part is None else [part.numbers]), numbers_of(films)])
+    is_full = n >= settings.window
     done = _windows(session, bundle_id)
     _forget_part(session, bundle_id)
-    if n == settings.window:
-        return _close_window(store, session, bundle_id, bundle, Numbers(numbers), until, done)
-    patients = sorted([*before[_PATIENTS], *(film.patient for film in films)])
-    row = WatchWindow(kind=FILMS + PART, bundle_id=bundle_id, baseline=False, n=n, until=until)
-    row.numbers, row.tests = {**numbers, _PATIENTS: patients}, {}
+    row = WatchWindow(
+        kind=FILMS if is_full else FILMS + PART, bundle_id=bundle_id, baseline=False, n=n, until=until
+    )
+    row.numbers = pooled([*([] if part is None else [before]), numbers_of(films)])
+    row.tests = {}
     session.add(row)
+    if is_full:
+        return _close_window(row, done, bundle, settings.false_alarm_rate)
+    patients = sorted([*before[_PATIENTS], *(film.patient for film in films)])
+    numbers, row.numbers = row.numbers, {**row.numbers, _PATIENTS: patients}
     baseline = _baseline(done)
     if n != due or n < MIN_FILMS or baseline is None:
         return None
@@ -176,25 +181,14 @@ def _advance_to_next_look(
 
 
 def _close_window(
-    store: Store,
-    session: Session,
-    bundle_id: str,
-    bundle: BundleReference,
-    numbers: Numbers,
-    until: datetime,
-    done: Sequence[WatchWindow],
+    row: WatchWindow, done: Sequence[WatchWindow], bundle: BundleReference, rate: float
 ) -> Look:
-    """Store a full window; the first ones become the baseline."""
-    settings = store.settings.monitoring
-    is_baseline = sum(row.baseline and row.n > 0 for row in done) < BASELINE_WINDOWS
-    level = settings.false_alarm_rate * (1 if is_baseline else _SHARE_OF_LAST_LOOK)  # a baseline has one look
-    rows = compare(numbers, None if is_baseline else _baseline(done), bundle, level)
-    row = WatchWindow(
-        kind=FILMS, bundle_id=bundle_id, baseline=is_baseline, n=settings.window, until=until, numbers=numbers
-    )
+    """Test a full window; the first ones become the baseline, and are compared with the bundle alone."""
+    row.baseline = sum(one.baseline and one.n > 0 for one in done) < BASELINE_WINDOWS
+    level = rate if row.baseline else rate * _SHARE_OF_LAST_LOOK  # windows of a baseline have one look
+    rows = compare(row.numbers, None if row.baseline else _baseline(done), bundle, level)
     row.tests = {"level": level, "rows": [asdict(one) for one in rows]}
-    session.add(row)
-    return Look(True, until, settings.window, level, rows)
+    return Look(True, row.until, row.n, level, rows)
 
 
 def _next_films(
