@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumoscope.cli.data_summaries import dataset_summary, print_dataset, print_json, print_next
+from pneumoscope.cli.data_summaries import print_dataset, print_json, print_next
 from pneumoscope.cli.terminal import console, progress_bar
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.records import Label
@@ -335,7 +335,7 @@ def export_feedback(
     if json:
         print_json(
             {
-                **dataset_summary(done.dataset),
+                **done.dataset.to_dict(),
                 "added": done.added,
                 "removed": done.removed,
                 "left_out": dict(done.left_out),
