@@ -606,7 +606,7 @@ def test_feedback_is_given_once(clinic: RunningClinic) -> None:
 def test_feedback_and_its_key_are_one_transaction(
     clinic: RunningClinic, film: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pneumoscope_clinic.web import idempotency
+    from pneumoscope_clinic.store import idempotency
 
     def crash(*_: Any) -> None:
         raise OSError("power cut")

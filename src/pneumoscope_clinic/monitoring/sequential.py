@@ -102,7 +102,8 @@ def progress(store: Store, bundle_id: str) -> Progress:
     with store.read() as session:
         done = _windows(session, bundle_id)
         part = part_of(session, FILMS, bundle_id)
-    films = 0 if part is None else part.n
+        films, patients = (0, set()) if part is None else (part.n, set(part.numbers[_PATIENTS]))
+        films += len(_next_films(session, bundle_id, patients, max(1, window - films))[0])  # not counted yet
     missing = max(0, BASELINE_WINDOWS * window - sum(row.n for row in done if row.baseline))
     last = None
     if done and done[-1].n:
