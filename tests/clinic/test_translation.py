@@ -14,7 +14,7 @@ from pneumoscope.core.findings import MESSAGES, WORDS, Finding, Severity, fill, 
 from pneumoscope.core.records import Decision, Etiology, Verdict
 from pneumoscope_clinic.image_errors import CLINIC_ERRORS, image_error, problem, problem_sentence, rebuilt
 from pneumoscope_clinic.monitoring.dashboard import NOTES
-from pneumoscope_clinic.monitoring.quantities import QUANTITIES
+from pneumoscope_clinic.monitoring.drift import QUANTITIES
 from pneumoscope_clinic.results.messages import answer_sentence, evidence_sentence
 from pneumoscope_clinic.web import translation
 from pneumoscope_clinic.web.translation import CATALOGUES, choose_language, languages, words
@@ -27,8 +27,8 @@ TABLES = {
 """Templates and words that are translated from tables."""
 MARKS = {"_": None, "N_": None, "of": None, "ngettext": (1, 2)}
 METHODS = [
-    ("**/web/*.py", "python"), ("**/results/*.py", "python"), ("image_errors.py", "python"),
-    ("**/templates/*.html", "jinja2"),
+    ("**/web/*.py", "python"), ("**/results/*.py", "python"), ("**/monitoring/*.py", "python"),
+    ("image_errors.py", "python"), ("**/templates/*.html", "jinja2"),
 ]  # fmt: skip
 OTHERS = [language for language in languages() if language != "en"]
 
