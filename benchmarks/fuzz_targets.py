@@ -105,8 +105,8 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
     from pydicom.dataset import Dataset
     from tests.clinic.film_results import record
 
-    from pneumoscope.imaging.dicom_decoding import parse_dataset
-    from pneumoscope.imaging.library_warnings import collected_warnings
+    from pneumoscope.imaging.decoding import collected_warnings
+    from pneumoscope.imaging.dicom import parse_dataset
     from pneumoscope_clinic.results.dicom_objects import dicom_objects
     from pneumoscope_clinic.results.fhir import StudyResults, fhir_bundle
     from pneumoscope_clinic.results.stored_result import StoredResult

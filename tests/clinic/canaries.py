@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.decoding import collected_warnings
 from pneumoscope_clinic.store.blobs import KINDS
 from pneumoscope_clinic.store.database import Store
 from tests.clinic.films import pixels

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import func, select
 
 from pneumoscope.core.errors import ForbiddenError, TooManyAttemptsError
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.decoding import collected_warnings
 from pneumoscope_clinic.store import accounts
 from pneumoscope_clinic.store.accounts import authenticate, create_user, user_named
 from pneumoscope_clinic.store.database import open_store

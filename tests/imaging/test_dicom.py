@@ -257,7 +257,7 @@ class TestRefused:
         self.refused(write(dataset, tmp_path / "film.dcm"), "65535 x 65535 pixels and was not decoded")
 
     def test_deflated_bomb(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("pneumoscope.imaging.dicom_decoding.MAX_FILE_BYTES", 1 << 20)
+        monkeypatch.setattr("pneumoscope.imaging.dicom.MAX_FILE_BYTES", 1 << 20)
         path = write(film(), tmp_path / "film.dcm", uid.DeflatedExplicitVRLittleEndian)
         head = path.read_bytes()[: 144 + dcmread(path).file_meta.FileMetaInformationGroupLength]
         deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)

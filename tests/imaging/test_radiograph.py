@@ -16,7 +16,7 @@ from pydicom import dcmread
 
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.findings import Finding
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.decoding import collected_warnings
 from pneumoscope.imaging.radiograph import image_format, read_radiograph
 from tests.imaging.dicom_builder import radiograph, ramp, write
 

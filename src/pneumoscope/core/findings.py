@@ -157,7 +157,7 @@ MESSAGES: Mapping[str, str] = MappingProxyType(
             "95 % interval {low:probability} to {high:probability}, from validation images; images of "
             "another hospital can lie further off."
         ),
-        # Where the evidence lies (inference.zones).
+        # Where the evidence lies (inference.explanation).
         "no-zone": "No zone stands out.",
         "evidence-nowhere": (
             "No place of the radiograph speaks for {kind:word}; the network answers from the radiograph as a "

@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.records import FloatArray
-from pneumoscope.imaging.film_size import check_film_size
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.decoding import check_image_size, collected_warnings
 
 # EXIF 3.0, tables 4 to 6: written by cameras, not by scanners or viewers.
 _EXPOSURE_TIME, _F_NUMBER, _FOCAL_LENGTH = 0x829A, 0x829D, 0x920A
@@ -56,7 +55,7 @@ def photographed_film(content: bytes) -> bytes:
 
     try:
         with collected_warnings(), Image.open(io.BytesIO(content)) as picture:
-            check_film_size(picture.height, picture.width, None)
+            check_image_size(picture.height, picture.width, None)
             grey = ImageOps.exif_transpose(picture).convert("L")
     except UnreadableFileError:
         raise

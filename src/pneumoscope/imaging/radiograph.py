@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.records import Radiograph
-from pneumoscope.imaging.film_size import check_file_bytes
+from pneumoscope.imaging.decoding import check_file_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +56,7 @@ def _format_of(head: bytes) -> str | None:
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
-    from pneumoscope.imaging.dicom_decoding import looks_like_bare_dataset
+    from pneumoscope.imaging.dicom import looks_like_bare_dataset
 
     return "DICOM" if looks_like_bare_dataset(head) else None
 

@@ -24,9 +24,13 @@ from PIL.ImageFile import ImageFile
 from pneumoscope.core.errors import UnreadableFileError
 from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray, Radiograph, freeze
-from pneumoscope.imaging.color import colour_findings, luminance
-from pneumoscope.imaging.film_size import check_film_size
-from pneumoscope.imaging.library_warnings import collected_warnings, library_findings
+from pneumoscope.imaging.decoding import (
+    check_image_size,
+    collected_warnings,
+    colour_findings,
+    library_findings,
+    luminance,
+)
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 # What Pillow calls a JPEG file that carries further pictures (previews of phones and cameras).
@@ -61,7 +65,7 @@ def read_raster(content: bytes, where: Path | None = None, *, min_size: int | No
         # a file would be asked for as many bytes as a strip claims, and room for them be made.
         with collected_warnings() as library:
             picture = Image.open(stream, formats=_FORMATS)
-        check_film_size(picture.height, picture.width, where)
+        check_image_size(picture.height, picture.width, where)
         size = _prepare(picture, min_size, where)
         pixels, facts, notes = _to_pixels(picture)
     return _radiograph(pixels, facts, [*notes, *library_findings("Pillow", library)], size)
@@ -75,13 +79,13 @@ def read_pixels(source: Image.Image | npt.NDArray[Any]) -> Radiograph:
     """
     with _decoding_errors(None):
         if isinstance(source, Image.Image):
-            check_film_size(source.height, source.width, None)
+            check_image_size(source.height, source.width, None)
             return _radiograph(*_to_pixels(source.copy()))
         values = np.asarray(source)
         if values.ndim not in (2, 3) or values.shape[2:] not in ((), (3,)) or values.dtype.kind not in "uif":
             shape = f"is {values.dtype} of shape {values.shape}"
             raise UnreadableFileError.of("array-unusable", reason=shape)
-        check_film_size(values.shape[0], values.shape[1], None)
+        check_image_size(values.shape[0], values.shape[1], None)
         facts = {"format": "array", "photometric_interpretation": "RGB" if values.ndim == 3 else "L"}
         notes: list[Finding] = []
         if values.dtype == np.uint8:

@@ -27,10 +27,10 @@ from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.examination import Examination
 from pneumoscope.inference.explanation import explain as explain_image
+from pneumoscope.inference.explanation import is_mirrored
 from pneumoscope.inference.gate import Patient, inspect_source, judge
 from pneumoscope.inference.prediction import decide, run_network
 from pneumoscope.inference.session import thread_count
-from pneumoscope.inference.zones import is_mirrored
 
 if TYPE_CHECKING:
     from pneumoscope.imaging.radiograph import Source

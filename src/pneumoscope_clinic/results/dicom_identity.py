@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pneumoscope import __version__
 from pneumoscope.core.errors import InputError
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.decoding import collected_warnings
 from pneumoscope_clinic.results.stored_result import StoredResult
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pneumoscope import __version__
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.decoding import collected_warnings
 from pneumoscope.inference.heat_map_picture import NOTICE, caption_of, draw_heat_map
 from pneumoscope_clinic.results.dicom_identity import (
     MANUFACTURER,

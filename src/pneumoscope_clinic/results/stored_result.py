@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.records import FloatArray, freeze
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.decoding import collected_warnings
 from pneumoscope_clinic.image_errors import image_error
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Activation, Film

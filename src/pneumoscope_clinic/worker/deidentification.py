@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumoscope.core.errors import UnreadableFileError
-from pneumoscope.imaging.dicom_decoding import parse_dataset
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.decoding import collected_warnings
+from pneumoscope.imaging.dicom import parse_dataset
 from pneumoscope_clinic.image_errors import image_error
 from pneumoscope_clinic.worker.strip_metadata import clean_jpeg_segments, clean_raster
 

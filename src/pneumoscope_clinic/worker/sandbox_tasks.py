@@ -22,8 +22,8 @@ import numpy.typing as npt
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.findings import Finding, Value
 from pneumoscope.core.records import Radiograph
+from pneumoscope.imaging.decoding import collected_warnings
 from pneumoscope.imaging.header import to_age
-from pneumoscope.imaging.library_warnings import collected_warnings
 from pneumoscope.imaging.photograph import is_photograph, photographed_film
 from pneumoscope.imaging.radiograph import image_format, read_radiograph
 from pneumoscope.inference.bundle import Bundle
@@ -172,7 +172,7 @@ def _film_alone(content: bytes, is_said: bool) -> tuple[bytes, tuple[Finding, ..
 
 
 def _header(content: bytes) -> dict[str, Any]:
-    from pneumoscope.imaging.dicom_decoding import parse_dataset
+    from pneumoscope.imaging.dicom import parse_dataset
 
     return identity_header(parse_dataset(content))
 

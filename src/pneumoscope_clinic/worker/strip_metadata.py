@@ -13,7 +13,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from pneumoscope.imaging.library_warnings import collected_warnings
+from pneumoscope.imaging.decoding import collected_warnings
 
 if TYPE_CHECKING:
     from PIL import Image

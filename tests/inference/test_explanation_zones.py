@@ -7,7 +7,7 @@ import pytest
 
 from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import Decision, OperatingPoint, Prediction
-from pneumoscope.inference.zones import HEIGHTS, SIDES, ZoneShares, describe, is_mirrored, zone_shares
+from pneumoscope.inference.explanation import HEIGHTS, SIDES, ZoneShares, describe, is_mirrored, zone_shares
 
 SIZE = 90
 NAMES = [f"{side} {height}" for side in SIDES for height in HEIGHTS]
