@@ -194,7 +194,7 @@ def test_explanations_are_told_where_they_are_asked_for(run, films):
     assert (well["sentence"], well["zones"]) == ("No zone stands out.", {})
     assert (blank, broken) == (None, None)
     lines = run("--explain", films / "b-well.PNG").stdout.splitlines()
-    assert lines[1:] == ["  No zone stands out.", "  Nearest training films: the bundle keeps none."]
+    assert lines[1:] == ["  No zone stands out.", "  Nearest training images: the bundle keeps none."]
     row = next(csv.DictReader(io.StringIO(run("--csv", "--explain", films / "b-well.PNG").stdout)))
     assert row["evidence"] == "No zone stands out."
 
@@ -218,7 +218,7 @@ def test_a_class_that_the_bundle_does_not_tell_is_refused(tmp_path):
 
 
 def test_alike_films_are_looked_up_in_a_local_data_set(run, films, tmp_path):
-    with pytest.raises(ConfigError, match="keeps no codes of its training films"):
+    with pytest.raises(ConfigError, match="keeps no codes of its training images"):
         run("--dataset", tmp_path, films / "a-ill.png")
     twin = write_film(tmp_path / "training" / "BACTERIA" / "twin.png", 0.75)
     write_film(tmp_path / "training" / "NORMAL" / "other.png", 0.2)
@@ -241,7 +241,7 @@ def test_alike_films_are_looked_up_in_a_local_data_set(run, films, tmp_path):
     assert nearest[0]["film"] == sha256_file(twin)[:16]
     plain, drawn = tmp_path / "plain", tmp_path / "drawn"
     text = CliRunner().invoke(app, [*words, "--heatmaps", str(drawn)]).stdout
-    assert f"Most alike among the training films: bacterial 1.00 ({twin}), normal" in text
+    assert f"Most alike among the training images: bacterial 1.00 ({twin}), normal" in text
     CliRunner().invoke(app, [*words[:3], "--heatmaps", str(plain)])
     sizes = []
     for folder in (plain, drawn):
@@ -269,7 +269,7 @@ def test_a_folder_without_films_is_an_error_but_does_not_stop_the_rest(run, film
     (empty / "notes.txt").write_text("")
     result = run(empty, films / "a-ill.png", code=2)
     assert "POSITIVE" in result.stdout
-    assert "error: no film in this folder" in result.stderr
+    assert "error: no image in this folder" in result.stderr
     assert str(empty) in result.stderr
 
 

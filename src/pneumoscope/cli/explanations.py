@@ -1,8 +1,4 @@
-"""What `pneumoscope predict` adds where explanations are asked for: pictures, and where alike films lie.
-
-In: an examination. Out: the same with the paths of the training films that are alike, where their data set is
-at hand, and the path of a PNG.
-"""
+"""Heat map pictures and similar training images for ``predict``."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ if TYPE_CHECKING:
     from pneumoscope.inference.examination import Examination
 
 THUMBNAIL = 256
-"""Least side in pixels of a training film's picture before it is made small."""
+"""Least side in pixels of a training image's picture before it is made small."""
 
 
 class Explainer:
@@ -31,10 +27,10 @@ class Explainer:
         bundle: that answers.
         folder: of the pictures; None for none.
         look: style of the pictures, and whose evidence they show: a class, ``both`` or ``auto``.
-        dataset: directory of the training films; None where they are not at hand.
+        dataset: directory of the training images; None where they are not at hand.
 
     Raises:
-        ConfigError: the bundle tells no such class, or keeps no training films to look up.
+        ConfigError: the bundle tells no such class, or keeps no training images to look up.
         DatasetError: there is no data set.
     """
 
@@ -50,7 +46,7 @@ class Explainer:
 
             if "neighbours" not in bundle.document:
                 raise ConfigError(
-                    "the bundle keeps no codes of its training films",
+                    "the bundle keeps no codes of its training images",
                     where=bundle.id,
                     remedy="leave --dataset out",
                 )
@@ -59,7 +55,7 @@ class Explainer:
     def __call__(
         self, path: Path, outcome: Examination | PneumoscopeError
     ) -> tuple[Examination | PneumoscopeError, str | None]:
-        """The outcome with paths of alike films, and where its picture was written, if it was."""
+        """The outcome with paths of alike images, and where its picture was written, if it was."""
         if isinstance(outcome, PneumoscopeError) or outcome.explanation is None:
             return outcome, None
         outcome = self._locate(outcome)
@@ -75,7 +71,7 @@ class Explainer:
         return replace(examination, explanation=replace(explanation, nearest=nearest))
 
     def _draw(self, path: Path, examination: Examination, folder: Path) -> str:
-        """Write the picture, named after the film and its content, and return where."""
+        """Write the picture, named after the image and its content, and return where."""
         from pneumoscope.imaging.radiograph import read_radiograph
         from pneumoscope.inference.heat_map_picture import Look, caption_of, write_heat_map
 
@@ -107,7 +103,7 @@ def _classes(bundle: Bundle, wanted: str) -> tuple[str, ...]:
 
 
 def _pictures(cases: Sequence[NearestCase]) -> list[tuple[NearestCase, Radiograph]]:
-    """The training films whose files are there."""
+    """The training images whose files are there."""
     from pneumoscope.imaging.radiograph import read_radiograph
 
     return [(case, read_radiograph(case.path, min_size=THUMBNAIL)) for case in cases if case.path is not None]

@@ -1,7 +1,4 @@
-"""Which files of a command line are films: files as given, folders by extension or as DICOM by content.
-
-In: paths. Out: an iterator of films that never holds more than one folder's names, and a count of the rest.
-"""
+"""Image files on a command line: files as given, folders by extension or as DICOM by content."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm"
 
 
 class FilmFiles:
-    """The films among ``paths``, in the order given, folders sorted by name.
+    """The images among ``paths``, in the order given, folders sorted by name.
 
-    A file is taken as it is, so that a wrong one is reported; a folder gives its films, and ``skipped``
-    counts what else lay in it (hidden files are not counted). ``empty`` lists folders without a film.
+    A file is taken as it is, so that a wrong one is reported; a folder gives its images, and ``skipped``
+    counts what else lay in it (hidden files are not counted). ``empty`` lists folders without an image.
 
     Args:
         paths: files and folders.
@@ -42,7 +39,7 @@ class FilmFiles:
                 yield path
 
     def count(self) -> int:
-        """Films there are now; looks at every file."""
+        """Images there are now; looks at every file."""
         return sum(1 for _ in self)
 
     def _films_of(self, folder: Path) -> Iterator[Path]:

@@ -1,7 +1,4 @@
-"""``pneumoscope point``: do the heat maps of a bundle point at the lesions? On films with lesion masks.
-
-In: a bundle and a data set, phantoms for example. Out: hits by kind of pneumonia as a table or as JSON.
-"""
+"""``pneumoscope point``: do the heat maps of a bundle point at the lesions? On images with lesion masks."""
 
 from __future__ import annotations
 
@@ -22,9 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def point(
     bundle: Annotated[str, typer.Argument(help="A shipped bundle's name or a directory.")],
-    dataset: Annotated[Path, typer.Argument(help="Data set directory of films with lesion masks.")],
+    dataset: Annotated[Path, typer.Argument(help="Data set directory of images with lesion masks.")],
     masks: Annotated[
-        Path | None, typer.Option(help="Folder of the masks; default: the films' folder with -masks.")
+        Path | None, typer.Option(help="Folder of the masks; default: the images' folder with -masks.")
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="A part of the split, or all. Default: test, or all.")
@@ -32,7 +29,7 @@ def point(
     split_name: Annotated[str, typer.Option(help="Which split of the data set.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
-    """Play the pointing game: is a heat map strongest inside the lesion? On films not trained on."""
+    """Play the pointing game: is a heat map strongest inside the lesion? On images not trained on."""
     from pneumoscope.data.dataset import Dataset
     from pneumoscope.evaluation.pointing import play, summarise
     from pneumoscope.evaluation.scoring import check_leakage, choose_films, leakage_error

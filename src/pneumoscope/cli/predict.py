@@ -1,8 +1,7 @@
-"""``pneumoscope predict``: answers about films, one line each for people, JSON lines or CSV for machines.
+"""``pneumoscope predict``: results of images as text, JSON lines or CSV, with heat maps.
 
-In: files and folders. Out: answers on standard output in the order of the files, counts on standard error,
-heat maps as PNG where asked for. Exit code 2 when a file could not be read, 1 when one failed through our
-fault, else 0; a film that the gate refuses is an answer.
+Exit code 2 when a file could not be read, 1 when one failed through our fault, else 0; an image that the
+gate refuses is an answer.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from pneumoscope.cli.film_files import FilmFiles
     from pneumoscope.inference.examination import Examination
 
-NO_FILM_REMEDY = "films are told by their extension or as DICOM by content; --recursive enters subfolders"
+NO_FILM_REMEDY = "images are told by their extension or as DICOM by content; --recursive enters subfolders"
 
 
 class HeatMapStyle(StrEnum):
@@ -50,25 +49,25 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    films: Annotated[list[Path], typer.Argument(help="Films, or folders of films.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a film.")] = False,
+    films: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object an image.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A table with a header.")] = False,
     heatmaps: Annotated[
         Path | None, typer.Option(help="Write heat maps as PNG to this folder, and explain.")
     ] = None,
     heatmap_style: Annotated[
-        HeatMapStyle, typer.Option(help="Colours on the film, film beside colours, or lines on the film.")
+        HeatMapStyle, typer.Option(help="Colours on the image, image beside colours, or lines on the image.")
     ] = HeatMapStyle.OVERLAY,
     heatmap_class: Annotated[
         HeatMapClass, typer.Option(help="Whose evidence; auto: of the likelier kind.")
     ] = HeatMapClass.AUTO,
     explain: Annotated[
         bool,
-        typer.Option("--explain", help="Say where the evidence lies, and which training films are alike."),
+        typer.Option("--explain", help="Say where the evidence lies, and which training images are alike."),
     ] = False,
     dataset: Annotated[
         Path | None,
-        typer.Option(help="The training films, where at hand: shows those that are alike."),
+        typer.Option(help="The training images, where at hand: shows those that are alike."),
     ] = None,
     bundle: Annotated[str, typer.Option(help="A shipped bundle's name or a directory.")] = "reference",
     operating_point: Annotated[
@@ -77,10 +76,10 @@ def predict(
     age_years: Annotated[
         float | None, typer.Option(min=0, max=130, help="The patient's age, where the file does not say it.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Answer films that the gate refuses.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Answer images that the gate refuses.")] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter subfolders.")] = False,
 ) -> None:
-    """Say whether films show pneumonia, bacterial or viral, and how sure that is."""
+    """Say whether images show pneumonia, bacterial or viral, and how sure that is."""
     if as_json and as_csv:
         raise ConfigError("--json and --csv exclude each other", remedy="give one of them")
     if heatmaps is not None:
@@ -116,7 +115,7 @@ def predict(
             advance()
     _summarise(counts, files.skipped, opened.id)
     for folder in files.empty:
-        print_error(InputError("no film in this folder", where=folder, remedy=NO_FILM_REMEDY))
+        print_error(InputError("no image in this folder", where=folder, remedy=NO_FILM_REMEDY))
     if counts["failed"]:
         raise typer.Exit(1)
     if counts["unreadable"] or files.empty:

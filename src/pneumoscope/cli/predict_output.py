@@ -1,7 +1,7 @@
-"""The three faces of an answer: a line for people, a JSON object, a row of a table.
+"""Output of ``predict``: text lines, JSON lines or a CSV table.
 
-In: flat records (:mod:`pneumoscope.inference.examination`). Out: lines on standard output. A film that
-the gate refused has no probability in any of them; one that fits both answers or neither has, and no answer.
+An image that the gate refused has no probability in any of them; one that fits both answers or neither has,
+and no answer.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ def _interval(row: dict[str, Any]) -> str:
 
 
 def _explained(row: dict[str, Any]) -> list[str]:
-    """Further lines of a film that was explained: the sentence, and the training films most like it."""
+    """Further lines of an image that was explained: the sentence, and the training images most like it."""
     if not row["explanation"]:
         return []
     nearest = row["explanation"]["nearest"]
     if nearest is None:
-        return [row["explanation"]["sentence"], "Nearest training films: the bundle keeps none."]
+        return [row["explanation"]["sentence"], "Nearest training images: the bundle keeps none."]
     cases = [f"{case['label']} {case['similarity']:.2f} ({case['path'] or case['film']})" for case in nearest]
-    return [row["explanation"]["sentence"], f"Most alike among the training films: {', '.join(cases)}."]
+    return [row["explanation"]["sentence"], f"Most alike among the training images: {', '.join(cases)}."]

@@ -1,8 +1,4 @@
-"""Validated configuration: one small model per command, from TOML and from flags, unknown keys refused.
-
-In: a pydantic model, an optional TOML file, overrides from the command line. Out: a frozen configuration
-that is saved with the run it steered.
-"""
+"""Validated configuration: one small model per command, from TOML and from flags, unknown keys refused."""
 
 from __future__ import annotations
 

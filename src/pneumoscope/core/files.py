@@ -1,7 +1,4 @@
-"""Files that are never half-written, and the hashes that name them.
-
-In: paths and contents. Out: files that either hold the whole content or did not change.
-"""
+"""Atomic file writes and file hashes."""
 
 from __future__ import annotations
 

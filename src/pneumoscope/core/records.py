@@ -29,7 +29,7 @@ def freeze(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class Label(StrEnum):
-    """What the reference standard says about a film."""
+    """What the reference standard says about an image."""
 
     NORMAL = "normal"
     BACTERIAL = "bacterial"
@@ -83,13 +83,13 @@ class Etiology(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One film of a data set: a row of the manifest.
+    """One image of a data set: a row of the manifest.
 
     Attributes:
         path: file, relative to the data set's root, with forward slashes.
         sha256: hash of the file's content.
-        patient_id: the full patient key; two films with the same key show the same patient.
-        group_id: films that share it are never parted by a split of ours (the conservative key).
+        patient_id: the full patient key; two images with the same key show the same patient.
+        group_id: images that share it are never parted by a split of ours (the conservative key).
         label: reference standard.
         publisher_split: ``train``, ``val`` or ``test`` as the publisher has it, or None.
         view: ``PA``, ``AP``, ``LATERAL`` or None; sex: ``F``, ``M`` or None; age in years.
@@ -118,7 +118,7 @@ class Preprocessing:
     Attributes:
         size: side S of the square model input, in pixels.
         fit: ``squash`` stretches both axes to S; ``letterbox`` keeps the aspect and pads with zeros.
-        exposure: ``percentile`` maps the given percentiles of the resized film to 0 and 1; ``none`` keeps
+        exposure: ``percentile`` maps the given percentiles of the resized image to 0 and 1; ``none`` keeps
             the values.
         percentiles: lower and upper percentile of ``exposure``.
     """
@@ -131,12 +131,12 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Radiograph:
-    """A decoded film.
+    """A decoded image.
 
     Attributes:
         pixels: (h, w) float32 in [0, 1], bright = dense (bone is white). h and w are the original size, or
             less when the file was decoded at reduced size.
-        original_size: rows and columns of the film as stored (after EXIF rotation).
+        original_size: rows and columns of the image as stored (after EXIF rotation).
         pixel_spacing_mm: row and column spacing of the original grid in mm, or None.
         source: identifiers and facts of the source (format, modality, photometric interpretation, bits, ...).
         findings: what the header and the decoder have to say.
@@ -153,12 +153,12 @@ class Radiograph:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where the model input lies on the film.
+    """Where the model input lies on the image.
 
     Attributes:
-        original_size: rows, columns of the film.
+        original_size: rows, columns of the image.
         input_size: side S of the model input.
-        content: (top, left, height, width) of the film inside the model input, in model pixels; for
+        content: (top, left, height, width) of the image inside the model input, in model pixels; for
             ``squash`` (0, 0, S, S).
     """
 
@@ -173,14 +173,14 @@ class Geometry:
 
     @property
     def padding(self) -> tuple[int, int, int, int]:
-        """Empty model pixels (top, left, bottom, right) round the film."""
+        """Empty model pixels (top, left, bottom, right) round the image."""
         top, left, height, width = self.content
         return top, left, self.input_size - top - height, self.input_size - left - width
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """What the network sees: array (1, S, S) float32 in [0, 1], and how it lies on the film."""
+    """What the network sees: array (1, S, S) float32 in [0, 1], and how it lies on the image."""
 
     array: FloatArray
     geometry: Geometry
@@ -221,7 +221,7 @@ class AnswerSet:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A network's answer about one film.
+    """A network's answer about one image.
 
     Attributes:
         logits: raw outputs in the order of ``Task.classes``.
@@ -230,7 +230,7 @@ class Prediction:
         etiology: None when pneumonia is not likely or the bundle is binary.
         findings: why ABSTAIN or UNCERTAIN, and that POSITIVE rests on the threshold alone.
         answer_set: which of normal and pneumonia cannot be excluded; None where the bundle does not say.
-        etiology_set: which of bacterial and viral; None for a film that is not positive, too.
+        etiology_set: which of bacterial and viral; None for an image that is not positive, too.
         interval: 95 % interval of ``probability``, as far as the calibration is known; None where the bundle
             does not say.
     """
@@ -255,13 +255,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class NearestCase:
-    """A training film that the network finds alike; nothing in it names a patient.
+    """A training image that the network finds alike; nothing in it names a patient.
 
     Attributes:
         film: the first 16 hexadecimal digits of the SHA-256 of its file.
         label: its class, as the network learnt it.
-        similarity: cosine between the codes of both films' features, -1 to 1; 1 for the same film.
-        path: of the film in a local data set, or None.
+        similarity: cosine between the codes of both images' features, -1 to 1; 1 for the same image.
+        path: of the image in a local data set, or None.
     """
 
     film: str
@@ -272,7 +272,7 @@ class NearestCase:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Where on the film the evidence lies, and which training films look alike.
+    """Where on the image the evidence lies, and which training images look alike.
 
     Attributes:
         heat_map: (H, W) float32 in [0, 1] on the original pixel grid, of ``target``.
@@ -280,10 +280,10 @@ class Explanation:
         target: the likelier pneumonia class.
         heat_maps: the maps of all pneumonia classes by name, each like ``heat_map``.
         zones: share of the evidence in each zone, ``right upper`` to ``left lower`` (the patient's sides);
-            empty for a film that is called negative.
-        outside_lungs: share outside the lungs; None where the lungs were not found and zones are of the film.
+            empty for an image that is called negative.
+        outside_lungs: share outside the lungs; None where the lungs were not found.
         findings: the same as sentences, in their order.
-        nearest: the most similar training films, the nearest first; None where the bundle keeps none.
+        nearest: the most similar training images, the nearest first; None where the bundle keeps none.
         mirrored: the file says that the patient's left is on the left of the picture; None: it says nothing.
     """
 
@@ -319,14 +319,14 @@ class Evaluation:
     """The results of one scoring.
 
     Attributes:
-        n: films; patients: distinct patients among them.
+        n: images; patients: distinct patients among them.
         prevalence: share with pneumonia.
         estimates: by metric name.
         by_subgroup: subgroup (``sex=F``, ...) -> metric name -> estimate.
         confusion: rows are the reference, columns the decision, in the order of ``classes``.
         dataset_hash: of the manifest that was scored.
-        protocol: how the films were chosen, in words (publisher's split, re-split, cross-validation).
-        contaminated: True when training films were scored under ``--allow-leakage``.
+        protocol: how the images were chosen, in words (publisher's split, re-split, cross-validation).
+        contaminated: True when training images were scored under ``--allow-leakage``.
     """
 
     n: int

@@ -1,4 +1,4 @@
-"""What a run was: inputs with hashes, versions, seeds, durations and outcome, in one JSON file.
+"""Run manifest: inputs with hashes, versions, seeds, durations and outcome of a run, in one JSON file.
 
 In: the command and its configuration. Out: ``run.json`` in the run's folder, written at the start, after
 every stage and at the end, so that a killed run can be told from a finished one.
@@ -123,7 +123,7 @@ def earlier_run(
     elif not _is_same(config, content["config"]):
         what = "with another configuration"
     elif any(content["inputs"].get(name, digest) != digest for name, digest in inputs.items()):
-        what = "on other films or with another split of them"
+        what = "on other images or with another split of them"
     else:
         return content
     raise ConfigError(f"the folder holds a run {what}", where=directory, remedy="choose another folder")

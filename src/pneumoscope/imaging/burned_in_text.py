@@ -1,4 +1,4 @@
-"""Letters, numbers and markers that are burned into a film: found and covered before it leaves the house.
+"""Burned-in text: letters, numbers and markers in the pixels, found and covered before an image is exported.
 
 What a console writes into the pixels has an edge of one or two pixels, far steeper than anything
 anatomical, thin strokes, and the size of a letter. So: thin bright and thin dark structures (top-hat
@@ -7,7 +7,7 @@ ones whose outline is steeper than anatomy's, and what is like them and lies bes
 a box, so that its shape does not show, and the boxes are filled from their surroundings. Lead markers and
 clips whose shadow is as sharp go with them.
 
-In: a film (H, W) in [0, 1]. Out: a mask, and the film with the mask filled. It is a filter and no guarantee:
+It is a filter and no guarantee:
 soft, handwritten and very large text can stay (docs/monitoring.md has the measured shares).
 """
 
@@ -23,7 +23,7 @@ from pneumoscope.core.records import FloatArray
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-# Sizes are shares of the film's longer side. Measured on the project's films, with and without drawn text.
+# Sizes are shares of the image's longer side. Measured on the project's images, with and without drawn text.
 STROKES = (0.012, 0.05)
 """Widest strokes that the two top-hats find: small print, and the letters R and L."""
 
@@ -34,7 +34,7 @@ MIN_CONTRAST = 0.12
 """Of a stroke against its surroundings, in grey levels from 0 to 1."""
 
 MIN_STEP = 0.20
-"""Least mean gradient of an outline, grey levels a pixel. Of the thin structures of real films those inside
+"""Least mean gradient of an outline, grey levels a pixel. Of the thin structures of real images those inside
 the body reach 0.17, console text 0.6 to 1.1, the shadow of lead letters 0.3 to 0.5."""
 
 WEAK = 0.5
@@ -55,7 +55,7 @@ def find_text(pixels: FloatArray) -> Bools:
     """Where text and markers lie, as boxes.
 
     Args:
-        pixels: (H, W) float32 in [0, 1], on the film's original grid: a reduced one has no thin strokes.
+        pixels: (H, W) float32 in [0, 1], on the image's original grid: a reduced one has no thin strokes.
 
     Returns:
         (H, W); True is covered.
@@ -80,7 +80,7 @@ def find_text(pixels: FloatArray) -> Bools:
 
 
 def mask_text(pixels: FloatArray) -> tuple[FloatArray, Bools]:
-    """The film with its text covered, and where that is."""
+    """The image with its text covered, and where that is."""
     mask = find_text(pixels)
     return cover(pixels, mask), mask
 

@@ -15,18 +15,18 @@ from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray
 
 # The largest detector, 43 x 43 cm at 0.1 mm, has 18 million pixels (PS3.3 C.8.11.4 sets no limit); five
-# times that is no film but a decompression bomb.
+# times that is no image but a decompression bomb.
 MAX_PIXELS = 100_000_000
 # Rows and columns of DICOM are 16-bit numbers (PS3.3 C.7.6.3.1.1).
 MAX_SIDE = 65_535
-# The smallest film that conformance suites hold is 16 x 16.
+# The smallest image that conformance suites hold is 16 x 16.
 MIN_SIDE = 16
 # Three uncompressed samples of 16 bits for each of MAX_PIXELS, and as much room again for the header.
 MAX_FILE_BYTES = 12 * MAX_PIXELS
 
 
 def check_image_size(rows: int, columns: int, where: Path | None) -> None:
-    """Refuse a film that is too small to show anything or too large to be true.
+    """Refuse an image that is too small to show anything or too large to be true.
 
     Raises:
         UnreadableFileError: a side is under :data:`MIN_SIDE` or over :data:`MAX_SIDE`, or rows x columns
@@ -41,7 +41,7 @@ def check_image_size(rows: int, columns: int, where: Path | None) -> None:
 
 
 def check_file_bytes(length: int, where: Path | None) -> None:
-    """Refuse an empty file and one that is longer than any film.
+    """Refuse an empty file and one that is longer than any image.
 
     Raises:
         UnreadableFileError: the file is empty, or longer than :data:`MAX_FILE_BYTES`.
@@ -54,9 +54,9 @@ def check_file_bytes(length: int, where: Path | None) -> None:
 
 # ITU-R BT.601-7 section 2.5.1: luminance of R, G and B.
 _WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-# JPEG rounds chroma: grey films saved as RGB come back with channels a few of 255 levels apart.
+# JPEG rounds chroma: grey images saved as RGB come back with channels a few of 255 levels apart.
 _CHANNEL_DIFFERENCE = 24 / 255
-# Burned-in coloured letters cover less than this share of a film.
+# Burned-in coloured letters cover less than this share of an image.
 _COLORED_SHARE = 0.01
 
 

@@ -185,7 +185,7 @@ def stored_values(dataset: Dataset) -> npt.NDArray[Any]:
 
 
 def _check_inflated_size(content: bytes, where: Path | None) -> None:
-    """A deflated data set must not inflate beyond what a film can hold (PS3.5 A.5).
+    """A deflated data set must not inflate beyond what an image can hold (PS3.5 A.5).
 
     It starts where dcmread will start to inflate, whatever the group length says.
     """

@@ -1,10 +1,9 @@
-"""The header of a compressed frame, checked before a decoder sees it.
+"""Header checks of compressed frames (JPEG, JPEG-LS, JPEG 2000) before a decoder sees them.
 
 Decoders repair what they can: a JPEG cut in half comes back as a picture with a grey lower half, and a
-frame of another size as noise. A film must not be repaired by guessing, so a frame that breaks its own
+frame of another size as noise. An image must not be repaired by guessing, so a frame that breaks its own
 standard is refused here.
 
-In: one compressed frame. Out: its size and precision, or a ``ValueError`` that names the broken rule.
 Sources: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 2000); PS3.5 A.4.
 """
 

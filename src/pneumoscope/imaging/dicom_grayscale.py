@@ -3,7 +3,7 @@
     modality LUT or rescale -> VOI LUT or window -> MONOCHROME1 inversion / Presentation LUT Shape
 
 Every stage maps one number to one number, so the chain runs over the stored *levels* (at most 65,536) in
-float64 and the film is one look-up in the result. Look-up tables are applied here and not through pydicom
+float64 and the image is one look-up in the result. Look-up tables are applied here and not through pydicom
 3.0, whose ``apply_voi`` and ``apply_modality_lut`` wrap an index above 255 into a table of 8-bit entries,
 refuse a negative first value for unsigned pixels, and round nothing after a rescale.
 Sources: PS3.3 C.7.6.3.1.2, C.7.5.1.1.2, C.11.1, C.11.2, C.11.6; PS3.4 N.2.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Levels = npt.NDArray[np.float64]
 
-# Where a film has no window: the same percentiles as core.records.Preprocessing, so that the exposure
+# Where an image has no window: the same percentiles as core.records.Preprocessing, so that the exposure
 # normalisation which follows finds nothing left to do.
 _PERCENTILES = (0.5, 99.5)
 
@@ -177,7 +177,7 @@ def _modality(levels: Levels, dataset: Dataset) -> tuple[Levels, list[Finding]]:
 
 
 def _voi(values: Levels, counts: npt.NDArray[np.int64], dataset: Dataset) -> tuple[Levels, list[Finding]]:
-    """PS3.3 C.11.2: the first table, else the first window, else percentiles of what the film holds."""
+    """PS3.3 C.11.2: the first table, else the first window, else percentiles of what the image holds."""
     notes: list[Finding] = []
     if sequence := dataset.get("VOILUTSequence"):
         table = _table(sequence[0], dataset)
@@ -192,10 +192,10 @@ def _voi(values: Levels, counts: npt.NDArray[np.int64], dataset: Dataset) -> tup
 
 
 def _windowed(values: Levels, counts: npt.NDArray[np.int64], dataset: Dataset) -> Levels | None:
-    """The film in its first window; None when it has none.
+    """The image in its first window; None when it has none.
 
     Raises:
-        ValueError: the window is impossible, or different values of the film all come out alike in it.
+        ValueError: the window is impossible, or different values of the image all come out alike in it.
     """
     center, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
     if center is None or width is None:
@@ -208,7 +208,7 @@ def _windowed(values: Levels, counts: npt.NDArray[np.int64], dataset: Dataset) -
 
 
 def _percentile_window(values: Levels, counts: npt.NDArray[np.int64]) -> Levels:
-    """Map the film's own 0.5th and 99.5th percentiles to 0 and 1; a blank film becomes 0."""
+    """Map the image's own 0.5th and 99.5th percentiles to 0 and 1; a blank image becomes 0."""
     low, high = np.quantile(
         values, [p / 100 for p in _PERCENTILES], weights=counts.astype(np.float64), method="inverted_cdf"
     )
@@ -224,7 +224,7 @@ def _is_inverse(dataset: Dataset) -> tuple[bool, list[Finding]]:
     """True when low values are bright.
 
     Presentation LUT Shape INVERSE goes with MONOCHROME1 and says the same thing (PS3.3 C.8.11.3.1.2); the
-    film is inverted once. Where they contradict each other the shape, which is the last stage, is followed.
+    image is inverted once. Where they contradict each other the shape, which is the last stage, is followed.
     """
     inverse = dataset.PhotometricInterpretation == "MONOCHROME1"
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()

@@ -2,12 +2,13 @@
 
 The image is not changed for it.
 
-Two facts of a frontal chest film, both about the anatomy and not about the exposure: the mediastinum and the
-spine are denser than the lungs beside them, and the abdomen is denser than the air above the shoulders. In a
+Two facts of a frontal chest radiograph, both about the anatomy and not about the exposure: the mediastinum
+and the spine are denser than the lungs beside them, and the abdomen is denser than the air above the
+shoulders. In a
 negative both contrasts change sign, so their sum does.
 
-Measured on 5,216 paediatric films at 224 px, 136 of them at original size, and 132 films of adults from
-another hospital: none was called a negative as it is, and no film turned into its negative was missed (0 of
+Measured on 5,216 paediatric images at 224 px, 136 of them at original size, and 132 images of adults from
+another hospital: none was called a negative as it is, and no image turned into its negative was missed (0 of
 5,484 each way; Wilson 95 % interval 0 to 0.07 %). The least clear contrasts were 0.107, 0.259 and 0.191, the
 medians 0.86, 0.89 and 1.06.
 """
@@ -22,20 +23,20 @@ from PIL import Image
 from pneumoscope.core.findings import Finding, Severity
 from pneumoscope.core.records import FloatArray, Radiograph
 
-_SIDE = 32  # a film averaged to 32 x 32 keeps the large structures only
+_SIDE = 32  # an image averaged to 32 x 32 keeps the large structures only
 _TRIM = (2, 98)  # percentiles that are stretched to 0 and 1: burned-in letters and collimator edges drop out
-# Rows and columns of the 32 x 32 film, from the mean film of the Guangzhou set.
+# Rows and columns of the 32 x 32 image, from the mean image of the Guangzhou set.
 _THORAX = slice(10, 22)
 _MEDIASTINUM = slice(14, 18)
 _LUNGS = (slice(6, 12), slice(20, 26))
 _ABDOMEN = (slice(26, 31), slice(8, 24))
 _ABOVE_SHOULDERS = (slice(0, 5), (slice(0, 5), slice(27, 32)))
-# Half the contrast of the least clear of the films below (0.107); a blank film has 0 and is no negative.
+# Half the contrast of the least clear of the images below (0.107); a blank image has 0 and is no negative.
 _CERTAIN = 0.05
 
 
 def polarity_contrast(pixels: FloatArray) -> float:
-    """Sum of the two contrasts, between -2 and 2; positive for bright = dense, 0 for a blank film.
+    """Sum of the two contrasts, between -2 and 2; positive for bright = dense, 0 for a blank image.
 
     Exactly antisymmetric: ``polarity_contrast(1 - pixels) == -polarity_contrast(pixels)`` up to rounding.
 

@@ -1,8 +1,6 @@
-"""The bundle's preprocessing, and the way back to the film.
+"""Preprocessing of a radiograph to the model input, and the geometry that undoes it.
 
-In: a radiograph and a :class:`Preprocessing`. Out: the model input, and the geometry that undoes it.
-
-    resize (antialiased) -> letterbox padding -> exposure
+resize (antialiased) -> letterbox padding -> exposure
 """
 
 from __future__ import annotations
@@ -20,16 +18,16 @@ from pneumoscope.core.records import FloatArray, Geometry, ModelInput, Preproces
 
 # Part of the fingerprint: raise it whenever the same settings give other pixels than before.
 _REVISION = 1
-# A film whose percentiles lie closer than one level of 8 bits is blank; stretching it would show noise only.
+# An image whose percentiles lie closer than one level of 8 bits is blank; stretching would show noise only.
 _BLANK = 1 / 255
 
 
 def to_model_input(radiograph: Radiograph, preprocessing: Preprocessing) -> ModelInput:
-    """Resize, pad and normalise a film for the network.
+    """Resize, pad and normalise an image for the network.
 
     Returns:
         Array (1, S, S) float32 in [0, 1] and its geometry. Padding is 0 and takes no part in the exposure;
-        a blank film keeps its value.
+        a blank image keeps its value.
 
     Raises:
         ConfigError: the preprocessing names an unknown fit or exposure, or impossible percentiles.
@@ -43,7 +41,7 @@ def to_model_input(radiograph: Radiograph, preprocessing: Preprocessing) -> Mode
 
 
 def to_original(geometry: Geometry, map: npt.NDArray[np.floating]) -> FloatArray:
-    """A map on the model's grid, laid back onto the film.
+    """A map on the model's grid, laid back onto the image.
 
     Args:
         geometry: of the model input.
@@ -86,7 +84,7 @@ def _geometry(original_size: tuple[int, int], preprocessing: Preprocessing) -> G
 def _resize(array: FloatArray, size: tuple[int, int]) -> FloatArray:
     """(h, w) float32 to ``size`` (rows, columns), bilinear; Pillow widens the filter when it shrinks.
 
-    Of Pillow's filters this one brings films of original size closest to the publisher's 224-px twins (mean
+    Of Pillow's filters this one brings images of original size closest to the publisher's 224-px twins (mean
     absolute difference 0.0086, bicubic 0.0098, Lanczos 0.0106), and it never overshoots [0, 1].
     """
     if array.shape == size:

@@ -177,7 +177,7 @@ def _convert(upright: Image.Image, facts: dict[str, str]) -> tuple[FloatArray, l
 
 
 def _is_white_is_zero(picture: Image.Image) -> bool:
-    """Pillow inverts WhiteIsZero films of 1 and 8 bits itself, those of 16 bits not."""
+    """Pillow inverts WhiteIsZero images of 1 and 8 bits itself, those of 16 bits not."""
     tags: Any = getattr(picture, "tag_v2", None)
     return tags is not None and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 

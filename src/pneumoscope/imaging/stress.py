@@ -1,7 +1,6 @@
-"""What may happen to a film on its way to the network: named changes of its pixels.
+"""Robustness stresses: named changes of an image before preprocessing (exposure, framing, compression).
 
-In: a decoded film (h, w) float32 in [0, 1] at its own size, and a random generator. Out: a changed film,
-before any preprocessing. Stresses must leave the answer alone: other exposure, framing, compression,
+Stresses must leave the answer alone: other exposure, framing, compression,
 sharpness. A probe takes the lungs away: a network that still tells the classes apart reads something else.
 """
 
@@ -21,16 +20,22 @@ from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.records import FloatArray
 
 _REFERENCE_SIDE = 224
-"""Side in pixels that blur, sharpening and noise are stated for; larger films get as much more of them."""
+"""Side in pixels that blur, sharpening and noise are stated for; larger images get as much more of them."""
 
 _CROP = (0.05, 0.10)  # share of the side that is lost at each edge
-_CORNER = 0.15  # side of a blank corner as a share of the film's
+_CORNER = 0.15  # side of a blank corner as a share of the image's
 _TEXT_HEIGHT = 0.06  # of the burned-in letters, as a share of the shorter side
-_MARGIN = 0.03  # between the film's edge and burned-in text
-_ANNOTATIONS = ("KV59", "KV 66  MAS 2", "A-P", "SUPINE", "PORTABLE 10:42")  # as films of the field carry them
+_MARGIN = 0.03  # between the image's edge and burned-in text
+_ANNOTATIONS = (
+    "KV59",
+    "KV 66  MAS 2",
+    "A-P",
+    "SUPINE",
+    "PORTABLE 10:42",
+)  # as images of the field carry them
 _BLUR, _NOISE, _SHARPEN_PERCENT = 1.5, 0.04, 150
 _BILINEAR = Image.Resampling.BILINEAR
-# Rows and columns 30 to 190 of 224: both lungs of a frontal chest film, without borders and markers.
+# Rows and columns 30 to 190 of 224: both lungs of a frontal chest radiograph, without borders and markers.
 _BOX = (30 / 224, 190 / 224)
 
 Change = Callable[[FloatArray, np.random.Generator], FloatArray]
@@ -40,7 +45,7 @@ class StressKind(StrEnum):
     """What a stress is measured for."""
 
     LIMITED = "limited"
-    """A film of everyday: the accuracy may fall by the limit at most."""
+    """An image of everyday: the accuracy may fall by the limit at most."""
     REPORTED = "reported"
     """Harsher than everyday: measured, not judged."""
     PROBE = "probe"
@@ -67,7 +72,7 @@ class FilmChange(Protocol):
         """What it is measured for."""
 
     def apply(self, pixels: FloatArray, sha256: str, seed: int = 0) -> FloatArray:
-        """The changed film."""
+        """The changed image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class Stress:
 
     Attributes:
         name: key in tables; title: for readers; what: exactly what is done, as a sentence without full stop.
-        change: (h, w) float32 in [0, 1] and a generator to a film of the same kind; the size may differ.
+        change: (h, w) float32 in [0, 1] and a generator to an image of the same kind; the size may differ.
         kind: what it is measured for.
     """
 
@@ -87,7 +92,7 @@ class Stress:
     kind: StressKind = StressKind.LIMITED
 
     def apply(self, pixels: FloatArray, sha256: str, seed: int = 0) -> FloatArray:
-        """The changed film; what is random in it follows from the film's hash, this stress and ``seed``."""
+        """The changed image; what is random in it follows from the image's hash, this stress and ``seed``."""
         own = int(sha256_bytes(self.name.encode())[:16], 16)
         return self.change(pixels, np.random.default_rng([seed, own, int(sha256[:16], 16)]))
 
@@ -140,7 +145,7 @@ def _add_text(pixels: FloatArray, rng: np.random.Generator) -> FloatArray:
 def _stretch(pixels: FloatArray, _: np.random.Generator, *, factor: float) -> FloatArray:
     """The anatomy ``factor`` times as wide in the same frame: cut at the sides, or black beside it.
 
-    Stretching the whole film would be undone by a network that squashes every film to a square.
+    Stretching the whole image would be undone by a network that squashes every image to a square.
     """
     rows, columns = pixels.shape
     picture = Image.fromarray(pixels)
@@ -162,7 +167,7 @@ def recompress(pixels: FloatArray, _: np.random.Generator, *, quality: int) -> F
 
 
 def _shrink(pixels: FloatArray, _: np.random.Generator, *, side: int) -> FloatArray:
-    """The film as it comes at ``side`` pixels on its shorter side; a smaller film stays as it is."""
+    """The image as it comes at ``side`` pixels on its shorter side; a smaller image stays as it is."""
     rows, columns = pixels.shape
     scale = side / min(rows, columns)
     if scale >= 1:
@@ -183,7 +188,7 @@ def _sharpen(pixels: FloatArray, _: np.random.Generator) -> FloatArray:
 
 
 def _add_noise(pixels: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Normal noise, standard deviation 0.04; on larger films in grains of 1/224 of the shorter side."""
+    """Normal noise, standard deviation 0.04; on larger images in grains of 1/224 of the shorter side."""
     grain = max(1.0, _relative_side(pixels))
     rows, columns = (max(1, round(side / grain)) for side in pixels.shape)
     noise = rng.normal(0, _NOISE, (rows, columns)).astype(np.float32)
@@ -235,9 +240,9 @@ STRESSES = (
            partial(_stretch, factor=1.25)),
     Stress("aspect-0.8", "Aspect 0.8", "the anatomy 0.8 times as wide in the same frame, black at the sides",
            partial(_stretch, factor=0.8)),
-    Stress("jpeg-30", "JPEG quality 30", "saved as JPEG of quality 30 at the film's own size",
+    Stress("jpeg-30", "JPEG quality 30", "saved as JPEG of quality 30 at the image's own size",
            partial(recompress, quality=30)),
-    Stress("resize-128", "From 128 pixels", "the film at 128 pixels on its shorter side",
+    Stress("resize-128", "From 128 pixels", "the image at 128 pixels on its shorter side",
            partial(_shrink, side=128)),
     Stress("rotate+15", "Rotated 15° left", "turned counter-clockwise by 15 degrees, black beside it",
            partial(_rotate, degrees=15)),
@@ -254,4 +259,4 @@ STRESSES = (
            _hide_lungs, StressKind.PROBE),
 )  # fmt: skip
 """In the order of tables: the everyday ones, the harsher ones, the probe. The magnitudes are the project's
-own requirement: the film stays one that a radiologist reads as before."""
+own requirement: the image stays one that a radiologist reads as before."""

@@ -31,20 +31,20 @@ SIDE = 32
 """Of the thumbnail: ribs vanish, lungs, heart and shoulders stay."""
 
 COMPONENTS = 20
-"""Few: with 60, Guangzhou films and their negatives come nearer to one another."""
+"""Few: with 60, Guangzhou images and their negatives come nearer to one another."""
 
 REFUSAL_MARGIN = 1.5
 """The refusal bound as a multiple of the warning bound (docs/gate.md: what lies beyond it)."""
 
 TURN_MARGIN = 0.1
-"""By how much another way of holding a film must be nearer. Of 1,049 Guangzhou films none reaches -0.1 as it
-should be held; of 750 turned or inverted ones the least clear reach 0.13."""
+"""By how much another way of holding an image must be nearer. Of 1,049 Guangzhou images none reaches -0.1 as
+it should be held; of 750 turned or inverted ones the least clear reach 0.13."""
 
 BURNT_OUT, BLACKED_OUT = 0.4, 0.75
-"""Shares of white and of black from which no film can be read; of Guangzhou films at most 0.03 and 0.28."""
+"""Shares of white and of black from which no image can be read; of Guangzhou images at most 0.03 and 0.28."""
 
 SHIFTS = (-4, -2, 0, 2, 4)
-"""Of the axis of symmetry in cells of the thumbnail: films lie a few centimetres off the middle."""
+"""Of the axis of symmetry in cells of the thumbnail: images lie a few centimetres off the middle."""
 
 _WHITE, _BLACK = 0.995, 0.005
 _HELD = ("turned", "upside-down", "turned", "looks-negative")
@@ -54,12 +54,12 @@ Floats = npt.NDArray[np.float64]
 
 
 class Appearance(NamedTuple):
-    """What is known of N films.
+    """What is known of N images.
 
     Attributes:
-        thumbnails: (N, SIDE, SIDE), each of mean 0 and standard deviation 1; a blank film is all 0.
+        thumbnails: (N, SIDE, SIDE), each of mean 0 and standard deviation 1; a blank image is all 0.
         symmetry: (N,) correlation with the mirror image, at the best axis.
-        sharpness: (N,) log of the Laplacian's standard deviation over the film's own.
+        sharpness: (N,) log of the Laplacian's standard deviation over the image's own.
         white, black: (N,) shares of pixels at the ends of the scale.
     """
 
@@ -86,13 +86,13 @@ def fit_appearance(
     """The part ``gate.appearance`` of a bundle, and its arrays.
 
     Args:
-        training: of at least 8 films, shown upright.
+        training: of at least 8 images, shown upright.
         validation: of at least 1.
-        rate: share of usual films that may lie beyond the bound of the thumbnail's distance; and beyond those
+        rate: share of usual images that may lie beyond the bound of the thumbnail's distance; beyond those
             of the statistics, all together.
 
     Returns:
-        Bounds: of warning and refusal for the distance, ``turn`` and one or two for each statistic. A film is
+        Bounds: of warning and refusal for the distance, ``turn`` and one or two for each. An image is
         refused for its symmetry at a quarter of the rate of the warning, for its sharpness twice as far from
         the median.
     """
@@ -123,7 +123,7 @@ def fit_appearance(
 def inspect_appearance(
     bounds: Mapping[str, float], arrays: Mapping[str, npt.NDArray[Any]], film: FloatArray
 ) -> tuple[tuple[Finding, ...], float]:
-    """What a film's picture says against answering.
+    """What an image's picture says against answering.
 
     Args:
         bounds: ``gate.appearance`` of the bundle.
@@ -131,7 +131,7 @@ def inspect_appearance(
         film: (1, S, S) in [0, 1], the model input.
 
     Returns:
-        Findings, and the distance of the film's thumbnail.
+        Findings, and the distance of the image's thumbnail.
     """
     seen = measure(film[None])
     gaussian = from_arrays(arrays, ARRAYS)
@@ -140,7 +140,7 @@ def inspect_appearance(
 
 
 def _held(bounds: Mapping[str, float], gaussian: Gaussian, seen: Appearance, own: float) -> Iterator[Finding]:
-    """Whether the film is upright, a positive, and a whole frontal chest."""
+    """Whether the image is upright, a positive, and a whole frontal chest."""
     otherwise = [float(distances(gaussian, _flat(t))[0]) for t in _held_otherwise(seen.thumbnails)]
     best = int(np.argmin(otherwise))
     if own - otherwise[best] > bounds["turn"] and otherwise[best] <= bounds["refuse_distance"]:
@@ -152,7 +152,7 @@ def _held(bounds: Mapping[str, float], gaussian: Gaussian, seen: Appearance, own
 
 
 def _quality(bounds: Mapping[str, float], seen: Appearance) -> Iterator[Finding]:
-    """Whether both sides are there, and whether the film is sharp and well exposed."""
+    """Whether both sides are there, and whether the image is sharp and well exposed."""
     symmetry, sharpness = float(seen.symmetry[0]), float(seen.sharpness[0])
     white, black = float(seen.white[0]), float(seen.black[0])
     if symmetry < bounds["refuse_symmetry"]:

@@ -1,4 +1,4 @@
-"""The bundle: what training produces and everything else consumes, one directory without a pickle in it.
+"""Model bundles: one directory that training writes and everything else loads, without a pickle in it.
 
 In: ``model.onnx``, ``bundle.json``, ``arrays.npz`` and ``SHA256SUMS``, which is checked on load (it finds a
 damaged or edited file; it proves nothing about who made the bundle). Out: a :class:`Bundle`, whose network
@@ -66,7 +66,7 @@ class Bundle:
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """How a film becomes the network's input."""
+        """How an image becomes the network's input."""
         values = self.document["preprocessing"]
         low, high = values["percentiles"]
         return Preprocessing(values["size"], values["fit"], values["exposure"], (float(low), float(high)))
@@ -104,7 +104,7 @@ class Bundle:
 
     @property
     def usual_ages(self) -> tuple[float, float] | None:
-        """Lowest and highest age of the training films in years; None where the bundle does not say."""
+        """Lowest and highest age of the training images in years; None where the bundle does not say."""
         ages = self.document.get("population", {}).get("age_years")
         return None if ages is None else (float(ages[0]), float(ages[1]))
 
@@ -116,7 +116,7 @@ class Bundle:
     @cached_property
     def arrays(self) -> Mapping[str, npt.NDArray[np.float32]]:
         """Read-only float32 arrays: ``gate_*``, for class-activation maps ``head_weight`` (K, C), and
-        ``neighbour_*`` where the bundle keeps codes of its training films.
+        ``neighbour_*`` where the bundle keeps codes of its training images.
         """
         file = self.directory / ARRAYS
         try:
@@ -303,14 +303,14 @@ def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str,
 
 
 def _check_runs(bundle: Bundle) -> None:
-    """Open everything and run one empty film, so that a bundle which cannot answer is never written."""
+    """Open everything and run one empty image, so that a bundle which cannot answer is never written."""
     size = bundle.preprocessing.size
     _ = bundle.arrays  # reading them checks them
     logits, features = run_session(bundle.session, np.zeros((2, 1, size, size), np.float32))
     expected = (2, len(bundle.task.classes)), (2, *bundle.document["network"]["feature_shape"])
     if (logits.shape, features.shape) != expected:
         raise BundleError(
-            f"the network gives logits {logits.shape} and features {features.shape} for two films",
+            f"the network gives logits {logits.shape} and features {features.shape} for two images",
             where=bundle.directory / MODEL,
             expected=f"{expected[0]} and {expected[1]} (the batch axis is dynamic)",
         )

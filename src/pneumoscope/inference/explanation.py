@@ -2,8 +2,8 @@
 
 A map always shows evidence *for* a kind of pneumonia, also on an image that is called negative. Strength: 1
 is the image's strongest evidence for the likelier kind when the image is positive at its operating point. On
-a negative image the whole map is scaled by probability / threshold, so a confident normal stays dark instead of
-having its largest speck of noise blown up to full colour. The map of the less likely kind is scaled by its
+a negative image the whole map is scaled by probability / threshold, so a confident normal stays dark instead
+of having its largest speck of noise blown up to full colour. The map of the less likely kind is scaled by its
 probability over that of the likelier one.
 
 A zone is a third of a lung's height: upper, middle or lower, of the patient's right or left lung. By the
@@ -32,14 +32,14 @@ SIDES = ("right", "left")
 HEIGHTS = ("upper", "middle", "lower")
 
 FLOOR = 0.5
-"""What exceeds this share of the film's strongest evidence counts. A map is never quite dark: with the haze
-below that, which covers two thirds of a positive film, every film would light every zone."""
+"""What exceeds this share of the image's strongest evidence counts. A map is never quite dark: with the haze
+below that, which covers two thirds of a positive image, every image would light every zone."""
 
 LIT = 0.2
 """A zone with this share of the evidence is named; spread evenly, each of the six would have a sixth."""
 
 SMALLEST_LUNG = 0.02
-"""A lung that covers less of the picture was not found: of 300 Guangzhou films the segmenter's smaller lung
+"""A lung that covers less of the picture was not found: of 300 Guangzhou images the segmenter's smaller lung
 covers 4 % or more in 99 of 100, half of them 8 %."""
 
 MANY = 4
@@ -51,7 +51,7 @@ Mask = npt.NDArray[np.bool_]
 
 OCCLUSION_CELLS = 12
 """Positions of the occluding patch along each axis; a patch is two cells wide, so neighbours overlap by half.
-A lobe is about a third of the film's height: the patch, a sixth, is small enough to find it."""
+A lobe is about a third of the image's height: the patch, a sixth, is small enough to find it."""
 
 _CORNERS = [(row, column) for row in range(OCCLUSION_CELLS - 1) for column in range(OCCLUSION_CELLS - 1)]
 
@@ -63,14 +63,14 @@ def explain(
     prediction: Prediction,
     mirrored: bool | None = None,
 ) -> Explanation:
-    """The heat maps of one film, the zones that they light, and the training films most like it.
+    """The heat maps of one image, the zones that they light, and the training images most like it.
 
     Finding the lungs, for the zones, costs a pass of a second, small network.
 
     Args:
         bundle: says which method its network allows.
         model_input: what the network saw.
-        features: (C, h, w), the network's last feature map of that film.
+        features: (C, h, w), the network's last feature map of that image.
         prediction: the answer; gives the target (the likelier pneumonia class) and the strength.
         mirrored: what :func:`~pneumoscope.inference.explanation.is_mirrored` says of the file.
 
@@ -93,7 +93,7 @@ def explain(
         for name, one in large.items()
     }
     shares = ZoneShares(MappingProxyType({}), None)
-    if prediction.decision is not Decision.NEGATIVE:  # such a film has no zone to name
+    if prediction.decision is not Decision.NEGATIVE:  # such an image has no zone to name
         reach = size / len(evidence[0]) / 2
         lungs = segment_lungs(model_input.array)[0]
         shares = zone_shares(large[target], lungs, reach, mirrored=bool(mirrored))
@@ -132,10 +132,10 @@ def class_activation(
 
 
 def occlusion_maps(bundle: Bundle, image: npt.NDArray[np.float32]) -> FloatArray:
-    """How much the log-odds of each pneumonia class against normal fall when a patch of the film is hidden.
+    """How much the log-odds of each pneumonia class against normal fall when a patch of the image is hidden.
 
     Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, section 4.2; for
-    networks without a linear head on pooled features. The patch is filled with the film's mean.
+    networks without a linear head on pooled features. The patch is filled with the image's mean.
 
     Args:
         bundle: whose network.
@@ -150,7 +150,7 @@ def occlusion_maps(bundle: Bundle, image: npt.NDArray[np.float32]) -> FloatArray
 
 
 def occluded_films(image: npt.NDArray[np.float32]) -> FloatArray:
-    """The film (1, S, S) with each patch hidden in turn and, last, with nothing hidden: (N + 1, 1, S, S)."""
+    """The image (1, S, S) with each patch hidden in turn and, last, with nothing hidden: (N + 1, 1, S, S)."""
     edges = np.linspace(0, image.shape[-1], OCCLUSION_CELLS + 1).round().astype(int)
     hidden = np.repeat(image[None], len(_CORNERS) + 1, axis=0)
     for film, (row, column) in zip(hidden, _CORNERS, strict=False):

@@ -4,8 +4,9 @@ Three kinds of evidence: rules about the source, which need no training (:func:`
 appearance of the model input; and a distance of the network's pooled features. The bounds of the last two
 come from validation images.
 
-The distance is that of the features' direction (``gaussian``): how strongly features answer differs from film
-to film; which of them answer tells a chest from a hand (unit length after Sehwag et al., SSD, ICLR 2021).
+The distance is that of the features' direction (``gaussian``): how strongly features answer differs from
+image to image; which of them answer tells a chest from a hand (unit length after Sehwag et al., SSD,
+ICLR 2021).
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ KEPT_VARIANCE = 0.99
 95 % of it into what tells its classes apart; what tells a chest from a hand comes after."""
 
 REFUSAL_MARGIN = 1.25
-"""The refusal threshold as a multiple of the warning threshold. Films of another hospital, other devices and
+"""The refusal threshold as a multiple of the warning threshold. Images of another hospital, other devices and
 other ages are unusual too, and deserve an answer with a warning. Measured with a MobileNetV2 fitted to the
-Guangzhou films: 120 of 132 adult NIH films lie under 1.25, and 34 of 36 pictures of something else beyond."""
+Guangzhou images: 120 of 132 adult NIH images lie under 1.25, and 34 of 36 other pictures beyond."""
 
 
 def fit_gate(
@@ -42,7 +43,7 @@ def fit_gate(
 ) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.float32]]]:
     """The gate's part of a bundle: what ``bundle.json`` says under ``gate``, and its arrays.
 
-    Of new films from the same source at most ``false_refusal_rate`` lie beyond the warning threshold
+    Of new images from the same source at most ``false_refusal_rate`` lie beyond the warning threshold
     (:func:`upper_bound`). The refusal threshold is :data:`REFUSAL_MARGIN` times as far, so fewer still are
     refused.
 
@@ -61,7 +62,9 @@ def fit_gate(
     if not 0 < false_refusal_rate < 1:
         raise ValueError(f"false refusal rate {false_refusal_rate}, expected between 0 and 1")
     if len(training_features) < 3 or len(validation_features) < 1:
-        raise ValueError(f"{len(training_features)} training and {len(validation_features)} validation films")
+        raise ValueError(
+            f"{len(training_features)} training and {len(validation_features)} validation images"
+        )
     gaussian = fit_gaussian(unit_features(training_features), kept_variance=KEPT_VARIANCE)
     arrays = to_arrays(gaussian, "gate")
     values = feature_distances(arrays, validation_features)
@@ -101,7 +104,7 @@ _VERDICTS = {
 ADULT = 18.0
 """Years from which a patient is an adult (UN Convention on the Rights of the Child, article 1)."""
 
-# The pixel rules are coarse on purpose: measured over the films and the other pictures of the project's
+# The pixel rules are coarse on purpose: measured over the images and the other pictures of the project's
 # development data, each leaves a wide gap on both sides.
 MIN_CONTRAST = 0.05
 """Least difference between the 1st and the 99th percentile; a black or white frame has none."""
@@ -200,7 +203,7 @@ def neighbour_correlation(pixels: FloatArray) -> float:
 def judge(
     bundle: Bundle, findings: Iterable[Finding], film: FloatArray, pooled_features: npt.NDArray[Any]
 ) -> GateVerdict:
-    """Join what the source showed with what the film looks like and how far its features lie from usual ones.
+    """Join the findings of the source with those of appearance and feature distance.
 
     Args:
         bundle: whose gate.

@@ -1,12 +1,8 @@
-"""How usual a vector is: the Mahalanobis distance under probabilistic PCA of usual ones.
+"""Mahalanobis distance under probabilistic PCA, for out-of-distribution detection.
 
 The leading components have their own variances, the rest share one (Tipping & Bishop, Probabilistic Principal
 Component Analysis, J. R. Stat. Soc. B 61, 1999, section 3.2; Lee et al., A Simple Unified Framework for
-Detecting Out-of-Distribution Samples, NeurIPS 2018).
-
-In: vectors of training films. Out: a :class:`Gaussian`, distances of other vectors, and bounds from those of
-validation films.
-"""
+Detecting Out-of-Distribution Samples, NeurIPS 2018)."""
 
 from __future__ import annotations
 
@@ -34,7 +30,7 @@ def fit_gaussian(
     """Fit to vectors (N, C), N at least 3.
 
     Args:
-        vectors: of usual films.
+        vectors: of usual images.
         kept_variance: share of the variance in the components that keep their own.
         most_components: at most so many of them.
     """
@@ -74,11 +70,11 @@ def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], part: str) -> Gaussian:
 
 
 def upper_bound(values: npt.NDArray[Any], rate: float) -> float:
-    """The smallest validation value that a new film exceeds with a probability of at most ``rate``.
+    """The smallest validation value that a new image exceeds with a probability of at most ``rate``.
 
     The quantile with the finite-sample correction of split conformal prediction (Angelopoulos & Bates,
-    arXiv:2107.07511, section 1.1). With fewer than ``1 / rate`` films it is the largest value, which promises
-    less.
+    arXiv:2107.07511, section 1.1). With fewer than ``1 / rate`` images it is the largest value, which
+    promises less.
     """
     rank = int(np.ceil((len(values) + 1) * (1 - rate)))
     return float(np.sort(values)[min(rank, len(values)) - 1])

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 NOTICE = "not for primary diagnosis"
 
 TEXT = 1 / 34
-"""Height of the legend's letters as a share of a film's width: a line of 70 letters under one film."""
+"""Height of the legend's letters as a share of an image's width: a line of 70 letters under one image."""
 SMALLEST_TEXT, LARGEST_TEXT = 10, 56
-"""In pixels: smaller letters cannot be read, larger ones take room from the film."""
+"""In pixels: smaller letters cannot be read, larger ones take room from the image."""
 
 _WHITE, _DIM = (255, 255, 255), (190, 190, 190)
 
@@ -38,7 +38,7 @@ class Look:
     Attributes:
         style: ``overlay``, ``side-by-side`` (the bare image to the left) or ``contour``.
         classes: whose maps, one panel each; empty is the likelier kind of pneumonia.
-        cases: training films to show below, each with its pixels where the data set is at hand.
+        cases: training images to show below, each with its pixels where the data set is at hand.
     """
 
     style: str = "overlay"
@@ -234,7 +234,7 @@ class _Legend:
         return image
 
     def cases(self, cases: Sequence[tuple[NearestCase, Radiograph]]) -> Picture:
-        """Small pictures of training films with their class and similarity, as many as are wide enough."""
+        """Small pictures of training images with their class and similarity, as many as are wide enough."""
         from PIL import Image, ImageOps
 
         widest = max(self.font.getlength(_caption(case)) for case, _ in cases) + self.size

@@ -1,9 +1,9 @@
-"""Where the lungs are: a small network of our own that outlines each lung on a frontal chest film.
+"""Lung segmentation: a small network of our own that outlines each lung on a frontal chest radiograph.
 
 It costs a second network pass of some milliseconds, so that only what needs the lungs asks for it: the audit
 of shortcuts, the zones of an explanation, augmentation. Answering does not.
 
-In: films. Out: masks of the right and the left lung on the films' own grid. docs/lungs.md says what the
+docs/lungs.md says what the
 network learnt from and how well it agrees with outlines drawn by hand.
 """
 
@@ -34,7 +34,7 @@ _BATCH = 16
 
 
 def segment_lungs(films: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Outline the lungs on frontal films.
+    """Outline the lungs on frontal images.
 
     The visible lung fields are meant: beside heart and mediastinum and above the domes of the diaphragm,
     with any shadow that lies in them. Each lung is one connected region; it is empty where none was found.
@@ -51,7 +51,7 @@ def segment_lungs(films: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
         BundleError: the segmenter's file is missing or damaged.
     """
     if films.ndim != 3:
-        raise ValueError(f"films {films.shape}, expected (N, H, W)")
+        raise ValueError(f"images {films.shape}, expected (N, H, W)")
     masks = np.zeros((len(films), 2, *films.shape[1:]), dtype=bool)
     for start in range(0, len(films), _BATCH):
         some = films[start : start + _BATCH]
@@ -74,7 +74,7 @@ def _input(film: npt.NDArray[np.floating]) -> FloatArray:
 
 
 def _on_film(lung: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Log-odds (S, S) on the film's grid, bilinear."""
+    """Log-odds (S, S) on the image's grid, bilinear."""
     from PIL import Image
 
     rows, columns = shape

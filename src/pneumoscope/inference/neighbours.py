@@ -1,10 +1,10 @@
-"""Which training films the network finds most alike: reading by example, without a second pass.
+"""Nearest neighbours: the training images that the network finds most alike, without a second pass.
 
-A bundle may keep a short code of every training film: its pooled features, scaled to unit length and
-projected on their leading components. What it tells of a film is the hash of its file, the class and the
+A bundle may keep a short code of every training image: its pooled features, scaled to unit length and
+projected on their leading components. What it tells of an image is the hash of its file, the class and the
 similarity; where the data set is at hand, the hash leads to the picture.
 
-In: pooled features. Out: the bundle's part, and the nearest training films of one film. (Caruana et al.,
+(Caruana et al.,
 Case-Based Explanation of Non-Case-Based Learning Methods, AMIA 1999: distance in what a network has learnt.)
 """
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from pneumoscope.inference.bundle import Bundle
 
 CASES = 5
-"""Training films that are shown."""
+"""Training images that are shown."""
 
 MOST_DIMENSIONS = 32
 MOST_FILMS = 5000
-"""Films, and numbers a film, that a bundle keeps at most: 640 kB of codes."""
+"""Images, and numbers an image, that a bundle keeps at most: 640 kB of codes."""
 
 DIGITS = 16
-"""Hexadecimal digits that name a film, as in ``training.films``."""
+"""Hexadecimal digits that name an image, as in ``training.films``."""
 
 
 def fit_neighbours(
@@ -41,20 +41,20 @@ def fit_neighbours(
     """The part of a bundle that finds nearest cases.
 
     Args:
-        features: (N, C), feature maps of training films averaged over rows and columns; N at least 2.
+        features: (N, C), feature maps of training images averaged over rows and columns; N at least 2.
         films: N SHA-256 hashes, or at least their first 16 digits.
         targets: N class indices.
 
     Returns:
-        document: what ``bundle.json`` says under ``neighbours``: films (their first 16 digits, in the order
+        document: what ``bundle.json`` says under ``neighbours``: images (their first 16 digits, in the order
             of the arrays), dimensions.
         arrays: neighbour_mean (C,), neighbour_components (d, C), neighbour_codes (N, d), neighbour_targets
-            (N,). Of more than :data:`MOST_FILMS` films those with the lowest hashes are kept, which is as
+            (N,). Of more than :data:`MOST_FILMS` images those with the lowest hashes are kept, which is as
             good as by chance.
     """
     from sklearn.decomposition import PCA
 
-    # A film that is there twice, as duplicates are, is kept once.
+    # An image that is there twice, as duplicates are, is kept once.
     first = {films[row]: row for row in reversed(range(len(films)))}
     kept = [first[film] for film in sorted(first)][:MOST_FILMS]
     unit = unit_features(features[kept])
@@ -75,16 +75,16 @@ def fit_neighbours(
 def nearest_cases(
     bundle: Bundle, pooled_features: npt.NDArray[Any], count: int = CASES
 ) -> tuple[NearestCase, ...] | None:
-    """The training films whose codes lie nearest to a film's, the nearest first.
+    """The training images whose codes lie nearest to an image's, the nearest first.
 
     Args:
-        bundle: whose training films.
+        bundle: whose training images.
         pooled_features: (C,), the feature map averaged over rows and columns.
         count: how many.
 
     Returns:
         At most ``count`` cases; None where the bundle keeps no codes. Similarity is the cosine between the
-        codes, which are centred on the mean training film: two films drawn by chance have one of about 0.
+        codes, which are centred on the mean training image: two images drawn by chance have one of about 0.
     """
     document = bundle.document.get("neighbours")
     if document is None:
@@ -103,6 +103,6 @@ def nearest_cases(
 
 
 def locate_cases(cases: Sequence[NearestCase], dataset: Dataset) -> tuple[NearestCase, ...]:
-    """The cases with the paths of the films of ``dataset`` that have their hashes; others have none."""
+    """The cases with the paths of the images of ``dataset`` that have their hashes; others have none."""
     paths = {sample.sha256[:DIGITS]: str(dataset.file(sample)) for sample in dataset.samples}
     return tuple(replace(case, path=paths.get(case.film)) for case in cases)

@@ -12,13 +12,13 @@ from pneumoscope.core.records import FloatArray
 RGB = npt.NDArray[np.uint8]
 
 OPACITY = 0.6
-"""Opacity of the strongest evidence; the film's structure stays visible under it."""
+"""Opacity of the strongest evidence; the image's structure stays visible under it."""
 
 LEVELS = (0.25, 0.5, 0.75)
 """Strengths that contour lines follow."""
 
 LINE = 1 / 250
-"""Width of a contour line as a share of the film's shorter side; at least 1.5 pixels."""
+"""Width of a contour line as a share of the image's shorter side; at least 1.5 pixels."""
 
 # Every sixteenth of "plasma", a perceptually uniform map by S. van der Walt and N. Smith, CC0
 # (https://bids.github.io/colormap). It never passes through grey, so colour always means evidence.

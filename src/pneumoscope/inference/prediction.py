@@ -31,15 +31,15 @@ from pneumoscope.inference.selection import (
 from pneumoscope.inference.session import run_session
 
 BATCH = 8
-"""Films in one pass. More outgrow the processor's caches: MobileNetV2 at 160 pixels takes 6 % less time a
-film in eights than one by one, and a third more in batches of 32 (ONNX Runtime, one thread, AMD EPYC)."""
+"""Images in one pass. More outgrow the processor's caches: MobileNetV2 at 160 pixels takes 6 % less time a
+image in eights than one by one, and a third more in batches of 32 (ONNX Runtime, one thread, AMD EPYC)."""
 
 _DECISIONS = {1: Decision.POSITIVE, 0: Decision.NEGATIVE, ABSTAINED: Decision.ABSTAIN}
 _ETIOLOGIES = {1: Etiology.BACTERIAL, 0: Etiology.VIRAL, ABSTAINED: Etiology.UNCERTAIN}
 
 
 def run_network(bundle: Bundle, batch: npt.NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
-    """Run the network, at most :data:`BATCH` films in a pass.
+    """Run the network, at most :data:`BATCH` images in a pass.
 
     Args:
         bundle: whose network.
@@ -144,7 +144,7 @@ def pneumonia_log_odds(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float6
 
 
 def calibrated_log_odds(x: npt.NDArray[np.float64], curve: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """Log-odds (N,) through a rising curve: the order of films stays as it was.
+    """Log-odds (N,) through a rising curve: the order of images stays as it was.
 
     Args:
         x: log-odds as the network has them.
@@ -184,17 +184,17 @@ def probability_interval(probability: float, calibration: Mapping[str, Any]) -> 
 
 
 def decide(bundle: Bundle, logits: npt.NDArray[Any], operating_point: str | None = None) -> Prediction:
-    """The answer about one film at an operating point.
+    """The answer about one image at an operating point.
 
     The calibrated probability of pneumonia is held against the threshold and against the bounds of the
     bundle's conformal sets (:func:`pneumoscope.inference.selection.decide_films`); a bundle without them says
     POSITIVE from the threshold on and NEGATIVE below. A three-class bundle names the etiology of a positive
-    film; it is UNCERTAIN when its set does not single one out, or, in an older bundle, when P(bacterial |
+    image; it is UNCERTAIN when its set does not single one out, or, in an older bundle, when P(bacterial |
     pneumonia) and P(viral | pneumonia) differ by less than ``etiology.margin``.
 
     Args:
         bundle: whose calibration and operating points.
-        logits: (K,) of one film.
+        logits: (K,) of one image.
         operating_point: name of one of the bundle's; None is its default.
 
     Raises:

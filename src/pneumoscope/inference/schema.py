@@ -1,7 +1,4 @@
-"""What ``bundle.json`` must say, checked by hand because a validation library would double the cold start.
-
-In: the parsed document of a bundle. Out: nothing, or a BundleError that names the key.
-"""
+"""Validation of ``bundle.json``, by hand because a validation library would double the cold start."""
 
 from __future__ import annotations
 
@@ -104,7 +101,7 @@ def _check_history(document: dict[str, Any], where: Path) -> None:
 
 
 def _check_neighbours(values: Any, where: Path) -> None:
-    """``neighbours`` is optional: the training films whose codes the bundle keeps."""
+    """``neighbours`` is optional: the training images whose codes the bundle keeps."""
     films = values.get("films") if isinstance(values, dict) else None
     named = isinstance(films, list) and bool(films) and all(isinstance(film, str) for film in films)
     _require(named, where, "neighbours.films", "a list of texts", films)
@@ -225,7 +222,7 @@ def _check_outputs(document: dict[str, Any], where: Path) -> None:
 
 
 def _check_population(values: Any, where: Path) -> None:
-    """``population`` is optional: whom the training films show."""
+    """``population`` is optional: whom the training images show."""
     ages = values.get("age_years", [0, 0]) if isinstance(values, dict) else None
     valid = (
         isinstance(ages, list) and len(ages) == 2 and all(map(_is_number, ages)) and 0 <= ages[0] <= ages[1]

@@ -64,15 +64,15 @@ def bounds_of(document: Mapping[str, Any]) -> Bounds:
 def decide_films(probability: Floats, threshold: Any, bounds: Bounds) -> Decisions:
     """Decisions (N,): 1 positive, 0 negative, :data:`ABSTAINED`; by the threshold alone without bounds.
 
-    Negative is a film below the threshold whose set holds normal alone. Positive is one from the threshold on
-    whose set holds pneumonia alone; and, where the threshold lies below every doubtful film, any from the
-    threshold on, as such an operating point calls more films than the error rate asks for. As the probability
-    rises, films are negative, then abstained, then positive, and never the other way round.
+    Negative is an image below the threshold whose set holds normal alone. Positive is one from the threshold
+    on whose set holds pneumonia alone; and, where the threshold lies below every doubtful image, any from
+    the threshold on, as such an operating point calls more images than the error rate asks for. As the
+    probability rises, images are negative, then abstained, then positive, and never the other way round.
 
     Args:
         probability: (N,) calibrated probability of pneumonia.
         threshold: of the operating point; one number, or (N,).
-        bounds: of the films' bundle, or of each film.
+        bounds: of the images' bundle, or of each image.
     """
     above = np.asarray(probability >= threshold)
     strict = above & (threshold < np.minimum(bounds.pneumonia_from, bounds.normal_to))
@@ -84,7 +84,7 @@ def decide_etiologies(share: Floats, bounds: Bounds) -> Decisions:
 
     Args:
         share: (N,) of bacterial in the probability of pneumonia.
-        bounds: of the films' bundle, or of each film.
+        bounds: of the images' bundle, or of each image.
     """
     return _single(share, np.asarray(share >= _EVEN), bounds.bacterial_from, bounds.viral_to)
 
@@ -97,7 +97,7 @@ def _single(value: Floats, above: Bools, upper_from: Any, lower_to: Any) -> Deci
 
 
 def answer_set(value: float, names: tuple[str, str], lower_to: float, upper_from: float) -> tuple[str, ...]:
-    """The answers that a film's set holds, of ``names`` (lower, upper)."""
+    """The answers that an image's set holds, of ``names`` (lower, upper)."""
     return tuple(
         name for name, fits in zip(names, (value <= lower_to, value >= upper_from), strict=True) if fits
     )

@@ -1,7 +1,4 @@
-"""The only module that touches ONNX Runtime: opening a network and running it.
-
-In: ``model.onnx`` and a thread count. Out: a session, and arrays from arrays.
-"""
+"""ONNX Runtime sessions: opening a network and running it. No other module imports ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -51,8 +48,8 @@ def open_session(model: Path, threads: int | None = None) -> InferenceSession:
     options.intra_op_num_threads = thread_count(threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only; they are raised as well
-    # Threads that wait inside a pass spin, which is a third faster for one film than to be woken for every
-    # operator; between passes they sleep, and leave their cores to the threads that decode the next films.
+    # Threads that wait inside a pass spin, which is a third faster for one image than to be woken for every
+    # operator; between passes they sleep, and leave their cores to the threads that decode the next images.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
