@@ -96,7 +96,7 @@ def test_the_same_run_may_go_on(run):
         ("evaluate", Settings(), "abc", r"another kind \(train\)"),
         ("train", Settings(size=64), "abc", "another configuration"),
         ("train", Config(), "abc", "another configuration"),
-        ("train", Settings(), "xyz", "other films"),
+        ("train", Settings(), "xyz", "other images"),
     ],
 )
 def test_the_folder_of_another_run_is_refused(run, command, config, dataset, message):
