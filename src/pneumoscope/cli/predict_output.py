@@ -12,7 +12,6 @@ import sys
 from typing import Any
 
 from pneumoscope.core.findings import percent
-from pneumoscope.inference.examination import unsaid_warnings
 
 
 class Writer:
@@ -79,7 +78,7 @@ def _line(row: dict[str, Any]) -> str:
         line += f"; {'; '.join(row['reasons'])}"
     if row["forced"]:
         line += "; FORCED although refused"
-    notes = [*gate["reasons"], *unsaid_warnings(row)]
+    notes = dict.fromkeys([*gate["reasons"], *row["warnings"]])
     return line + (f"; warning: {'; '.join(notes)}" if notes else "")
 
 

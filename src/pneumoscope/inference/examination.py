@@ -255,11 +255,6 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def unsaid_warnings(record: Mapping[str, Any]) -> list[str]:
-    """English warnings of the decoder that are none of the gate's reasons, each once."""
-    return [text for text in dict.fromkeys(record["warnings"]) if text not in record["gate"]["reasons"]]
-
-
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the document."""
     from pydantic import TypeAdapter
