@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from pneumoscope.core.errors import InputError
-from pneumoscope.evaluation.calibration import FITS, TEMPERATURE_BOUNDS, fit_calibration, reliability
+from pneumoscope.evaluation.calibration import (
+    BIAS_BOUND,
+    FITS,
+    TEMPERATURE_BOUNDS,
+    fit_calibration,
+    fit_lines,
+    reliability,
+)
 from pneumoscope.inference.prediction import (
     calibrated_log_odds,
     calibrated_probabilities,
@@ -173,3 +181,30 @@ def test_every_method_says_more_truly_what_it_means(method: str) -> None:
     )
     own = np.arange(2_000), targets[2_000:]
     assert -np.log(found[own]).mean() < -np.log(softmax(logits[2_000:])[own]).mean() - 0.2
+
+
+@pytest.mark.parametrize("slope", [-1.0, 0.0, 0.5, 3.0, 40.0])
+def test_lines_of_many_weightings_are_those_of_a_general_optimiser(slope: float) -> None:
+    rng = np.random.default_rng(7)
+    x = rng.normal(1, 2, 120)
+    positive = rng.random(120) < expit(slope * x)
+    weights = rng.integers(0, 3, (3, 120)).astype(float)
+    n = np.where(positive, positive.sum(), (~positive).sum())
+    target = np.where(positive, (n + 1) / (n + 2), 1 / (n + 2))
+    limits = [tuple(1 / bound for bound in reversed(TEMPERATURE_BOUNDS)), (-BIAS_BOUND, BIAS_BOUND)]
+    for row, line in zip(weights, fit_lines(x, positive, weights), strict=True):
+
+        def loss(line: np.ndarray, row: np.ndarray = row) -> float:
+            z = line[0] * x + line[1]
+            return float((row * (np.logaddexp(0, z) - target * z)).sum() / row.sum())
+
+        found = minimize(loss, [1, 0], method="L-BFGS-B", bounds=limits, options={"ftol": 1e-12})
+        assert loss(line) <= found.fun + 1e-7
+        assert line == pytest.approx(found.x, abs=0.02)
+
+
+def test_a_weighting_without_a_class_has_no_line() -> None:
+    positive = np.array([True, True, False, False])
+    lines = fit_lines(np.arange(4.0), positive, np.array([[1.0, 1, 1, 0], [1, 1, 0, 0]]))
+    assert np.isfinite(lines[0]).all()
+    assert np.isnan(lines[1]).all()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -34,7 +34,11 @@ BIAS_BOUND = 10.0
 """Log-odds: a prevalence of one in 20,000 turned round; beyond it the films are not those of training."""
 
 _SLOPES = (1 / TEMPERATURE_BOUNDS[1], 1 / TEMPERATURE_BOUNDS[0])
+_NEWTON_STEPS, _CONVERGED, _NEAR = 100, 1e-6, 0.05
+_LINE_BOUNDS = np.array([_SLOPES, (-BIAS_BOUND, BIAS_BOUND)]).T  # low and high of (slope, offset)
+_RIDGE = 1e-12  # keeps the curvature of images that are all alike invertible
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
 Fit = Callable[[Floats, Any, Floats], dict[str, Any]]
@@ -124,21 +128,63 @@ def _smoothed(targets: Ints, classes: int) -> Floats:
     return desired
 
 
-def fit_line(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, float]:
-    """Platt's line through log-odds, of the highest likelihood against his smoothed targets.
+def _platt(x: Floats, positive: Bools, weights: Floats) -> dict[str, float]:
+    slope, offset = fit_lines(x, positive, weights[None])[0].tolist()
+    return {"slope": slope, "offset": offset}
+
+
+def fit_lines(x: Floats, positive: Bools, weights: Floats) -> Floats:
+    """Platt's line of the highest likelihood against his smoothed targets, for each of B weightings.
+
+    Newton's method on all rows at once, projected onto the bounds of slope and offset (Bertsekas, SIAM
+    Journal on Control and Optimization 20, 1982), with shorter steps where the loss would rise.
 
     Args:
         x: (N,) log-odds.
         positive: (N,) reference.
-        weights: (N,) how much each film counts.
+        weights: (B, N) how much each image counts.
 
     Returns:
-        ``slope`` (positive) and ``offset``, for :func:`pneumoscope.inference.prediction.calibrated_log_odds`.
+        (B, 2) slope (positive) and offset; NaN in rows where one of the classes has no weight.
     """
-    slope, offset = _minimise_curve(
-        lambda p: p[0] * x + p[1], positive, weights, [_SLOPES, (-BIAS_BOUND, BIAS_BOUND)], [1.0, 0.0]
+    target = _smoothed(positive.astype(np.int64), 2)[:, 1]
+    defined = weights[:, positive].any(axis=1) & weights[:, ~positive].any(axis=1)
+    w = weights[defined] / weights[defined].sum(axis=1, keepdims=True)
+
+    def losses(lines: Floats) -> Floats:
+        z = lines[:, :1] * x + lines[:, 1:]
+        return np.asarray((w * (np.logaddexp(0, z) - target * z)).sum(axis=1))
+
+    lines, size = np.tile([1.0, 0.0], (len(w), 1)), np.ones((len(w), 1))
+    loss = losses(lines)
+    for _ in range(_NEWTON_STEPS):
+        tried = np.clip(lines - size * _newton_step(x, target, w, lines), *_LINE_BOUNDS)
+        found = losses(tried)
+        better = found <= loss
+        moved = np.abs(tried - lines).max(initial=0)
+        size = np.where(better[:, None], np.minimum(1, 2 * size), size / 4)
+        lines, loss = np.where(better[:, None], tried, lines), np.where(better, found, loss)
+        if moved < _CONVERGED:
+            break
+    every = np.full((len(weights), 2), np.nan)
+    every[defined] = lines
+    return every
+
+
+def _newton_step(x: Floats, target: Floats, weights: Floats, lines: Floats) -> Floats:
+    """(B, 2) steps; near a bound that a step would cross, slope and offset are stepped independently."""
+    p = expit(lines[:, :1] * x + lines[:, 1:])
+    residual, curvature = weights * (p - target), weights * p * (1 - p)
+    gradient = np.column_stack([residual @ x, residual.sum(axis=1)])
+    low, high = _LINE_BOUNDS
+    near = (lines < low + _NEAR) & (gradient > 0) | (lines > high - _NEAR) & (gradient < 0)
+    a, c = curvature @ x**2 + _RIDGE, curvature.sum(axis=1) + _RIDGE
+    b = np.where(near.any(axis=1), 0, curvature @ x)
+    by_slope, by_offset = gradient.T
+    determinant = a * c - b * b
+    return (
+        np.column_stack([c * by_slope - b * by_offset, a * by_offset - b * by_slope]) / determinant[:, None]
     )
-    return {"slope": slope, "offset": offset}
 
 
 def _by_question(curve: Fit) -> Fit:
@@ -155,7 +201,7 @@ def _by_question(curve: Fit) -> Fit:
     return fit
 
 
-def _beta(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, Any]:
+def _beta(x: Floats, positive: Bools, weights: Floats) -> dict[str, Any]:
     a, b, c = _minimise_curve(
         lambda p: calibrated_log_odds(x, dict(zip("abc", p, strict=True))),
         positive,
@@ -168,7 +214,7 @@ def _beta(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[s
 
 def _minimise_curve(
     curve: Callable[[Floats], Floats],
-    positive: npt.NDArray[np.bool_],
+    positive: Bools,
     weights: Floats,
     bounds: Sequence[tuple[float, float]],
     start: Sequence[float],
@@ -184,7 +230,7 @@ def _minimise_curve(
     return [float(value) for value in found.x]
 
 
-def _isotonic(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> dict[str, Any]:
+def _isotonic(x: Floats, positive: Bools, weights: Floats) -> dict[str, Any]:
     """Centres of the flat pieces: weighted mean of the log-odds, and log-odds of the fitted frequency."""
     desired = _smoothed(positive.astype(np.int64), 2)[:, 1]
     fitted = IsotonicRegression().fit_transform(x, desired, sample_weight=weights)
@@ -195,7 +241,7 @@ def _isotonic(x: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> di
 
 FITS: Mapping[str, Fit] = {
     "temperature": _fit_temperature,
-    "platt": _by_question(fit_line),
+    "platt": _by_question(_platt),
     "bias-corrected-temperature": _fit_bias_corrected,
     "beta": _by_question(_beta),
     "isotonic": _by_question(_isotonic),
@@ -216,7 +262,7 @@ class ReliabilityBin:
 
 
 def reliability(
-    positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64], bins: int = ECE_BINS
+    positive: Bools, probability: npt.NDArray[np.float64], bins: int = ECE_BINS
 ) -> tuple[ReliabilityBin, ...]:
     """The bins of a reliability diagram, the equal-mass bins of the calibration error, from low to high.
 
@@ -328,8 +374,6 @@ def _standard_error(difference: Floats, keys: npt.NDArray[Any]) -> float:
 _GRID = np.linspace(-14.0, 14.0, 29)
 """Log-odds; :func:`log_odds` does not go beyond."""
 
-Bools = npt.NDArray[np.bool_]
-
 
 def calibration_interval(
     probability: Floats,
@@ -342,7 +386,7 @@ def calibration_interval(
     """The band in which the calibration curve lies, by drawing patients anew.
 
     In each draw the outcome is regressed on the calibrated log-odds (logistic recalibration: Cox, Biometrika
-    45, 1958), against Platt's smoothed targets as :func:`fit_line` has them; how far these lines lie from
+    45, 1958), against Platt's smoothed targets as :func:`fit_lines` has them; how far these lines lie from
     that of all films, in percentiles over the draws, is the band (Efron & Tibshirani, An Introduction to the
     Bootstrap, 1993, 13.3; centred, since smoothing draws every line towards a probability of one half). One
     line serves every method of calibration, since all of them are judged by what they say.
@@ -360,15 +404,13 @@ def calibration_interval(
     """
     x = log_odds(probability)
 
-    def lines(weights: Floats) -> Floats:
-        return np.array([_line(x, positive, row) for row in weights])
-
     rng = np.random.default_rng(seed)
-    draws = bootstrap({"line": lines}, patients, resamples=resamples, rng=rng)["line"]
+    lines = {"line": lambda weights: fit_lines(x, positive, weights)}
+    draws = bootstrap(lines, patients, resamples=resamples, rng=rng)["line"]
     defined = draws[np.isfinite(draws[:, 0])]
     if len(defined) < SHARE_DEFINED * resamples:
         return None
-    slope, offset = _line(x, positive, np.ones(len(x)))
+    slope, offset = fit_lines(x, positive, np.ones((1, len(x))))[0]
     curves = _GRID + (defined[:, :1] - slope) * _GRID + (defined[:, 1:] - offset)
     low, high = np.quantile(curves, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).round(4)
     return {
@@ -382,11 +424,3 @@ def calibration_interval(
             f"logistic recalibration, bootstrap over patients, centred percentile, {len(defined)} resamples"
         ),
     }
-
-
-def _line(x: Floats, positive: Bools, weights: Floats) -> tuple[float, float]:
-    """Slope and offset; NaN for a draw without one of the classes."""
-    if not (weights[positive].any() and weights[~positive].any()):
-        return np.nan, np.nan
-    found = fit_line(x, positive, weights)
-    return found["slope"], found["offset"]

@@ -379,46 +379,8 @@ def evaluation_to_json(
     }
 
 
-def evaluation_from_json(document: Mapping[str, Any]) -> Evaluation:
-    """The record of :func:`evaluation_to_json`'s document.
-
-    Raises:
-        InputError: another schema version, or a key is missing.
-    """
-    if document.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"evaluation of schema {document.get('schema_version')!r}",
-            expected=f"schema {SCHEMA_VERSION}",
-            remedy="score the films again with 'pneumoscope evaluate'",
-        )
-    try:
-        return Evaluation(
-            n=document["n"],
-            patients=document["patients"],
-            prevalence=document["prevalence"],
-            classes=tuple(document["classes"]),
-            estimates=_estimates_from_json(document["estimates"]),
-            by_subgroup=MappingProxyType(
-                {name: _estimates_from_json(group) for name, group in document["by_subgroup"].items()}
-            ),
-            confusion=tuple(tuple(row) for row in document["confusion"]),
-            operating_point=OperatingPoint(**document["operating_point"]),
-            dataset_hash=document["dataset_hash"],
-            protocol=document["protocol"],
-            contaminated=document["contaminated"],
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"not an evaluation ({error!r})", remedy="score the films again with 'pneumoscope evaluate'"
-        ) from error
-
-
 def _estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: asdict(estimate) for name, estimate in estimates.items()}
-
-
-def _estimates_from_json(document: Mapping[str, Any]) -> Mapping[str, Estimate]:
-    return MappingProxyType({name: Estimate(**values) for name, values in document.items()})
 
 
 def _undefined(evaluation: Evaluation, task: Task) -> dict[str, str]:
