@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pneumoscope.core.files import read_json
-from pneumoscope.core.records import Estimate
-from pneumoscope.evaluation.evaluate import evaluate, evaluation_from_json
+from pneumoscope.core.records import Estimate, OperatingPoint
+from pneumoscope.evaluation.evaluate import evaluate
 from pneumoscope.evaluation.metrics import TITLES
 from pneumoscope.evaluation.predictions import read_predictions
 from pneumoscope.evaluation.selective import SELECTIVE_TITLES, selective_report
@@ -37,9 +37,10 @@ def _row(name: str, estimate: Estimate, titles: Mapping[str, str] = TITLES) -> s
 
 
 def test_the_committed_predictions_give_the_committed_figures() -> None:
-    committed = evaluation_from_json(read_json(RESULTS / "cross-validation.json"))
-    again = evaluate(read_predictions(RESULTS / "cross-validation.csv"), committed.operating_point)
-    assert _values(again.estimates) == _about(_values(committed.estimates))
+    committed = read_json(RESULTS / "cross-validation.json")
+    point = OperatingPoint(**committed["operating_point"])
+    again = evaluate(read_predictions(RESULTS / "cross-validation.csv"), point)
+    assert _values(again.estimates) == _about(_flat(committed["estimates"]))
 
 
 def test_abstention_is_told_as_the_committed_predictions_show_it() -> None:
@@ -69,7 +70,8 @@ def test_calibration_is_told_as_the_committed_predictions_show_it() -> None:
     ("page", "names"), [("README.md", IN_THE_README), ("docs/results.md", tuple(TITLES))]
 )
 def test_the_tables_show_those_figures(page: str, names: tuple[str, ...]) -> None:
-    estimates = evaluation_from_json(read_json(RESULTS / "cross-validation.json")).estimates
+    committed = read_json(RESULTS / "cross-validation.json")["estimates"]
+    estimates = {name: Estimate(**values) for name, values in committed.items()}
     text = (ROOT / page).read_text(encoding="utf-8")
     assert [row for row in (_row(name, estimates[name]) for name in names) if row not in text] == []
 

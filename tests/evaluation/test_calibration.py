@@ -63,7 +63,7 @@ def test_separable_films_get_a_finite_temperature_that_leaves_room_for_error() -
     logits = 10 * np.eye(3)[targets]
     temperature = _temperature(logits, targets)
     assert TEMPERATURE_BOUNDS[0] < temperature < TEMPERATURE_BOUNDS[1]
-    # Platt's target of 20 films a class: (20 + 1) / (20 + 2).
+    # Platt's target of 20 images a class: (20 + 1) / (20 + 2).
     assert softmax(logits / temperature).max(axis=1) == pytest.approx(21 / 22, abs=1e-3)
 
 
@@ -88,7 +88,7 @@ def test_a_film_of_weight_two_counts_as_two() -> None:
     assert fit_calibration(logits, targets, 3 * weights)["temperature"] == pytest.approx(
         weighted["temperature"], rel=1e-3
     )
-    # The films of class 1 count twice, so its odds double.
+    # The images of class 1 count twice, so its odds double.
     shift = np.array(weighted["bias"]) - fit_calibration(logits, targets)["bias"]
     assert shift[1] - shift[2] == pytest.approx(np.log(2), abs=0.05)
 

@@ -1,4 +1,4 @@
-"""Which calibration is chosen, and on which films."""
+"""Which calibration is chosen, and on which images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_flexible_are_not_taken_for_fitting_noise() -> None:
 
 def test_films_of_one_patient_are_never_fitted_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, targets = _drawn(60)
-    logits[:, 0] += 1e-3 * np.arange(60)  # so that a film can be told by its logits
+    logits[:, 0] += 1e-3 * np.arange(60)  # so that an image can be told by its logits
     patients = {tuple(row): name for row, name in zip(logits.tolist(), _names(60), strict=True)}
     fitted: list[set[str]] = []
 

@@ -8,7 +8,7 @@ from pneumoscope.inference.prediction import calibrated_probabilities, probabili
 
 
 def drawn(rng, patients, films=2):
-    """Logits whose true log-odds of pneumonia are 0.5 x + 1, with all films of a patient alike."""
+    """Logits whose true log-odds of pneumonia are 0.5 x + 1, with all images of a patient alike."""
     x = np.repeat(rng.normal(0, 4, patients), films)
     ill = np.repeat(rng.random(patients), films) < truth(x)
     names = [f"p{number // films}" for number in range(len(x))]

@@ -1,4 +1,4 @@
-"""A site's figures come from films that did not fit them, and the verdict follows the intervals."""
+"""A site's figures come from images that did not fit them, and the verdict follows the intervals."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ DOCUMENT = {**document(), "id": "tiny@000000000000"}
 
 
 def films(count, separation=6.0, shift=0.0, seed=0, refused=0):
-    """Half of the films are ill; log-odds of the right answer are ``separation`` apart."""
+    """Half of the images are ill; log-odds of the right answer are ``separation`` apart."""
     rng = np.random.default_rng(seed)
     positive = np.arange(count) % 2 == 0
     x = separation * (positive - 0.5) + rng.normal(size=count) + shift
@@ -68,7 +68,8 @@ def test_a_useless_network_does_not_and_says_why():
 def test_few_films_are_a_reason_for_caution():
     result = commission(films(24), DOCUMENT, CONFIG)
     assert result["verdict"] == "CAUTION"
-    assert any("12 films; 30 are wanted" in reason for reason in result["reasons"])
+    rarer = [check for check in result["checks"] if (check["value"], check["limit"]) == (12, 30)]
+    assert [check["verdict"] for check in rarer] == ["CAUTION"]
     assert result["missing"]["with pneumonia"] > 0
 
 

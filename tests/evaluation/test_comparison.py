@@ -142,7 +142,7 @@ def test_pairs_carry_both_tests_corrected_over_all_pairs():
     )
     right = [(one.decided == positive).mean() for one in contestants]
     assert pairs[1].accuracy.difference == pytest.approx(right[0] - right[2])
-    assert pairs[1].auc.p_corrected < 0.05, "noise of 0.3 and of 2.3 on 300 films"
+    assert pairs[1].auc.p_corrected < 0.05, "noise of 0.3 and of 2.3 on 300 images"
 
 
 def test_planned_comparisons_are_corrected_among_themselves():

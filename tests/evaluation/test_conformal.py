@@ -18,7 +18,7 @@ def test_one_film_a_patient_is_split_conformal_by_hand() -> None:
 
 
 def test_the_films_of_a_patient_share_one_vote() -> None:
-    # Three patients at 50 %: films may weigh 0.5 x 4 - 1 = 1 below the bound; the first patient's weigh 1/2.
+    # Three patients at 50 %: images may weigh 0.5 x 4 - 1 = 1 below the bound; the first patient's weigh 1/2.
     values = np.array([0.1, 0.2, 0.3, 0.4])
     assert lowest_held(values, np.array(["a", "a", "b", "c"]), 0.5) == 0.3
     assert lowest_held(values, np.array(["a", "b", "b", "c"]), 0.5) == 0.2
@@ -31,7 +31,7 @@ def test_equal_values_stand_or_fall_together() -> None:
 
 @pytest.mark.parametrize("films", [1, 3])
 def test_new_patients_of_each_class_lose_the_truth_as_rarely_as_promised(films: int) -> None:
-    """Over 300 draws of 60 patients a class, whose films resemble each other."""
+    """Over 300 draws of 60 patients a class, whose images resemble each other."""
     rng = np.random.default_rng(0)
     lost = {"normal": [], "pneumonia": []}
 

@@ -42,7 +42,7 @@ def test_values_against_scikit_learn() -> None:
     predicted = table.probabilities.argmax(axis=1)
     assert found["three_class_accuracy"] == pytest.approx(sk.accuracy_score(table.targets, predicted))
     assert found["macro_f1"] == pytest.approx(sk.f1_score(table.targets, predicted, average="macro"))
-    assert found["ppv"] == pytest.approx(found["precision"])  # at the prevalence of the films
+    assert found["ppv"] == pytest.approx(found["precision"])  # at the prevalence of the images
 
 
 def test_counts_behind_each_figure() -> None:
@@ -119,7 +119,7 @@ def test_a_perfect_network_is_not_certain() -> None:
 
 
 def test_no_films_is_an_error() -> None:
-    with pytest.raises(InputError, match="no films"):
+    with pytest.raises(InputError, match="no images"):
         evaluate(draw_table(4).select(np.zeros(4, dtype=bool)), POINT)
 
 

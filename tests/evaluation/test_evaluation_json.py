@@ -74,8 +74,8 @@ def test_undefined_figures_say_why() -> None:
     document = evaluation_to_json(evaluate(table, POINT, config=QUICK), table)
     assert document["curves"] is None
     assert document["costs"] is None
-    assert document["undefined"]["roc_auc"] == "needs films with and without pneumonia"
-    assert document["undefined"]["sensitivity"] == "needs films with pneumonia"
+    assert document["undefined"]["roc_auc"] == "needs images with and without pneumonia"
+    assert document["undefined"]["sensitivity"] == "needs images with pneumonia"
     assert "macro_f1" not in document["undefined"]
     assert not set(document["undefined"]) & set(document["estimates"])
     assert _round_trip(document) == document

@@ -50,7 +50,7 @@ def test_the_mean_of_independent_films_has_the_textbook_interval() -> None:
 
 
 def test_films_of_one_patient_are_drawn_together() -> None:
-    # Ten patients of forty equal films hold ten facts, not four hundred.
+    # Ten patients of forty equal images hold ten facts, not four hundred.
     per_patient = np.random.default_rng(0).normal(size=10)
     values = np.repeat(per_patient, 40)
     patients = [f"p{i // 40}" for i in range(400)]

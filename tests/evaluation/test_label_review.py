@@ -23,7 +23,7 @@ def test_the_margin_is_towards_the_likeliest_other_class():
 
 
 def table(count=600, flipped=0, seed=0):
-    """Films whose network is nearly always right; the labels of the first ``flipped`` are wrong."""
+    """Images whose network is nearly always right; the labels of the first ``flipped`` are wrong."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(3, size=count)
     logits = rng.normal(size=(count, 3)) + 5 * np.eye(3)[truth]

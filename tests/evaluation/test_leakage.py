@@ -44,7 +44,7 @@ def test_the_conservative_group_accuses_nobody() -> None:
 
 
 def test_a_bundle_without_provenance_cannot_be_trusted() -> None:
-    with pytest.raises(BundleError, match="does not name its training films"):
+    with pytest.raises(BundleError, match="does not name its training images"):
         check_leakage({"id": "x", "training": {}}, [])
 
 
@@ -52,8 +52,8 @@ def test_the_refusal_names_ten_films_and_exits_with_2() -> None:
     leaks = [(f"films/{number}.png", "film" if number < 3 else "patient") for number in range(14)]
     error = leakage_error(leaks, scored=20)
     assert error.exit_code == 2
-    assert "14 of 20 films" in error.problem
-    assert "3 as a film, 11 through the patient" in error.problem
+    assert "14 of 20 images" in error.problem
+    assert "3 as an image, 11 through the patient" in error.problem
     assert error.where is not None
     assert error.where.count("films/") == 10
     assert error.where.endswith("and 4 more")

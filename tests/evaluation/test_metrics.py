@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from pneumoscope.evaluation import metrics
 
-# Ten films: hand-made so that every figure can be checked on paper.
+# Ten images: hand-made so that every figure can be checked on paper.
 POSITIVE = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0], dtype=bool)
 SCORE = np.array([0.9, 0.8, 0.7, 0.6, 0.4, 0.2, 0.7, 0.3, 0.2, 0.1])
 DECIDED = SCORE >= 0.5  # 4 of 6 ill found, 1 of 4 healthy alarmed

@@ -152,7 +152,7 @@ def test_what_an_answer_is_worth_at_a_prevalence() -> None:
     assert stated["intervals"]["sensitivity"]["high"] == high
     (own,) = describe_operating_points([point], positive)
     assert own["predictive_values"][0]["prevalence"] == pytest.approx(2 / 3)
-    assert own["predictive_values"][0]["what"] == "that of the films"
+    assert own["predictive_values"][0]["what"] == "that of the images"
     (never,) = describe_operating_points([replace(point, sensitivity=0.0, specificity=1.0)], positive)
     assert never["predictive_values"][0]["ppv"] is None
 

@@ -76,7 +76,7 @@ def test_each_class_counts_the_same():
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
-    """Three bright-left films of two kinds; the tiny network's evidence is brightness."""
+    """Three bright-left images of two kinds; the tiny network's evidence is brightness."""
     folder = tmp_path_factory.mktemp("films")
     films, masks = folder / "films", folder / "films-masks"
     for name, side in (("BACTERIA/a", 0), ("BACTERIA/b", 0), ("VIRUS/c", 80), ("NORMAL/d", 0)):
@@ -104,7 +104,7 @@ def test_films_with_masks_are_played(played):
 
 def test_masks_that_are_missing_or_damaged_are_named(played, tmp_path):
     bundle, dataset = played
-    with pytest.raises(DatasetError, match="no film has a lesion mask"):
+    with pytest.raises(DatasetError, match="no image has a lesion mask"):
         play(bundle, dataset, dataset.samples, tmp_path)
     file = mask_file(dataset, dataset.samples[0], tmp_path)
     file.parent.mkdir(parents=True)

@@ -87,7 +87,7 @@ def test_a_film_twice_is_refused() -> None:
 
 
 def test_wrong_shape_is_refused() -> None:
-    with pytest.raises(InputError, match="one row a film"):
+    with pytest.raises(InputError, match="one row an image"):
         tabulate([sample(0)], Task.THREE_CLASS, np.zeros((1, 2)), np.full((1, 2), 0.5))
 
 
@@ -99,7 +99,7 @@ def test_wrong_shape_is_refused() -> None:
         (
             "path,sha256,patient_id,label,probability,p_normal,p_pneumonia,logit_normal,logit_pneumonia\n"
             "f,0,p,flu,0.5,0.5,0.5,0,0\n",
-            "label of film f is 'flu'",
+            "label of image f is 'flu'",
         ),
     ],
 )

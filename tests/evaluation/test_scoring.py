@@ -26,7 +26,7 @@ def _dataset(directory: Path, samples: list[Sample]) -> Dataset:
 
 def test_a_data_set_that_was_never_split_is_scored_whole(tmp_path: Path) -> None:
     films = choose_films(_dataset(tmp_path, draw_samples(6)))
-    assert (len(films.samples), films.part, films.protocol) == (6, "all", "all films, not split")
+    assert (len(films.samples), films.part, films.protocol) == (6, "all", "all images, not split")
 
 
 def test_the_publishers_test_part_is_the_default_where_there_is_one(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_publishers_test_part_is_the_default_where_there_is_one(tmp_path: Pa
     assert choose_films(dataset, "validation").samples == (samples[2],)
     assert choose_films(dataset, "all").samples == dataset.samples
     assert choose_films(dataset, "all").protocol == (
-        "all films, the publisher's parts test and train and val together"
+        "all images, the publisher's parts test and train and val together"
     )
 
 

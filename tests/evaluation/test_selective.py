@@ -40,7 +40,7 @@ def test_counts_and_shares_by_hand() -> None:
     assert values["error_answered"] == (2 / 5, 5)
     assert values["missed_answered"] == (1 / 2, 2)
     assert values["false_alarms_answered"] == (pytest.approx(1 / 3), 3)
-    # Patient a has two films with pneumonia, one of which lacks it: half a vote of two.
+    # Patient a has two images with pneumonia, one of which lacks it: half a vote of two.
     assert values["held_pneumonia"] == (3 / 4, 2)
     assert values["held_normal"] == (pytest.approx(2 / 3), 3)
     assert list(values) == [name for name in SELECTIVE_TITLES if name in values]
@@ -100,7 +100,7 @@ def test_bounds_survive_the_csv_and_pooling(tmp_path: Path) -> None:
     assert np.isnan(again.bounds[30:]).all()
     report = selective_report(again)
     assert report == selective_report(pooled)
-    assert report["error_rate"] is None  # not that of all films
+    assert report["error_rate"] is None  # not that of all images
     assert "held_normal" not in report["estimates"]
 
 

@@ -1,4 +1,4 @@
-"""Masks on the films' own grids and the regions round them, on rectangles; lungs of real films."""
+"""Masks on the images' own grids and the regions round them, on rectangles; lungs of real images."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_lungs_of_phantoms_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.films
-@pytest.mark.skipif("PNEUMOSCOPE_DATA" not in os.environ, reason="PNEUMOSCOPE_DATA names no real films")
+@pytest.mark.skipif("PNEUMOSCOPE_DATA" not in os.environ, reason="PNEUMOSCOPE_DATA names no real images")
 def test_lungs_of_real_films_are_found_at_any_size(tmp_path: Path) -> None:
     films = Path(os.environ["PNEUMOSCOPE_DATA"]) / "kermany_original" / "val"
     dataset = import_dataset(films, tmp_path / "dataset")

@@ -39,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Two films with pneumonia: a grey one, brighter to the left of the picture, and a black one."""
+    """Two images with pneumonia: a grey one, brighter to the left of the picture, and a black one."""
     folder = tmp_path_factory.mktemp("films")
     film = np.full((SIZE, SIZE), 51, np.uint8)
     film[:, : SIZE // 2] = 204
@@ -121,7 +121,7 @@ def test_films_are_drawn_and_those_without_lungs_are_told(bundle: Bundle, tmp_pa
 
 
 def count_bright(films: np.ndarray) -> np.ndarray:
-    """Share of a film's 64 bright pixels that are there."""
+    """Share of an image's 64 bright pixels that are there."""
     return (films > 0.9).sum(axis=(1, 2, 3)) / 64
 
 

@@ -1,4 +1,4 @@
-"""What every probe leaves of a film."""
+"""What every probe leaves of an image."""
 
 from __future__ import annotations
 

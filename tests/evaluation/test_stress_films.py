@@ -1,4 +1,4 @@
-"""Who is asked about which films, and that every answer is the one that ``examine`` gives."""
+"""Who is asked about which images, and that every answer is the one that ``examine`` gives."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def point(threshold: float) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
-    """A cross-validation of two folds that differ in their threshold; the last film was tested by none."""
+    """A cross-validation of two folds that differ in their threshold; the last image was tested by none."""
     run = tmp_path_factory.mktemp("runs") / "cv"
     for number, threshold in enumerate((0.2, 0.9)):
         bundle = write_tiny_bundle(run / f"fold-{number}" / "bundle", operating_points=point(threshold))
@@ -93,7 +93,7 @@ def test_films_are_chosen_by_hash_whatever_their_order(folds: Path, dataset: Dat
     assert len(chosen.samples) == 4
     assert set(choose_some(turned, 4, 3).samples) == set(chosen.samples)
     assert set(choose_some(plan, 4, 4).samples) != set(chosen.samples)
-    assert "4 of these films, drawn with seed 3" in chosen.protocol
+    assert "4 of these images, drawn with seed 3" in chosen.protocol
     assert choose_some(plan, 99, 0).samples == plan.samples
 
 
@@ -106,7 +106,7 @@ def test_a_bundle_is_not_asked_about_films_that_it_has_seen(dataset: Dataset, tm
         assert plan.left_out == 3
     training["films"] = [film_key(s.sha256) for s in dataset.samples]
     write_tiny_bundle(tmp_path / "all", training=training)
-    with pytest.raises(LeakageError, match="12 of 12 films"):
+    with pytest.raises(LeakageError, match="12 of 12 images"):
         plan_stress(tmp_path / "all", dataset)
 
 
@@ -129,5 +129,5 @@ def test_a_cross_validation_has_no_parts_and_must_know_the_films(
         plan_stress(folds, dataset, "test")
     write_film(tmp_path / "films" / "NORMAL" / "IM-0900-0001.png", 0.55)
     other = import_dataset(tmp_path / "films", tmp_path / "dataset")
-    with pytest.raises(InputError, match="no film of the data set was tested"):
+    with pytest.raises(InputError, match="no image of the data set was tested"):
         plan_stress(folds, other)

@@ -1,4 +1,4 @@
-"""With one row of ones a statistic is its namesake; with counts it is the namesake on repeated films."""
+"""With one row of ones a statistic is its namesake; with counts it is the namesake on repeated images."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ TEMPERATURE_BOUNDS = (0.05, 20.0)
 """Outside of this a network is broken, not miscalibrated; Guo et al. (2017) report 0.95 to 4.2, table S.2."""
 
 BIAS_BOUND = 10.0
-"""Log-odds: a prevalence of one in 20,000 turned round; beyond it the films are not those of training."""
+"""Log-odds: a prevalence of one in 20,000 turned round; beyond it these are other images."""
 
 _SLOPES = (1 / TEMPERATURE_BOUNDS[1], 1 / TEMPERATURE_BOUNDS[0])
 _NEWTON_STEPS, _CONVERGED, _NEAR = 100, 1e-6, 0.05
@@ -42,7 +42,7 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
 Fit = Callable[[Floats, Any, Floats], dict[str, Any]]
-"""Scores, reference and weights of films -> numbers of a calibration, or of one of its curves."""
+"""Scores, reference and weights of images -> numbers of a calibration, or of one of its curves."""
 
 
 def fit_calibration(
@@ -56,19 +56,19 @@ def fit_calibration(
     ``temperature`` divides the logits by one number (Guo et al., ICML 2017), which cannot move probability
     from one class to another; ``bias-corrected-temperature`` adds one bias a class (Alexandari, Kundaje &
     Shrikumar, ICML 2020, section 2.3). The other three calibrate the log-odds of pneumonia and, for three
-    classes, those of bacterial against viral among films with pneumonia, each by itself: ``platt`` by a line
+    classes, those of bacterial against viral among images with pneumonia, each by itself: ``platt`` by a line
     (Platt, 1999), ``beta`` by the curve of Kull, Silva Filho & Flach (AISTATS 2017), ``isotonic`` by an
     isotonic regression whose flat pieces are shrunk to their centres and joined (centred isotonic regression,
-    Oron & Flournoy, Stat Biopharm Res 9, 2017), so that no two films become ties.
+    Oron & Flournoy, Stat Biopharm Res 9, 2017), so that no two images become ties.
 
-    The likelihood is taken against Platt's smoothed targets, (n_k + 1) / (n_k + 2) for a film's own class k
-    (Platt, 1999; Lin, Lin & Weng, Machine Learning 68, 2007): with hard targets the best T of separable films
-    is 0, which would claim certainty that a finite validation set cannot show.
+    The likelihood is taken against Platt's smoothed targets, (n_k + 1) / (n_k + 2) for an image's own class k
+    (Platt, 1999; Lin, Lin & Weng, Machine Learning 68, 2007): with hard targets the best T of separable
+    images is 0, which would claim certainty that a finite validation set cannot show.
 
     Args:
         logits: (N, K), finite.
         targets: (N,) class index; rows with -1 are left out.
-        weights: (N,) how much each film counts; None: all the same.
+        weights: (N,) how much each image counts; None: all the same.
         method: one of :data:`FITS`.
 
     Returns:
@@ -76,7 +76,7 @@ def fit_calibration(
         :func:`pneumoscope.inference.prediction.calibrated_probabilities`.
 
     Raises:
-        InputError: fewer than two films of known class, or a class without films.
+        InputError: fewer than two images of known class, or a class without images.
     """
     targets = np.asarray(targets)
     known = targets >= 0
@@ -85,8 +85,8 @@ def fit_calibration(
     present, classes = np.unique(index), values.shape[1]
     if len(present) < classes:
         raise InputError(
-            f"cannot calibrate on {len(index)} films of {len(present)} of {classes} classes",
-            expected="validation films of every class",
+            f"cannot calibrate on {len(index)} images of {len(present)} of {classes} classes",
+            expected="validation images of every class",
             remedy="choose a split whose validation part holds every class",
         )
     return {"method": method, **FITS[method](values, index, counted)}
@@ -247,12 +247,12 @@ FITS: Mapping[str, Fit] = {
     "isotonic": _by_question(_isotonic),
 }
 """Method -> how it is fitted, from the simplest to the most flexible. Platt's line comes before the biases,
-as it never changes the order of films."""
+as it never changes the order of images."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Films of similar probability: mean probability, observed frequency with its Wilson interval, count."""
+    """Images of similar probability: mean probability, observed frequency with its Wilson interval, count."""
 
     probability: float
     frequency: float
@@ -294,7 +294,7 @@ def choose_calibration(
     patients: Sequence[str],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare every calibration by cross-validation over patients, and fit the chosen one to all films.
+    """Compare every calibration by cross-validation over patients, and fit the chosen one to all images.
 
     The score is the log loss over the classes, a proper score. Chosen is the simplest candidate whose loss is
     at most one standard error above the lowest; the standard error is that of the difference between the two
@@ -304,16 +304,16 @@ def choose_calibration(
     Args:
         logits: (N, K), finite.
         targets: (N,) class index; rows with -1 are left out.
-        patients: N patient keys; films of one patient are never on both sides.
+        patients: N patient keys; images of one patient are never on both sides.
         seed: of the parts.
 
     Returns:
         The ``calibration`` part of a bundle, with ``candidates``: method, log_loss, brier (of the probability
-        of pneumonia), above_best and standard_error of each; none when the films are too few for parts that
+        of pneumonia), above_best and standard_error of each; none when the images are too few for parts that
         all hold every class.
 
     Raises:
-        InputError: a class without films.
+        InputError: a class without images.
     """
     known = targets >= 0
     values, index = np.asarray(logits, dtype=np.float64)[known], targets[known]
@@ -341,7 +341,7 @@ def choose_calibration(
 
 
 def _parts(index: npt.NDArray[np.int64], keys: npt.NDArray[Any], classes: int, seed: int) -> Parts:
-    """(fitted, judged) rows; none when a class would be missing from films to fit."""
+    """(fitted, judged) rows; none when a class would be missing from images to fit."""
     smallest = min((len(np.unique(keys[index == k])) for k in range(classes)), default=0)
     if smallest < 2:
         return []
@@ -352,7 +352,7 @@ def _parts(index: npt.NDArray[np.int64], keys: npt.NDArray[Any], classes: int, s
 
 
 def _out_of_part(values: Floats, index: npt.NDArray[np.int64], parts: Parts, method: str) -> Floats:
-    """(N, K) probabilities of each film by the calibration of the parts that it is not in."""
+    """(N, K) probabilities of each image by the calibration of the parts that it is not in."""
     found = np.empty_like(values)
     for fitted, judged in parts:
         calibration = fit_calibration(values[fitted], index[fitted], method=method)
@@ -366,7 +366,7 @@ def _log_losses(probabilities: Floats, index: npt.NDArray[np.int64]) -> Floats:
 
 
 def _standard_error(difference: Floats, keys: npt.NDArray[Any]) -> float:
-    """Of the mean of ``difference``, whose films of one patient belong together (Liang & Zeger, 1986)."""
+    """Of the mean of ``difference``, whose images of one patient belong together (Liang & Zeger, 1986)."""
     residuals = np.bincount(np.unique(keys, return_inverse=True)[1], difference - difference.mean())
     return float(np.sqrt((residuals**2).sum()) / len(difference))
 
@@ -387,7 +387,7 @@ def calibration_interval(
 
     In each draw the outcome is regressed on the calibrated log-odds (logistic recalibration: Cox, Biometrika
     45, 1958), against Platt's smoothed targets as :func:`fit_lines` has them; how far these lines lie from
-    that of all films, in percentiles over the draws, is the band (Efron & Tibshirani, An Introduction to the
+    that of all images, in percentiles over the draws, is the band (Efron & Tibshirani, An Introduction to the
     Bootstrap, 1993, 13.3; centred, since smoothing draws every line towards a probability of one half). One
     line serves every method of calibration, since all of them are judged by what they say.
 
@@ -399,8 +399,8 @@ def calibration_interval(
         seed: of the draws.
 
     Returns:
-        ``log_odds`` (rising), ``low`` and ``high`` at each, ``level``, ``n`` films, ``patients`` and
-        ``method``; None where most draws miss a class, as the films are too few to say.
+        ``log_odds`` (rising), ``low`` and ``high`` at each, ``level``, ``n`` images, ``patients`` and
+        ``method``; None where most draws miss a class, as the images are too few to say.
     """
     x = log_odds(probability)
 

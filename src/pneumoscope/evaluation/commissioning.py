@@ -44,10 +44,10 @@ from pneumoscope.inference.prediction import log_odds
 
 FOLDS = 5
 SLOPE_DEVIATION = 0.5
-"""Standard deviation of the slope's prior round 1, a choice: a few films cannot turn the network round."""
+"""Standard deviation of the slope's prior round 1, a choice: a few images cannot turn the network round."""
 
 ECE_BINS = 5
-"""Fewer than for a test set: with a hundred films a bin still holds twenty."""
+"""Fewer than for a test set: with a hundred images a bin still holds twenty."""
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -55,7 +55,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LocalFilms:
-    """What is known of N local films.
+    """What is known of N local images.
 
     Attributes:
         probability: (N,) of pneumonia, as the bundle gives it today.
@@ -71,7 +71,7 @@ class LocalFilms:
 
     @property
     def answered(self) -> LocalFilms:
-        """The films that the gate does not refuse."""
+        """The images that the gate does not refuse."""
         rows = np.array([verdict is not Verdict.REFUSE for verdict in self.verdicts])
         return LocalFilms(
             self.probability[rows],
@@ -85,7 +85,7 @@ def fit_local(films: LocalFilms, prevalence: float) -> dict[str, float]:
     """Logistic recalibration for a site and its prevalence.
 
     The slope is drawn towards 1 (a normal prior), the offset is free; then the offset is moved from the
-    films' share of pneumonia to the stated prevalence (Saerens et al., Neural Computation 14, 2002).
+    images' share of pneumonia to the stated prevalence (Saerens et al., Neural Computation 14, 2002).
 
     Returns:
         ``slope`` above 0 and ``offset``, for the log-odds of the bundle's own probability.
@@ -102,7 +102,7 @@ def fit_local(films: LocalFilms, prevalence: float) -> dict[str, float]:
 
 
 def commission(films: LocalFilms, document: Mapping[str, Any], config: CommissionConfig) -> dict[str, Any]:
-    """Measure a bundle on local films, fit it to them, and judge.
+    """Measure a bundle on local images, fit it to them, and judge.
 
     Args:
         films: local, none of which the bundle was trained on.
@@ -154,14 +154,14 @@ def _require_both(films: LocalFilms) -> None:
         patients = {key for key, own in zip(films.patients, rows, strict=True) if own}
         if len(patients) < 2:
             raise InputError(
-                f"{len(patients)} patients {name} pneumonia among the films that the gate lets through",
+                f"{len(patients)} patients {name} pneumonia among the images that the gate lets through",
                 expected="at least 2, and some tens for a verdict",
-                remedy="add local films of that class, or look why the gate refuses them",
+                remedy="add local images of that class, or look why the gate refuses them",
             )
 
 
 def _measure(films: LocalFilms, document: Mapping[str, Any], config: CommissionConfig) -> dict[str, Any]:
-    """Figures of each film with line and threshold that other patients' films fitted."""
+    """Figures of each image with the line and threshold fitted to other patients."""
     probability, decided = np.empty(len(films.positive)), np.zeros(len(films.positive), dtype=bool)
     name = document["default_operating_point"]
     for rows, held in _folds(films, config.seed):
@@ -214,18 +214,18 @@ def _apply(probability: Floats, line: Mapping[str, float]) -> Floats:
 
 
 def _at_share(probability: Floats, films: LocalFilms, config: CommissionConfig) -> Floats:
-    """Probabilities at the films' own share of pneumonia, where frequencies can be counted."""
+    """Probabilities at the images' own share of pneumonia, where frequencies can be counted."""
     return _apply(probability, {"slope": 1.0, "offset": -_shift(films, config.prevalence)})
 
 
 def _shift(films: LocalFilms, prevalence: float) -> float:
-    """What moves log-odds from the films' own share of pneumonia to a prevalence."""
+    """What moves log-odds from the images' own share of pneumonia to a prevalence."""
     share = float(films.positive.mean())
     return float(np.log(prevalence / (1 - prevalence)) - np.log(share / (1 - share)))
 
 
 def _interval(probability: Floats, films: LocalFilms, config: CommissionConfig) -> dict[str, Any] | None:
-    """The band of the site's calibration: found at the films' share of pneumonia, moved to the stated one."""
+    """The site's calibration band, found at the images' share of pneumonia and moved to the stated one."""
     band = calibration_interval(
         _at_share(probability, films, config),
         films.positive,
@@ -252,14 +252,14 @@ def _shares(positive: Bools, decided: Bools) -> dict[str, Any]:
 
 
 def _known(estimate: Estimate | None) -> dict[str, Any]:
-    assert estimate is not None, "both classes have films"
+    assert estimate is not None, "both classes have images"
     return asdict(estimate)
 
 
 def _area(films: LocalFilms, config: CommissionConfig) -> dict[str, Any]:
-    """AUC with its interval; a line does not change it, so that every film counts."""
+    """AUC with its interval; a line does not change it, so that every image counts."""
     area = roc_auc(films.positive, films.probability)
-    assert area is not None, "both classes have films"
+    assert area is not None, "both classes have images"
     draws = bootstrap(
         {"auc": metrics.roc_auc_statistic(films.positive, films.probability)},
         films.patients,
@@ -274,7 +274,7 @@ def _area(films: LocalFilms, config: CommissionConfig) -> dict[str, Any]:
 def _changed(
     films: LocalFilms, document: Mapping[str, Any], local: Mapping[str, float], config: CommissionConfig
 ) -> dict[str, Any]:
-    """What the site's version says instead: calibration, operating points and selection, from all films."""
+    """What the site's version says instead: calibration, operating points and selection, from all images."""
     line = document["calibration"].get("local", {"slope": 1.0, "offset": 0.0})
     together = {
         "slope": local["slope"] * line["slope"],
@@ -300,7 +300,7 @@ def _default(points: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -
 GO, CAUTION, NO_GO = "GO", "CAUTION", "NO-GO"
 
 MOST_FILMS = 20_000
-"""Where the count of missing films ends: no site will read more."""
+"""Where the count of missing images ends: no site will read more."""
 
 
 class CommissionConfig(Config):
@@ -309,7 +309,7 @@ class CommissionConfig(Config):
     ``prevalence``: of pneumonia among those who will be examined. ``interval_width``: of the 95 % intervals
     of sensitivity and specificity. Limits of GO: ``auc``, ``sensitivity`` and ``specificity`` at the default
     operating point, ``refused`` (largest share that the gate refuses), ``calibration_error``, ``class_films``
-    (fewest films of a class).
+    (fewest images of a class).
     """
 
     prevalence: float = Field(gt=0, lt=1)
@@ -325,7 +325,7 @@ class CommissionConfig(Config):
 
 
 def missing_films(share: float, have: int, width: float) -> int:
-    """How many more films of a class make the Wilson interval of ``share`` at most ``width`` wide."""
+    """How many more images of a class make the Wilson interval of ``share`` at most ``width`` wide."""
     for films in range(max(have, 1), MOST_FILMS):
         low, high = wilson(round(share * films), films)
         if high - low <= width:
@@ -340,7 +340,7 @@ def worst_of(checks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def missing(figures: Mapping[str, Any], ill: int, well: int, config: CommissionConfig) -> dict[str, int]:
-    """Films of each class that are missing for intervals of the wanted width."""
+    """Images of each class that are missing for intervals of the wanted width."""
     width = config.interval_width
     return {
         "with pneumonia": missing_films(figures["sensitivity"]["value"], ill, width),
@@ -389,11 +389,11 @@ def judge_site(result: Mapping[str, Any], config: CommissionConfig) -> list[dict
     enough = fewest >= config.class_films
     checks.append(
         {
-            "title": "Films of the rarer class",
+            "title": "Images of the rarer class",
             "limit": config.class_films,
             "value": fewest,
             "verdict": GO if enough else CAUTION,
-            "reason": f"the rarer class has {fewest} films; {config.class_films} are wanted",
+            "reason": f"the rarer class has {fewest} images; {config.class_films} are wanted",
         }
     )
     return checks
@@ -427,7 +427,7 @@ def commissioned_document(
     Args:
         document: of the bundle as it is.
         result: of :func:`commission`.
-        dataset: ``name`` and ``hash`` of the local films.
+        dataset: ``name`` and ``hash`` of the local images.
     """
     entry = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

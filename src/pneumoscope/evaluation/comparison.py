@@ -1,8 +1,6 @@
-"""Is one classifier better than another? Paired tests on the same films, corrected for their number.
+"""Paired comparison of classifiers on the same images: DeLong for the AUC, McNemar for accuracy, after Holm.
 
-In: the reference and, for each classifier, a score and a decision for every film. Out: differences with
-intervals and p values of every pair (DeLong for the AUC, McNemar for accuracy, both after Holm), and a
-ranking that says who is tied.
+Every pair gets differences with intervals and p values; a ranking says who is tied.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A classifier's answers: probability of pneumonia and decision, each (N,), about the same films."""
+    """A classifier's answers: probability of pneumonia and decision, each (N,), about the same images."""
 
     name: str
     score: Floats
@@ -48,7 +46,7 @@ class PairedTest:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two classifiers on the same films: their difference in AUC (DeLong) and in accuracy (McNemar)."""
+    """Two classifiers on the same images: their difference in AUC (DeLong) and in accuracy (McNemar)."""
 
     first: str
     second: str
@@ -59,17 +57,17 @@ class Pair:
 def auc_covariance(
     positive: Bools, scores: Floats, patients: Sequence[str] | None = None
 ) -> tuple[Floats, Floats]:
-    """AUCs of several scores on the same films, and their covariance.
+    """AUCs of several scores on the same images, and their covariance.
 
     DeLong, DeLong & Clarke-Pearson (Biometrics 44, 1988), computed from midranks as Sun & Xu do (IEEE Signal
-    Processing Letters 21, 2014, algorithm 2). Films of one patient resemble each other: with ``patients`` the
-    structural components are summed by patient (Obuchowski, Biometrics 53, 1997, section 2), which for one
-    film a patient is the same.
+    Processing Letters 21, 2014, algorithm 2). As images of one patient resemble each other,
+    with ``patients`` the structural components are summed by patient (Obuchowski, Biometrics 53, 1997,
+    section 2), which for one image a patient is the same.
 
     Args:
         positive: (N,) reference.
         scores: (R, N) float64, higher for pneumonia.
-        patients: N keys; None takes every film for a patient of its own.
+        patients: N keys; None takes every image for a patient of its own.
 
     Returns:
         (R,) AUCs and (R, R) covariance, float64.
@@ -86,7 +84,7 @@ def auc_covariance(
         raise InputError(
             f"{of_cases} patients with pneumonia and {of_controls} without",
             expected="at least two of each: one patient has no spread to compare AUCs by",
-            remedy="compare on more films",
+            remedy="compare on more images",
         )
     overall = rankdata(scores, axis=1)
     components = np.empty_like(scores)
@@ -119,14 +117,14 @@ def delong_test(areas: Floats, covariance: Floats) -> PairedTest:
 
 
 def mcnemar_test(first_right: Bools, second_right: Bools) -> PairedTest:
-    """Whether two accuracies on the same films differ, uncorrected.
+    """Whether two accuracies on the same images differ, uncorrected.
 
-    The exact test asks whether the films that only one of them got right are shared out like coin tosses
-    (McNemar, Psychometrika 12, 1947); films of one patient count as independent. The interval of the
+    The exact test asks whether the images that only one of them got right are shared out like coin tosses
+    (McNemar, Psychometrika 12, 1947); images of one patient count as independent. The interval of the
     difference is Bonett & Price's adjusted Wald interval (Statistical Methods in Medical Research 21, 2012).
 
     Args:
-        first_right, second_right: (N,) whether each classifier was right about the film, N > 0.
+        first_right, second_right: (N,) whether each classifier was right about the image, N > 0.
     """
     n = len(first_right)
     only_first = int((first_right & ~second_right).sum())
@@ -162,7 +160,7 @@ def compare_pairs(
 
     Args:
         positive: (N,) reference.
-        contestants: classifiers whose answers are about these films, in this order.
+        contestants: classifiers whose answers are about these images, in this order.
         patients: N keys, see :func:`auc_covariance`.
         couples: names (first, second) of the pairs; None means every pair. Few comparisons that were planned
             beforehand are corrected among themselves, and so lose less power.
@@ -214,7 +212,7 @@ def _corrected(tests: Sequence[PairedTest]) -> list[PairedTest]:
 
 
 def _by_cluster(values: Floats, cluster: npt.NDArray[np.integer]) -> Floats:
-    """Sums (R, G) of (R, N) values over the films of each cluster."""
+    """Sums (R, G) of (R, N) values over the images of each cluster."""
     return np.stack([np.bincount(cluster, row) for row in values])
 
 

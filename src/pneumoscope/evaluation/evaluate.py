@@ -55,7 +55,7 @@ class EvaluationConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """What was scored: hash of the manifest, how the films were chosen, in words, and whether they leaked."""
+    """What was scored: hash of the manifest, how the images were chosen, and whether they leaked."""
 
     dataset_hash: str = ""
     protocol: str = ""
@@ -64,11 +64,13 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """A figure that needs the bootstrap: its value on the films, and its twin on their weights."""
+    """A figure that needs the bootstrap: its value on the images, and its twin on their weights."""
 
     value: float | None
     statistic: metrics.Statistic
-    classes: tuple[Bools, ...]  # films (N,) of each class that it tells apart; the films it counts, together
+    classes: tuple[
+        Bools, ...
+    ]  # images (N,) of each class that it tells apart; the images it counts, together
     centred: bool = False
 
 
@@ -83,21 +85,21 @@ def evaluate(
     """Score ``table`` at ``operating_point``.
 
     Args:
-        table: at least one film.
-        operating_point: a film is called positive when its probability is at least the threshold.
-        samples: rows of the manifest, for subgroups: none, or one for every film of the table.
+        table: at least one image.
+        operating_point: an image is called positive when its probability is at least the threshold.
+        samples: rows of the manifest, for subgroups: none, or one for every image of the table.
         scoring: provenance, kept in the result.
-        config: bootstrap and costs. PPV and NPV are at ``config.costs.prevalence``, or that of the films.
+        config: bootstrap and costs. PPV and NPV are at ``config.costs.prevalence``, or that of the images.
 
     Returns:
-        Estimates by name (:data:`metrics.TITLES`); a figure that these films do not define is absent. The
+        Estimates by name (:data:`metrics.TITLES`); a figure that these images do not define is absent. The
         confusion matrix is between classes by largest probability (three-class) or at the threshold (binary).
 
     Raises:
-        InputError: no films, or a film that ``samples`` lack.
+        InputError: no images, or an image that ``samples`` lack.
     """
     if not len(table):
-        raise InputError("no films to score", expected="at least one film", remedy="choose another split")
+        raise InputError("no images to score", expected="at least one image", remedy="choose another split")
     config, scoring = config or EvaluationConfig(), scoring or Scoring()
     decided = table.probability >= operating_point.threshold
     by_subgroup = {
@@ -122,10 +124,10 @@ def evaluate(
 def estimate_figures(
     table: PredictionTable, decided: Bools, config: EvaluationConfig | None = None
 ) -> dict[str, Estimate]:
-    """The figures of ``table`` where each film was decided by itself: pooled folds have a threshold each.
+    """The figures of ``table`` where each image was decided by itself: pooled folds have a threshold each.
 
     Args:
-        table: at least one film.
+        table: at least one image.
         decided: (N,) whether pneumonia was called.
         config: bootstrap and costs.
 
@@ -142,10 +144,10 @@ def estimate_figures(
 def subgroups(table: PredictionTable, samples: Sequence[Sample]) -> dict[str, Bools]:
     """Rows (N,) of each subgroup by ``sex=F``, ``age=2-11``, ``view=PA``, ``site=...``.
 
-    An attribute is used when the films differ in it; films that lack it are then ``<attribute>=unknown``.
+    An attribute is used when the images differ in it; images that lack it are then ``<attribute>=unknown``.
 
     Raises:
-        InputError: ``samples`` are given and a film of the table is not among them.
+        InputError: ``samples`` are given and an image of the table is not among them.
     """
     if not samples:
         return {}
@@ -153,9 +155,9 @@ def subgroups(table: PredictionTable, samples: Sequence[Sample]) -> dict[str, Bo
     absent = [path for path in table.paths if path not in by_path]
     if absent:
         raise InputError(
-            f"film is not in the manifest ({len(absent)} such films)",
+            f"image is not in the manifest ({len(absent)} such images)",
             where=absent[0],
-            expected="one row a film",
+            expected="one row an image",
         )
     rows = [by_path[path] for path in table.paths]
     found: dict[str, Bools] = {}
@@ -227,7 +229,7 @@ def _pneumonia_estimates(
 
 
 def _class_estimates(table: PredictionTable, config: EvaluationConfig) -> dict[str, Estimate]:
-    """Figures of the question *normal, bacterial or viral?*, on the films whose cause is known."""
+    """Figures of the question *normal, bacterial or viral?*, on the images whose cause is known."""
     targets, probabilities, classes = table.targets, table.probabilities, table.task.classes
     predicted = probabilities.argmax(axis=1)
     confusion = metrics.class_confusion(targets, predicted, len(classes))
@@ -261,7 +263,7 @@ def _proportion_estimates(shares: dict[str, tuple[int, int]]) -> dict[str, Estim
 def _score_estimates(
     table: PredictionTable, scores: dict[str, _Score], config: EvaluationConfig
 ) -> dict[str, Estimate]:
-    """Estimates of the scores that these films define, all from the same draws of patients."""
+    """Estimates of the scores that these images define, all from the same draws of patients."""
     values = {name: score.value for name, score in scores.items() if score.value is not None}
     draws = bootstrap(
         {name: scores[name].statistic for name in values},
@@ -288,14 +290,14 @@ def _score_estimates(
 SCHEMA_VERSION = 1
 _CURVE_POINTS = 400  # of a curve in the JSON; more than a figure has pixels for its steps
 
-_BOTH = "needs films with and without pneumonia"
-_CAUSES = "needs normal, bacterial and viral films"
+_BOTH = "needs images with and without pneumonia"
+_CAUSES = "needs normal, bacterial and viral images"
 _NEEDS = {
-    "precision": "no film was called positive",
-    "sensitivity": "needs films with pneumonia",
-    "false_negative_rate": "needs films with pneumonia",
-    "f1": "needs films with pneumonia",
-    "specificity": "needs films without pneumonia",
+    "precision": "no image was called positive",
+    "sensitivity": "needs images with pneumonia",
+    "false_negative_rate": "needs images with pneumonia",
+    "f1": "needs images with pneumonia",
+    "specificity": "needs images without pneumonia",
     "roc_auc": _BOTH,
     "average_precision": _BOTH,
     "balanced_accuracy": _BOTH,
@@ -304,8 +306,8 @@ _NEEDS = {
     "three_class_accuracy": _CAUSES,
     "macro_f1": _CAUSES,
     "macro_auc": _CAUSES,
-    "bacterial_vs_viral_auc": "needs bacterial and viral films",
-    **{f"recall_{name}": f"needs {name} films" for name in Task.THREE_CLASS.classes},
+    "bacterial_vs_viral_auc": "needs bacterial and viral images",
+    **{f"recall_{name}": f"needs {name} images" for name in Task.THREE_CLASS.classes},
     **{f"precision_{name}": f"{_CAUSES}, and one called {name}" for name in Task.THREE_CLASS.classes},
 }
 _CLASS_METRICS = {"three_class_accuracy", "macro_f1", "macro_auc", "bacterial_vs_viral_auc"} | {
@@ -326,10 +328,10 @@ def evaluation_to_json(
 
     Args:
         evaluation: of ``table``.
-        table: the films that were scored.
+        table: the images that were scored.
         costs: of the errors; must be those of the scoring.
         bundle_id: what made the predictions, or None when several did (cross-validation).
-        scorings: how often this bundle has been scored on these films, this time included.
+        scorings: how often this bundle has been scored on these images, this time included.
         points: the bundle's operating points, to be scored besides.
 
     Returns:
@@ -340,8 +342,8 @@ def evaluation_to_json(
         without both classes), reliability (rows: probability, frequency, low, high, n), uncalibrated (the
         same ``reliability`` for the plain softmax of the logits, with its ``ece``, ``brier`` and
         ``log_loss``), selection (what abstention buys, at the operating point, or without a bundle at the
-        default one of each film's own: :func:`pneumoscope.evaluation.selective.selective_report`),
-        operating_points (each of ``points`` on these films, as
+        default one of each image's own: :func:`pneumoscope.evaluation.selective.selective_report`),
+        operating_points (each of ``points`` on these images, as
         :func:`pneumoscope.evaluation.operating_points.describe_operating_points` gives it), costs
         (None without both classes; see :func:`pneumoscope.evaluation.operating_points.cost_report`).
     """
@@ -386,7 +388,7 @@ def _estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
 def _undefined(evaluation: Evaluation, task: Task) -> dict[str, str]:
     expected = [name for name in metrics.TITLES if task is Task.THREE_CLASS or name not in _CLASS_METRICS]
     absent = (name for name in expected if name not in evaluation.estimates)
-    return {name: _NEEDS.get(name, "too few films for an interval") for name in absent}
+    return {name: _NEEDS.get(name, "too few images for an interval") for name in absent}
 
 
 def _curves(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> dict[str, Any]:
@@ -407,7 +409,7 @@ def _thin(n: int) -> npt.NDArray[np.int64]:
 def _points(
     table: PredictionTable, points: Sequence[OperatingPoint], costs: CostConfig
 ) -> list[dict[str, Any]]:
-    """Every operating point with what these films show there."""
+    """Every operating point with what these images show there."""
     found = []
     for point in points:
         counts = metrics.decision_counts(table.positive, table.probability >= point.threshold)

@@ -1,8 +1,7 @@
 """95 % intervals: Wilson for a proportion, a bootstrap over patients for a score.
 
-In: counts, or statistics of film weights with the patient of each film. Out: :class:`Estimate` records that
-name their method. Patients are drawn rather than films because films of one patient resemble each other:
-intervals over films would be too narrow.
+Patients are drawn rather than images because images of one patient resemble each other: intervals over images
+would be too narrow. Every :class:`Estimate` names its method.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, fl
 
 
 def proportion_estimate(successes: int, trials: int) -> Estimate | None:
-    """A proportion of films with its Wilson interval; None without trials."""
+    """A proportion of images with its Wilson interval; None without trials."""
     if trials == 0:
         return None
     low, high = wilson(successes, trials)
@@ -63,7 +62,7 @@ def predictive_value_estimates(
     Stat Methods Med Res 21, 2012). NPV likewise.
 
     Args:
-        sensitivity, specificity: (successes, trials) in films, trials > 0.
+        sensitivity, specificity: (successes, trials) in images, trials > 0.
         prevalence: of pneumonia where the test would be used, in [0, 1].
     """
     (tp, ill), (tn, well) = sensitivity, specificity
@@ -111,7 +110,7 @@ def bootstrap(
 
     Args:
         statistics: by name; all see the same draws.
-        patients: N patient keys, one a film, N > 0.
+        patients: N patient keys, one an image, N > 0.
 
     Returns:
         (resamples,) float64 by name; NaN where a statistic is undefined in a draw.
@@ -138,9 +137,9 @@ def bootstrap_estimate(
     has patients: an AUC is the share of right pairs, and so many pairs are independent.
 
     Args:
-        value: the score on the films themselves.
+        value: the score on the images themselves.
         draws: (B,) float64, its bootstrap values; NaN where undefined.
-        n: films behind the value.
+        n: images behind the value.
         smaller_class: patients in the smaller of the classes that the score tells apart.
         centred: shift the draws by the bootstrap's estimate of bias and cut them at 0; for a mean of absolute
             deviations (calibration error), which grows with every layer of sampling noise.

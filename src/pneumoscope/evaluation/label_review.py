@@ -1,13 +1,10 @@
-"""Films worth a second look: probable label errors, and films that are hard though their label is plausible.
+"""Label review by confident learning: probable label errors, and hard images whose label is plausible.
 
-Confident learning (Northcutt, Jiang & Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels,
-JAIR 70, 2021): a film counts as another class when its probability of that class, by a network that did not
-see the film, is at least the mean probability of the films that bear that label (equations 1 and 2). It is a
-probable label error when that class is not its own (section 3.2), and errors are ranked by normalised margin
-(section 3.3). Written here because the authors' library, cleanlab, may not be passed on under this project's
-licence.
-
-In: out-of-fold predictions. Out: films with their given and their suggested label, the most suspicious first.
+Northcutt, Jiang & Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 70, 2021: an
+image counts as another class when its probability of that class, by a network that did not see the image, is
+at least the mean probability of the images that bear that label (equations 1 and 2). It is a probable label
+error when that class is not its own (section 3.2), and errors are ranked by normalised margin (section 3.3).
+Written here because the authors' library, cleanlab, may not be passed on under this project's licence.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class ReviewKind(StrEnum):
-    """Why a film is shown."""
+    """Why an image is shown."""
 
     LABEL = "probable label error"
     HARD = "hard film"
@@ -34,10 +31,10 @@ class ReviewKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReviewFilm:
-    """A film for a reader.
+    """An image for a reader.
 
     Attributes:
-        path, sha256: of the film; given: its label; suggested: the network's.
+        path, sha256: of the image; given: its label; suggested: the network's.
         probability: of the given label; suggested_probability: of the suggested one.
         score: normalised margin, from -1 (certainly another label) to 1.
     """
@@ -53,10 +50,10 @@ class ReviewFilm:
 
 
 def review(table: PredictionTable, count: int = 60) -> tuple[ReviewFilm, ...]:
-    """The films to look at: at most ``count`` probable label errors, then at most ``count`` hard films.
+    """The images to look at: at most ``count`` probable label errors, then at most ``count`` hard images.
 
     Args:
-        table: predictions of networks that did not see the films, of every class.
+        table: predictions of networks that did not see the images, of every class.
         count: of each kind.
     """
     targets = np.asarray(table.targets, dtype=np.int64)
@@ -86,7 +83,7 @@ def review(table: PredictionTable, count: int = 60) -> tuple[ReviewFilm, ...]:
 
 
 def confident_classes(probabilities: Floats, targets: Ints) -> Ints:
-    """The class (N,) that each film confidently counts as, -1 for none: the cells of the confident joint.
+    """The class (N,) that each image confidently counts as, -1 for none: the cells of the confident joint.
 
     Args:
         probabilities: (N, K).

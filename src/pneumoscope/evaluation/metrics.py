@@ -55,7 +55,7 @@ ECE_BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The four cells of a yes-or-no decision about pneumonia; films."""
+    """The four cells of a yes-or-no decision about pneumonia; images."""
 
     tp: int
     fp: int
@@ -71,7 +71,7 @@ class Counts:
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and sensitivity; None without a film with pneumonia."""
+        """Harmonic mean of precision and sensitivity; None without an image with pneumonia."""
         return None if not self.tp + self.fn else 2 * self.tp / (2 * self.tp + self.fp + self.fn)
 
 
@@ -123,7 +123,7 @@ def average_precision(positive: Bools, score: Floats) -> float | None:
 
 
 def brier(positive: Bools, probability: Floats) -> float | None:
-    """Mean squared error of the probability (Brier, 1950), in [0, 1]; None without films."""
+    """Mean squared error of the probability (Brier, 1950), in [0, 1]; None without images."""
     return float(np.mean((probability - positive) ** 2)) if positive.size else None
 
 
@@ -133,16 +133,16 @@ def log_loss(positive: Bools, probability: Floats) -> float | None:
 
 
 def film_log_losses(positive: Bools, probability: Floats) -> Floats:
-    """(N,) negative log-likelihood of each film, in nats; their mean is :func:`log_loss`."""
+    """(N,) negative log-likelihood of each image, in nats; their mean is :func:`log_loss`."""
     epsilon = np.finfo(np.float64).eps
     held = np.clip(probability, epsilon, 1 - epsilon)
     return -np.log(np.where(positive, held, 1 - held))
 
 
 def equal_mass_bins(probability: Floats, bins: int = ECE_BINS) -> Ints:
-    """(N,) bin of each film, 0 to ``bins`` - 1, each with about the same count; equal values share a bin.
+    """(N,) bin of each image, 0 to ``bins`` - 1, each with about the same count; equal values share a bin.
 
-    Equal mass rather than equal width: a good classifier puts nearly all films into the outermost of the
+    Equal mass rather than equal width: a good classifier puts nearly all images into the outermost of the
     equal-width bins (Nixon et al., CVPR Workshops 2019, arXiv:1904.01685, adaptive calibration error).
     """
     if not probability.size:
@@ -152,9 +152,9 @@ def equal_mass_bins(probability: Floats, bins: int = ECE_BINS) -> Ints:
 
 
 def expected_calibration_error(positive: Bools, probability: Floats, bins: int = ECE_BINS) -> float | None:
-    """Mean over films of |observed frequency - mean probability| of the film's bin (Guo et al., 2017).
+    """Mean over images of |observed frequency - mean probability| of the image's bin (Guo et al., 2017).
 
-    Binary, on the probability of pneumonia, with equal-mass bins; None without films.
+    Binary, on the probability of pneumonia, with equal-mass bins; None without images.
     """
     if not positive.size:
         return None
@@ -174,8 +174,8 @@ def class_confusion(targets: Ints, predicted: Ints, classes: int) -> Ints:
 def class_proportions(confusion: Ints, classes: tuple[str, ...]) -> dict[str, tuple[int, int]]:
     """Three-class accuracy, and precision and recall per class, as (successes, trials).
 
-    Accuracy and precision have no trials where a class has no reference film: with pneumonia of unknown cause
-    left out, a network that calls everything normal would be always right.
+    Accuracy and precision have no trials where a class has no reference image: with pneumonia of unknown
+    cause left out, a network that calls everything normal would be always right.
     """
     hits, called, present = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
     every = bool(present.all())
@@ -187,7 +187,7 @@ def class_proportions(confusion: Ints, classes: tuple[str, ...]) -> dict[str, tu
 
 
 def macro_f1(confusion: Ints) -> float | None:
-    """Mean over classes of F1; None when a class has no reference film."""
+    """Mean over classes of F1; None when a class has no reference image."""
     called, present = confusion.sum(axis=0), confusion.sum(axis=1)
     if not present.all():
         return None
@@ -195,10 +195,10 @@ def macro_f1(confusion: Ints) -> float | None:
 
 
 def macro_auc(targets: Ints, probabilities: Floats) -> float | None:
-    """Mean over classes of the AUC of that class against the rest; None when a class has no reference film.
+    """Mean over classes of the AUC of that class against the rest; None when a class has no reference image.
 
     Args:
-        targets: (N,) class index; films with -1 are left out, as their class is not known.
+        targets: (N,) class index; images with -1 are left out, as their class is not known.
         probabilities: (N, K).
     """
     known = targets >= 0
@@ -216,7 +216,7 @@ def etiology_score(probabilities: Floats) -> Floats:
 
 
 def etiology_auc(targets: Ints, probabilities: Floats) -> float | None:
-    """AUC of :func:`etiology_score` among films with pneumonia of known cause; None without both causes."""
+    """AUC of :func:`etiology_score` among images with pneumonia of known cause; None without both causes."""
     known = targets > 0
     return roc_auc(targets[known] == 1, etiology_score(probabilities[known]))
 
@@ -259,19 +259,19 @@ def average_precision_statistic(positive: Bools, score: Floats) -> Statistic:
 
 
 def mean_statistic(values: Floats) -> Statistic:
-    """Mean over films of ``values`` (N,): Brier score, log loss."""
+    """Mean over images of ``values`` (N,): Brier score, log loss."""
     return lambda weights: _divide(weights @ values, weights.sum(axis=1))
 
 
 def share_statistic(hits: Bools, weight: Floats) -> Statistic:
-    """Share of the films' ``weight`` (N,) that lies on ``hits`` (N,)."""
+    """Share of the images' ``weight`` (N,) that lies on ``hits`` (N,)."""
     return lambda weights: _divide(weights @ (weight * hits), weights @ weight)
 
 
 def aurc_statistic(confidence: Floats, wrong: Bools) -> Statistic:
-    """Area under the risk-coverage curve: the mean, over films, of the error among films as sure as it.
+    """Area under the risk-coverage curve: the mean, over images, of the error among images as sure as it.
 
-    Geifman, Uziel & El-Yaniv, ICLR 2019, section 2. Equally sure films are answered together.
+    Geifman, Uziel & El-Yaniv, ICLR 2019, section 2. Equally sure images are answered together.
     """
     order = np.argsort(-confidence, kind="stable")
     last = np.flatnonzero(np.diff(confidence[order], append=np.inf) != 0)
@@ -318,7 +318,7 @@ def ece_statistic(positive: Bools, probability: Floats, bins: int = ECE_BINS) ->
 
 
 def macro_f1_statistic(targets: Ints, predicted: Ints, classes: int) -> Statistic:
-    """Mean over classes of F1; films with target -1 do not count."""
+    """Mean over classes of F1; images with target -1 do not count."""
     known = (targets >= 0).astype(np.float64)
     present = np.stack([targets == k for k in range(classes)], axis=1).astype(np.float64)
     called = np.stack([predicted == k for k in range(classes)], axis=1) * known[:, None]
@@ -333,7 +333,7 @@ def macro_f1_statistic(targets: Ints, predicted: Ints, classes: int) -> Statisti
 
 
 def macro_auc_statistic(targets: Ints, probabilities: Floats) -> Statistic:
-    """Mean over classes of the one-vs-rest AUC; films with target -1 do not count."""
+    """Mean over classes of the one-vs-rest AUC; images with target -1 do not count."""
     known = targets >= 0
     areas = [
         roc_auc_statistic(targets[known] == k, probabilities[known, k]) for k in range(probabilities.shape[1])
@@ -342,21 +342,21 @@ def macro_auc_statistic(targets: Ints, probabilities: Floats) -> Statistic:
 
 
 def etiology_auc_statistic(targets: Ints, probabilities: Floats) -> Statistic:
-    """Bacterial-vs-viral AUC among films with pneumonia of known cause."""
+    """Bacterial-vs-viral AUC among images with pneumonia of known cause."""
     known = targets > 0
     area = roc_auc_statistic(targets[known] == 1, etiology_score(probabilities[known]))
     return lambda weights: area(weights[:, known])
 
 
 def _descending(score: Floats) -> tuple[Ints, Ints]:
-    """Order of films by falling score, and where each distinct score starts in it."""
+    """Order of images by falling score, and where each distinct score starts in it."""
     order = np.argsort(-score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=np.inf) != 0)
     return order, starts
 
 
 def _by_score(weights: Floats, positive: Floats, starts: Ints) -> tuple[Floats, Floats]:
-    """Weight of positive and of negative films at each distinct score, each (B, G)."""
+    """Weight of positive and of negative images at each distinct score, each (B, G)."""
     hits = np.add.reduceat(weights * positive, starts, axis=1)
     return hits, np.add.reduceat(weights, starts, axis=1) - hits
 

@@ -31,12 +31,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ThresholdTable:
-    """What each threshold does to the films; a film is positive when its probability >= threshold.
+    """What each threshold does to the images; an image is positive when its probability >= threshold.
 
     Attributes:
         thresholds: (M,) rising, each strictly between two neighbouring probabilities, or beyond all.
         sensitivity, specificity: (M,) in [0, 1].
-        positives, negatives: films behind them.
+        positives, negatives: images behind them.
     """
 
     thresholds: Floats
@@ -52,16 +52,16 @@ class ThresholdTable:
 
 
 def threshold_table(positive: npt.NDArray[np.bool_], probability: Floats) -> ThresholdTable:
-    """The table of films with reference ``positive`` (N,) and ``probability`` (N,) in [0, 1].
+    """The table of images with reference ``positive`` (N,) and ``probability`` (N,) in [0, 1].
 
     Raises:
-        InputError: the films are all with or all without pneumonia.
+        InputError: the images are all with or all without pneumonia.
     """
     ill, well = np.sort(probability[positive]), np.sort(probability[~positive])
     if not len(ill) or not len(well):
         raise InputError(
-            f"thresholds need both classes; {len(ill)} films with pneumonia, {len(well)} without",
-            remedy="choose films that hold both",
+            f"thresholds need both classes; {len(ill)} images with pneumonia, {len(well)} without",
+            remedy="choose images that hold both",
         )
     thresholds = _between(np.unique(probability))
     return ThresholdTable(
@@ -90,7 +90,7 @@ def _between(observed: Floats) -> Floats:
 CHILDREN = 1000
 COST_RATIOS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 PREVALENCES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-"""From primary care to the wards of the Guangzhou hospital, whose films show pneumonia in about 73 %."""
+"""From primary care to the wards of the Guangzhou hospital, whose images show pneumonia in about 73 %."""
 
 _CURVE_POINTS = 200
 
@@ -102,7 +102,7 @@ class CostConfig(Config):
 
     missed_pneumonia: float = Field(default=10.0, gt=0)
     false_alarm: float = Field(default=1.0, gt=0)
-    prevalence: float | None = Field(default=None, gt=0, lt=1)  # None: that of the films
+    prevalence: float | None = Field(default=None, gt=0, lt=1)  # None: that of the images
 
     @property
     def ratio(self) -> float:
@@ -123,7 +123,7 @@ def expected_cost(
 
 
 def cheapest(table: ThresholdTable, prevalence: float, costs: CostConfig) -> dict[str, float]:
-    """The threshold of least expected cost on these films, and what it does to them."""
+    """The threshold of least expected cost on these images, and what it does to them."""
     cost = expected_cost(table.sensitivity, table.specificity, prevalence, costs)
     best = int(np.argmin(cost))
     return {
@@ -140,8 +140,8 @@ def cost_report(
     """Everything about costs that a report shows, as plain values.
 
     Args:
-        table: of the films that were scored.
-        achieved: the operating point, with its sensitivity and specificity on these films.
+        table: of the images that were scored.
+        achieved: the operating point, with its sensitivity and specificity on these images.
         prevalence: applies when ``costs`` states none.
 
     Returns:
@@ -149,8 +149,8 @@ def cost_report(
         ``cheapest`` (threshold, sensitivity, specificity, cost_per_1000), ``treat_all`` and ``treat_none``
         (cost per 1,000); the same comparison in rows ``by_ratio`` (with ``ratio``) and ``by_prevalence``
         (with ``prevalence``); and ``curve``: lists ``threshold`` and ``cost_per_1000``. A threshold that is
-        cheapest on the scored films describes them; nothing is decided with it, as it was not chosen on
-        validation films.
+        cheapest on the scored images describes them; nothing is decided with it, as it was not chosen on
+        validation images.
     """
     used = costs.prevalence if costs.prevalence is not None else prevalence
     ratios = sorted({*COST_RATIOS, costs.ratio})
@@ -207,16 +207,17 @@ def choose_operating_points(
     """The operating points ``screening``, ``balanced``, ``rule-in`` and ``cost``, in this order.
 
     Args:
-        probability: (N,) calibrated probability of pneumonia of validation films, in [0, 1].
+        probability: (N,) calibrated probability of pneumonia of validation images, in [0, 1].
         positive: (N,) reference.
-        costs: of the errors; prevalence None means that of the films.
+        costs: of the errors; prevalence None means that of the images.
 
     Returns:
-        Each with sensitivity, specificity and n on these films; a film is positive when its probability is at
-        least the threshold, and no film lies on one. The thresholds of screening, balanced and rule-in rise.
+        Each with sensitivity, specificity and n on these images; an image is positive when its probability
+        is at least the threshold, and no image lies on one. The thresholds of screening, balanced and
+        rule-in rise.
 
     Raises:
-        InputError: the films are all with or all without pneumonia.
+        InputError: the images are all with or all without pneumonia.
     """
     costs = costs or CostConfig()
     positive = np.asarray(positive, dtype=bool)
@@ -225,7 +226,7 @@ def choose_operating_points(
     balanced = _near_best(table, 0.5, 0.5)
     screening = _middle(table, _constrained(table.sensitivity, SCREENING_SENSITIVITY, table.specificity))
     rule_in = _middle(table, _constrained(table.specificity, RULE_IN_SPECIFICITY, table.sensitivity))
-    # Where the films allow both demands at once, the names would otherwise be in no order.
+    # Where the images allow both demands at once, the names would otherwise be in no order.
     rows = {
         "screening": min(screening, balanced),
         "balanced": balanced,
@@ -245,9 +246,9 @@ def describe_operating_points(
     """The ``operating_points`` of a bundle: what validation showed at each, with intervals.
 
     Args:
-        points: as chosen on the films.
-        positive: (N,) reference of the films.
-        stated: a prevalence of the user's; None is that of the films.
+        points: as chosen on the images.
+        positive: (N,) reference of the images.
+        stated: a prevalence of the user's; None is that of the images.
 
     Returns:
         The values of each point, and ``intervals`` (sensitivity, specificity) and ``predictive_values``: rows
@@ -255,12 +256,12 @@ def describe_operating_points(
     """
     ill, well = int(positive.sum()), int((~positive).sum())
     own = float(positive.mean())
-    prevalences = {stated or own: "stated" if stated else "that of the films"}
+    prevalences = {stated or own: "stated" if stated else "that of the images"}
     prevalences |= {value: "example" for value in EXAMPLE_PREVALENCES if value not in prevalences}
     found = []
     for point in points:
-        assert point.sensitivity is not None, "chosen on films"
-        assert point.specificity is not None, "chosen on films"
+        assert point.sensitivity is not None, "chosen on images"
+        assert point.specificity is not None, "chosen on images"
         hits, cleared = round(point.sensitivity * ill), round(point.specificity * well)
         sensitivity, specificity = (hits, ill), (cleared, well)
         rows = []
@@ -291,7 +292,7 @@ def _point(name: str, table: ThresholdTable, row: int) -> OperatingPoint:
 
 
 def _constrained(kept: Floats, floor: float, best: Floats) -> Bools:
-    """Rows where ``best`` is highest while ``kept`` is at the floor, or as near to it as films allow."""
+    """Rows where ``best`` is highest while ``kept`` is at the floor, or as near to it as images allow."""
     allowed: Bools = kept >= min(floor, float(kept.max()))
     return np.asarray(allowed & (best == best[allowed].max()))
 

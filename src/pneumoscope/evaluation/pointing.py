@@ -3,9 +3,6 @@
 Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, section 4.2: a map scores a hit
 when its maximum lies in the object or at most 15 pixels beside it, on pictures of about 500 pixels; accuracy
 is the share of hits of each class, averaged over the classes.
-
-In: films with heat maps and lesion masks. Out: hits by class with their intervals, the share of the maps
-inside the lesions, and what chance would give.
 """
 
 from __future__ import annotations
@@ -37,7 +34,7 @@ class Pointing:
         hit: the maximum lies in the lesion.
         near: or at most :data:`TOLERANCE` of the longer side beside it.
         energy: share of the map's sum inside the lesion.
-        area: share of the film's area, which is the energy of an even map and the hits of a random one.
+        area: share of the image's area, which is the energy of an even map and the hits of a random one.
     """
 
     hit: bool
@@ -47,7 +44,7 @@ class Pointing:
 
 
 def point(heat_map: npt.NDArray[np.floating], lesion: npt.NDArray[np.bool_]) -> Pointing:
-    """Play one film.
+    """Play one image.
 
     Args:
         heat_map: (H, W), at least 0.
@@ -80,7 +77,7 @@ def summarise(played: Sequence[tuple[Label, Pointing]]) -> dict[str, Any]:
     """Figures by class, and their means over the classes, JSON-able.
 
     Args:
-        played: label and result of each film with a lesion.
+        played: label and result of each image with a lesion.
 
     Returns:
         ``classes``: by label n, ``hit`` and ``near`` (estimates with Wilson intervals), energy, area;
@@ -102,12 +99,12 @@ def summarise(played: Sequence[tuple[Label, Pointing]]) -> dict[str, Any]:
 
 
 def mask_file(dataset: Dataset, sample: Sample, folder: Path | None = None) -> Path:
-    """The lesion mask of a film: its relative path under ``folder``, as PNG.
+    """The lesion mask of an image: its relative path under ``folder``, as PNG.
 
     Args:
-        dataset: of the film.
-        sample: the film.
-        folder: None is the folder beside the films that ends in ``-masks``, as phantoms have it.
+        dataset: of the image.
+        sample: the image.
+        folder: None is the folder beside the images that ends in ``-masks``, as phantoms have it.
     """
     folder = folder or dataset.root.with_name(f"{dataset.root.name}-masks")
     return (folder / sample.path).with_suffix(".png")
@@ -120,26 +117,26 @@ def play(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> list[tuple[Sample, Pointing]]:
-    """Play every film that has a lesion mask; the map is that of the film's own class, as in the original.
+    """Play every image that has a lesion mask; the map is that of the image's own class, as in the original.
 
     Args:
-        bundle: makes the maps; every film is answered, the gate is not asked.
-        dataset: of the films.
-        samples: films; those without a mask are passed over.
+        bundle: makes the maps; every image is answered, the gate is not asked.
+        dataset: of the images.
+        samples: images; those without a mask are passed over.
         folder: as :func:`mask_file` takes it.
-        progress: called after each film.
+        progress: called after each image.
 
     Raises:
-        DatasetError: no film has a mask.
-        UnreadableFileError: a film or a mask cannot be read.
+        DatasetError: no image has a mask.
+        UnreadableFileError: an image or a mask cannot be read.
     """
     masked = [sample for sample in samples if mask_file(dataset, sample, folder).is_file()]
     if not masked:
         where = folder or mask_file(dataset, samples[0]).parent if samples else dataset.directory
         raise DatasetError(
-            "no film has a lesion mask",
+            "no image has a lesion mask",
             where=where,
-            expected="a PNG for each film with a lesion, under the film's relative path",
+            expected="a PNG for each image with a lesion, under the image's relative path",
             remedy="draw phantoms with 'pneumoscope data phantoms', or name the masks with --masks",
         )
     played = []
@@ -166,7 +163,7 @@ def _read_mask(file: Path) -> npt.NDArray[np.bool_]:
 
 def _estimate(hits: Sequence[bool]) -> dict[str, Any]:
     estimate = proportion_estimate(sum(hits), len(hits))
-    assert estimate is not None  # a class has at least one film
+    assert estimate is not None  # a class has at least one image
     return asdict(estimate)
 
 

@@ -1,8 +1,7 @@
-"""The predictions of many films as one table: what is scored, saved, pooled over folds and read back.
+"""The table of predictions of many images, and its CSV.
 
-In: samples with the network's logits and calibrated probabilities. Out: a frozen :class:`PredictionTable`,
-and its CSV. A film without a usable prediction is an error that names the film; it is never left out, because
-an evaluation that skips the films it cannot score looks better than it is.
+An image without a usable prediction is an error that names the image. It is never left out: an evaluation
+that skips the images it cannot score looks better than it is.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _SUM_TOLERANCE = 1e-4  # of probabilities to 1: float32 softmax, and CSV files r
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """One row a film.
+    """One row an image.
 
     Attributes:
         paths: N files, as in ``Sample.path``; no path twice.
@@ -36,11 +35,11 @@ class PredictionTable:
         task: what the network tells apart; its ``classes`` name the K columns.
         logits: (N, K) float64, raw outputs.
         probabilities: (N, K) float64 in [0, 1], calibrated, rows sum to 1.
-        bounds: (N, 7) float64, the :class:`Bounds` of the bundle that answered each film, NaN where it has
+        bounds: (N, 7) float64, the :class:`Bounds` of the bundle that answered each image, NaN where it has
             none; None where nothing is known of them.
 
     Raises:
-        InputError: lengths differ, a path is repeated, or a film has a missing or impossible prediction.
+        InputError: lengths differ, a path is repeated, or an image has a missing or impossible prediction.
     """
 
     paths: tuple[str, ...]
@@ -66,15 +65,15 @@ class PredictionTable:
         shapes = (self.logits.shape, self.probabilities.shape)
         if any(len(column) != n for column in columns) or any(shape != (n, classes) for shape in shapes):
             raise InputError(
-                f"{n} films, but logits {shapes[0]} and probabilities {shapes[1]}",
-                expected=f"one row a film and {classes} columns ({', '.join(self.task.classes)})",
+                f"{n} images, but logits {shapes[0]} and probabilities {shapes[1]}",
+                expected=f"one row an image and {classes} columns ({', '.join(self.task.classes)})",
             )
         if self.bounds is not None and self.bounds.shape != (n, len(Bounds._fields)):
-            raise InputError(f"{n} films, but bounds {self.bounds.shape}", expected="one row a film")
+            raise InputError(f"{n} images, but bounds {self.bounds.shape}", expected="one row an image")
         if len(set(self.paths)) != n:
             seen: set[str] = set()
             twice = next(path for path in self.paths if path in seen or seen.add(path))  # type: ignore[func-returns-value]
-            raise InputError("film predicted twice", where=twice, expected="one prediction a film")
+            raise InputError("image predicted twice", where=twice, expected="one prediction an image")
 
     def _check_values(self) -> None:
         finite = np.isfinite(self.logits).all(axis=1) & np.isfinite(self.probabilities).all(axis=1)
@@ -87,10 +86,10 @@ class PredictionTable:
             if not good.all():
                 row = int(np.flatnonzero(~good)[0])
                 raise InputError(
-                    f"{problem}: {self.probabilities[row].tolist()} ({int((~good).sum())} such films)",
+                    f"{problem}: {self.probabilities[row].tolist()} ({int((~good).sum())} such images)",
                     where=self.paths[row],
                     expected="a finite logit and probability for every class, summing to 1",
-                    remedy="predict this film again; films are never left out of an evaluation",
+                    remedy="predict this image again; images are never left out of an evaluation",
                 )
 
     def __len__(self) -> int:
@@ -154,7 +153,7 @@ def concatenate(tables: Iterable[PredictionTable]) -> PredictionTable:
     """One table of several, for example of the held-out folds of a cross-validation.
 
     Raises:
-        InputError: no table, different tasks, or a film in two tables.
+        InputError: no table, different tasks, or an image in two tables.
     """
     parts = list(tables)
     if not parts or any(part.task is not parts[0].task for part in parts):
@@ -172,7 +171,7 @@ def concatenate(tables: Iterable[PredictionTable]) -> PredictionTable:
 
 
 def _pooled_bounds(parts: Sequence[PredictionTable]) -> npt.NDArray[np.float64] | None:
-    """Bounds of all films, NaN in the tables that have none."""
+    """Bounds of all images, NaN in the tables that have none."""
     if all(part.bounds is None for part in parts):
         return None
     blank = len(Bounds._fields)
@@ -205,7 +204,7 @@ def read_predictions(file: Path) -> PredictionTable:
     """The table that :func:`write_predictions` wrote.
 
     Raises:
-        InputError: no such file, columns missing, an unknown label, or a film without a usable prediction.
+        InputError: no such file, columns missing, an unknown label, or an image without a usable prediction.
     """
     try:
         with open(file, newline="", encoding="utf-8") as stream:
@@ -263,10 +262,10 @@ def _numbers(row: Mapping[str, str | None], task: Task, file: Path) -> list[floa
             found.append(float(text or ""))
         except ValueError as error:
             raise InputError(
-                f"'{column}' of film {row['path']} is {text!r}",
+                f"'{column}' of image {row['path']} is {text!r}",
                 where=file,
-                expected="a number for every film",
-                remedy="predict this film again; films are never left out of an evaluation",
+                expected="a number for every image",
+                remedy="predict this image again; images are never left out of an evaluation",
             ) from error
     return found
 
@@ -276,7 +275,7 @@ def _label(row: Mapping[str, str], file: Path) -> Label:
         return Label(row["label"])
     except ValueError as error:
         raise InputError(
-            f"label of film {row['path']} is {row['label']!r}",
+            f"label of image {row['path']} is {row['label']!r}",
             where=file,
             expected=f"one of {', '.join(Label)}",
         ) from error

@@ -38,7 +38,7 @@ _METHODS = {
 
 @dataclass(frozen=True, slots=True)
 class Films:
-    """Films to score, the part that they are, and how they were chosen, in words."""
+    """Images to score, the part that they are, and how they were chosen, in words."""
 
     samples: tuple[Sample, ...]
     part: str
@@ -46,16 +46,16 @@ class Films:
 
 
 def choose_films(dataset: Dataset, part: str | None = None, split_name: str = "default") -> Films:
-    """The films of ``part``.
+    """The images of ``part``.
 
     Args:
-        dataset: whose films.
-        part: a part of the split, ``all``, or None: the test part; all films where nothing was ever split,
+        dataset: whose images.
+        part: a part of the split, ``all``, or None: the test part; all images where nothing was ever split,
             as in a data set of another hospital.
         split_name: a split of the data set; without one of that name the publisher's parts are used.
 
     Raises:
-        DatasetError: no such part, or no film in it.
+        DatasetError: no such part, or no image in it.
     """
     if part == ALL:
         return _all_films(dataset)
@@ -76,7 +76,7 @@ def choose_films(dataset: Dataset, part: str | None = None, split_name: str = "d
             f"there is no part '{chosen}'",
             where=dataset.directory,
             expected=f"one of {', '.join([*there, ALL])}",
-            remedy="make a split with 'pneumoscope data split', or score all films with --split all",
+            remedy="make a split with 'pneumoscope data split', or score all images with --split all",
         )
     return Films(samples, chosen, f"publisher's split, part {chosen}")
 
@@ -84,18 +84,18 @@ def choose_films(dataset: Dataset, part: str | None = None, split_name: str = "d
 def _all_films(dataset: Dataset) -> Films:
     parts = sorted({sample.publisher_split for sample in dataset.samples if sample.publisher_split})
     whose = f"the publisher's parts {' and '.join(parts)} together" if parts else "not split"
-    return Films(dataset.samples, ALL, f"all films, {whose}")
+    return Films(dataset.samples, ALL, f"all images, {whose}")
 
 
 def predict_films(
     bundle: Bundle, cache: PixelCache, samples: Sequence[Sample], *, progress: Progress | None = None
 ) -> PredictionTable:
-    """Calibrated predictions of ``bundle`` for cached films; every film is answered, the gate is not asked.
+    """Calibrated predictions of ``bundle`` for cached images; every image is answered, the gate is not asked.
 
     Args:
         bundle: network and calibration.
         cache: decoded with the bundle's preprocessing.
-        samples: at least one film.
+        samples: at least one image.
         progress: called after every batch.
     """
     logits = []
@@ -109,9 +109,9 @@ def predict_films(
 
 
 def count_scoring(ledger: Path, bundle_id: str, table: PredictionTable, protocol: str) -> int:
-    """Enter a scoring into the JSON file ``ledger``; return how often this bundle was scored on these films.
+    """Enter a scoring into the JSON file ``ledger``; return how often this bundle was scored on these images.
 
-    Films are the same when their contents are, whatever they are called and however they were chosen.
+    Images are the same when their contents are, whatever they are called and however they were chosen.
 
     Raises:
         DatasetError: the ledger is damaged.
@@ -124,7 +124,7 @@ def count_scoring(ledger: Path, bundle_id: str, table: PredictionTable, protocol
         raise DatasetError(
             f"the ledger of scorings is damaged ({error!r})",
             where=ledger,
-            remedy="restore it; without it nobody knows how often these films were scored",
+            remedy="restore it; without it nobody knows how often these images were scored",
         ) from error
     entry = {
         "bundle": bundle_id,
@@ -137,13 +137,13 @@ def count_scoring(ledger: Path, bundle_id: str, table: PredictionTable, protocol
     return keys.count((bundle_id, films)) + 1
 
 
-HASH_DIGITS = 16  # 64 bits: by chance two of a million films agree once in 10 million such sets
+HASH_DIGITS = 16  # 64 bits: by chance two of a million images agree once in 10 million such sets
 
 _SHOWN = 10
 
 
 def film_key(sha256: str) -> str:
-    """How a bundle names a film: the first 16 digits of its content's SHA-256."""
+    """How a bundle names an image: the first 16 digits of its content's SHA-256."""
     return sha256[:HASH_DIGITS]
 
 
@@ -153,11 +153,11 @@ def patient_key(patient_id: str) -> str:
 
 
 def check_leakage(document: Mapping[str, Any], samples: Sequence[Sample]) -> tuple[tuple[str, str], ...]:
-    """Films that the bundle was trained or validated on, or whose patient it saw.
+    """Images that the bundle was trained or validated on, or whose patient it saw.
 
     Args:
         document: content of ``bundle.json``; ``training.films`` and ``training.patients`` are read.
-        samples: films to be scored; the full ``patient_id`` counts, not the conservative ``group_id``.
+        samples: images to be scored; the full ``patient_id`` counts, not the conservative ``group_id``.
 
     Returns:
         (path, ``film`` or ``patient``), in the order of ``samples``; ``film`` when both hold.
@@ -168,7 +168,7 @@ def check_leakage(document: Mapping[str, Any], samples: Sequence[Sample]) -> tup
     training = document.get("training", {})
     if "films" not in training or "patients" not in training:
         raise BundleError(
-            "does not name its training films and patients",
+            "does not name its training images and patients",
             where=document.get("id"),
             expected="'training.films' and 'training.patients' in bundle.json",
             remedy="train again, or export the bundle with its provenance",
@@ -184,16 +184,16 @@ def check_leakage(document: Mapping[str, Any], samples: Sequence[Sample]) -> tup
 
 
 def leakage_error(leaks: Sequence[tuple[str, str]], scored: int) -> LeakageError:
-    """The refusal to score ``scored`` films of which :func:`check_leakage` found ``leaks``; names ten."""
+    """The refusal to score ``scored`` images of which :func:`check_leakage` found ``leaks``; names ten."""
     films = sum(why == "film" for _, why in leaks)
     lines = [f"{path} (same {why})" for path, why in leaks[:_SHOWN]]
     if len(leaks) > _SHOWN:
         lines.append(f"and {len(leaks) - _SHOWN} more")
     return LeakageError(
-        f"{len(leaks)} of {scored} films were in the bundle's training or validation data "
-        f"({films} as a film, {len(leaks) - films} through the patient)",
+        f"{len(leaks)} of {scored} images were in the bundle's training or validation data "
+        f"({films} as an image, {len(leaks) - films} through the patient)",
         where="\n    ".join(lines),
-        expected="films of patients that the bundle has never seen",
-        remedy="score other films, or add --allow-leakage, which marks the result contaminated; where two "
+        expected="images of patients that the bundle has never seen",
+        remedy="score other images, or add --allow-leakage, which marks the result contaminated; where two "
         "sources merely use the same patient ids, import one of them with ids of its own",
     )

@@ -38,9 +38,9 @@ Floats = npt.NDArray[np.float64]
 
 
 class SelectionConfig(Config):
-    """At which error rates films are abstained, and etiologies uncertain; 0: never.
+    """At which error rates images are abstained, and etiologies uncertain; 0: never.
 
-    The defaults come from five folds of Guangzhou films, out of fold: at 0.025 about 97 % of the films are
+    The defaults come from five folds of Guangzhou images, out of fold: at 0.025 about 97 % of the images are
     answered, half as often wrongly; at 0.15 79 % of the etiologies are named, 83 % instead of 78 % rightly.
     """
 
@@ -54,10 +54,10 @@ def fit_selection(
     """The ``selection`` part of a bundle.
 
     Where the default operating point would lie outside of the doubtful range, the range is made to reach it:
-    sets only become larger, and no film is called one thing by its set and another by the threshold.
+    sets only become larger, and no image is called one thing by its set and another by the threshold.
 
     Args:
-        probability: (N,) calibrated probability of pneumonia of validation films.
+        probability: (N,) calibrated probability of pneumonia of validation images.
         positive: (N,) reference.
         patients: N patient keys.
         error_rate: share of new patients of either class whose set may lack the truth.
@@ -84,7 +84,7 @@ def fit_etiology(
     """The ``etiology`` part of a bundle, as :func:`fit_selection`: ``bacterial_from`` and ``viral_to``.
 
     Args:
-        share: (N,) of bacterial in the probability of pneumonia, of films with pneumonia of known cause.
+        share: (N,) of bacterial in the probability of pneumonia, of images with pneumonia of known cause.
         bacterial: (N,) reference.
         patients, error_rate: as there.
     """
@@ -125,13 +125,13 @@ def _up(value: float) -> float:
 
 
 def lowest_held(value: Floats, patients: npt.NDArray[Any], error_rate: float) -> float:
-    """The lowest value that a class still holds: below it lies a new film with at most the error rate.
+    """The lowest value that a class still holds: below it lies a new image with at most the error rate.
 
-    Each of K patients has the weight 1 / (K + 1), shared by their films, and the new one the rest; the bound
-    is the highest value below which all films together weigh at most ``error_rate`` - 1 / (K + 1).
+    Each of K patients has the weight 1 / (K + 1), shared by their images, and the new one the rest; the bound
+    is the highest value below which all images together weigh at most ``error_rate`` - 1 / (K + 1).
 
     Args:
-        value: (N,) of films of the class, high where they fit it.
+        value: (N,) of images of the class, high where they fit it.
         patients: (N,) keys.
         error_rate: at least 1 / (K + 1).
     """
@@ -169,17 +169,17 @@ _CLIP = 1e-12  # keeps the logits of probabilities 0 and 1 finite
 def selective_report(
     table: PredictionTable, threshold: float | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any] | None:
-    """The ``selection`` of a scoring, as plain values; None when no bundle behind the films can abstain.
+    """The ``selection`` of a scoring, as plain values; None when no bundle behind the images can abstain.
 
     Args:
-        table: at least one film.
-        threshold: of the operating point; None: of each film's own bundle, its default one.
+        table: at least one image.
+        threshold: of the operating point; None: of each image's own bundle, its default one.
         resamples, seed: of the bootstrap over patients.
 
     Returns:
         ``error_rate`` and ``etiology_error_rate`` (None where bundles differ or have none); ``own_points``,
-        whether each film was held against its own bundle's default operating point; ``counts`` of positive,
-        negative and abstained films; ``estimates`` by name (:data:`SELECTIVE_TITLES`; undefined ones are
+        whether each image was held against its own bundle's default operating point; ``counts`` of positive,
+        negative and abstained images; ``estimates`` by name (:data:`SELECTIVE_TITLES`; undefined ones are
         absent); ``curve`` with ``coverage`` and ``risk``.
     """
     if table.bounds is None:
@@ -217,7 +217,7 @@ def _common(values: Floats) -> float | None:
 
 
 def _confidence(probability: Floats, thresholds: Floats) -> Floats:
-    """How far each film lies from its threshold, in log-odds."""
+    """How far each image lies from its threshold, in log-odds."""
     odds, middle = (logit(np.clip(values, _CLIP, 1 - _CLIP)) for values in (probability, thresholds))
     return np.abs(odds - middle)
 
@@ -240,7 +240,7 @@ def _answered(positive: Bools, decided: npt.NDArray[np.int64], wrong: Bools) -> 
 def _etiologies(
     table: PredictionTable, decided: npt.NDArray[np.int64], bounds: Bounds
 ) -> dict[str, Estimate]:
-    """Of films that are rightly called positive and whose cause is known."""
+    """Of images that are rightly called positive and whose cause is known."""
     share, bacterial = etiology_score(table.probabilities), table.targets == 1
     named = decide_etiologies(share, bounds)
     asked = (decided == 1) & (table.targets > 0)
@@ -254,7 +254,7 @@ def _etiologies(
 
 
 def _proportions(shares: Mapping[str, tuple[Bools, Bools]]) -> dict[str, Estimate]:
-    """Name -> share of the films of the second mask that are in the first."""
+    """Name -> share of the images of the second mask that are in the first."""
     found = {
         name: proportion_estimate(int((hits & among).sum()), int(among.sum()))
         for name, (hits, among) in shares.items()
@@ -263,7 +263,7 @@ def _proportions(shares: Mapping[str, tuple[Bools, Bools]]) -> dict[str, Estimat
 
 
 def _held(table: PredictionTable, bounds: Bounds) -> dict[str, Statistic]:
-    """Share of patients whose sets hold the truth, a film of each drawn at random: what is guaranteed."""
+    """Share of patients whose sets hold the truth, an image of each drawn at random: what is guaranteed."""
     ill, targets = table.probability, table.targets
     found = {
         "held_normal": (ill <= bounds.normal_to, bounds.normal_to, ~table.positive),
@@ -282,13 +282,13 @@ def _held(table: PredictionTable, bounds: Bounds) -> dict[str, Statistic]:
 
 
 def _one_vote_each(among: Bools, patients: npt.NDArray[np.int64]) -> Floats:
-    """Weights (N,) of the films ``among``, those of one patient together 1; 0 elsewhere."""
+    """Weights (N,) of the images ``among``, those of one patient together 1; 0 elsewhere."""
     films = np.bincount(patients, among)[patients]
     return np.divide(among, films, out=np.zeros(len(films)), where=among)
 
 
 def risk_coverage(confidence: Floats, wrong: Bools) -> dict[str, list[float]]:
-    """Error (``risk``) among the surest films against their share (``coverage``), at most 200 points."""
+    """Error (``risk``) among the surest images against their share (``coverage``), at most 200 points."""
     order = np.argsort(-confidence, kind="stable")
     last = np.flatnonzero(np.diff(confidence[order], append=np.inf) != 0)
     rows = last[np.unique(np.linspace(0, len(last) - 1, min(len(last), _CURVE_POINTS)).round().astype(int))]

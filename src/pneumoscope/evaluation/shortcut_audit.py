@@ -73,7 +73,7 @@ def check_limits(
 
     Args:
         probes: the rows of the audit's ``probes``.
-        maps: its ``maps``; None where no film with pneumonia was there.
+        maps: its ``maps``; None where no image with pneumonia was there.
         config: the limits.
 
     Returns:
@@ -116,7 +116,7 @@ def _map_checks(maps: Figures, config: ShortcutConfig) -> list[dict[str, Any]]:
     alike = maps["agreement"][AGREEMENT]["rank_correlation"] if compared else None
     gain = {name: maps["fidelity"][name]["gain"] if maps else None for name in ("deletion", "insertion")}
     return [
-        _check("energy", "Heat map in the lungs, over their share of the film", ratio,
+        _check("energy", "Heat map in the lungs, over their share of the image", ratio,
                at_least=config.min_energy_ratio),
         _check("agreement", f"Rank correlation of heat maps: {AGREEMENT}", alike,
                at_least=config.min_agreement),
@@ -162,10 +162,10 @@ Bools = npt.NDArray[np.bool_]
 def score_probes(
     table: StressTable, probes: Sequence[FilmChange], config: ShortcutConfig
 ) -> list[dict[str, Any]]:
-    """A row for the unchanged films and one for every probe, as :func:`score_stress` gives them.
+    """A row for the unchanged images and one for every probe, as :func:`score_stress` gives them.
 
-    The estimates also hold ``auc_within``; ``means`` are the mean probabilities of pneumonia of films with
-    and without it, as a network may rank films that it answers all alike; ``unmeasured`` says in words why a
+    The estimates also hold ``auc_within``; ``means`` are the mean probabilities of pneumonia of images with
+    and without it, as a network may rank images that it answers all alike; ``unmeasured`` says in words why a
     probe shows nothing.
     """
     settings = StressConfig(
@@ -204,7 +204,7 @@ def score_probes(
 
 
 def within_auc_statistic(positive: Bools, score: Floats, examiners: Sequence[str]) -> metrics.Statistic:
-    """Area under the ROC curve over the pairs of films that the same examiner was asked about."""
+    """Area under the ROC curve over the pairs of images that the same examiner was asked about."""
     own = np.array(examiners)
     parts = []
     for name in dict.fromkeys(examiners):
@@ -224,7 +224,7 @@ def within_auc_statistic(positive: Bools, score: Floats, examiners: Sequence[str
 
 
 def score_maps(figures: Sequence[MapFigures], config: ShortcutConfig) -> dict[str, Any]:
-    """What was found about the maps of at least one film, as means over films.
+    """What was found about the maps of at least one image, as means over images.
 
     Returns:
         ``films``, ``patients``, ``method`` (of the maps that the bundles show); ``energy``: for the ``lungs``
@@ -250,7 +250,7 @@ def score_maps(figures: Sequence[MapFigures], config: ShortcutConfig) -> dict[st
 
 
 class _Average:
-    """Means over films with intervals from draws of patients."""
+    """Means over images with intervals from draws of patients."""
 
     def __init__(self, patients: Sequence[str], config: ShortcutConfig) -> None:
         self._patients = np.array(patients)
@@ -261,7 +261,7 @@ class _Average:
         return self.ratio(values, np.ones(len(values)))
 
     def ratio(self, values: Floats, over: Floats) -> dict[str, Any] | None:
-        """Sum of the values over the sum of ``over``, of the films where the value is a number."""
+        """Sum of the values over the sum of ``over``, of the images where the value is a number."""
         rows = np.flatnonzero(np.isfinite(values))
         if not len(rows):
             return None
@@ -310,19 +310,19 @@ def _square(sample: Sample) -> bool:
 
 
 EACH = 3
-"""Films of each class on the sheet."""
+"""Images of each class on the sheet."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleFilm:
-    """One film under every probe.
+    """One image under every probe.
 
     Attributes:
-        sample: the film.
+        sample: the image.
         radiograph: its pixels.
         lungs: (2, h, w) on its own grid.
         explanation: the heat map that the bundle shows.
-        changed: by title, the film under each probe.
+        changed: by title, the image under each probe.
         probabilities: by title, ``Unchanged`` among them, the probability of pneumonia.
     """
 
@@ -342,10 +342,10 @@ def choose_examples(
     probes: Sequence[FilmChange],
     seed: int = 0,
 ) -> tuple[ExampleFilm, ...]:
-    """At most :data:`EACH` films of each class, the first by hash, classes in their usual order.
+    """At most :data:`EACH` images of each class, the first by hash, classes in their usual order.
 
     Raises:
-        UnreadableFileError: a film cannot be read any more.
+        UnreadableFileError: an image cannot be read any more.
     """
     by_hash = sorted(range(len(table.samples)), key=lambda row: table.samples[row].sha256)
     rows = [
@@ -381,11 +381,11 @@ class ShortcutAudit:
     """What an audit has found.
 
     Attributes:
-        films: the films that were asked about, with their lungs.
+        films: the images that were asked about, with their lungs.
         dataset: where they lie.
         config: how it was done, and the limits.
         probes: what was done to them; table: what the networks said.
-        maps: what was found about the heat maps of some films with pneumonia.
+        maps: what was found about the heat maps of some images with pneumonia.
     """
 
     films: FilmsWithLungs
@@ -406,8 +406,8 @@ class ShortcutAudit:
 
         Returns:
             ``films``, ``patients``, ``prevalence``, ``dataset``, ``dataset_hash``, ``protocol``,
-            ``without_lungs`` (films by label whose lungs were not found), ``segmenter``, ``seed``,
-            ``limits``, ``probes``, ``giveaways``, ``maps`` (None without a film with pneumonia), ``checks``
+            ``without_lungs`` (images by label whose lungs were not found), ``segmenter``, ``seed``,
+            ``limits``, ``probes``, ``giveaways``, ``maps`` (None without an image with pneumonia), ``checks``
             and ``verdict``.
         """
         samples, config = self.films.plan.samples, self.config
@@ -437,7 +437,7 @@ class ShortcutAudit:
         }
 
     def film_rows(self) -> list[dict[str, Any]]:
-        """The rows of ``films.csv``: every film's answers, its lungs' size, and of some their map's place."""
+        """The rows of ``films.csv``: predictions and size of the lungs, and for some the place of the map."""
         looked = {one.sample.path: one for one in self.maps}
         rows = film_rows(self.table)
         for row in rows:
@@ -448,7 +448,7 @@ class ShortcutAudit:
         return rows
 
     def examples(self) -> Sequence[ExampleFilm]:
-        """Some films of each class to look at."""
+        """Some images of each class to look at."""
         return choose_examples(self.films.plan, self.table, self.dataset, self.films.masks, self.probes)
 
 
@@ -458,16 +458,16 @@ _LIMITS = {name for name in ShortcutConfig.model_fields if name.startswith(("max
 def audit(
     films: FilmsWithLungs, dataset: Dataset, config: ShortcutConfig, *, progress: Progress | None = None
 ) -> ShortcutAudit:
-    """Ask about every film, unchanged and under every probe; the heat maps come after.
+    """Ask about every image, unchanged and under every probe; the heat maps come after.
 
     Args:
-        films: which; every bundle that is asked makes its films square in the same way.
+        films: which; every bundle that is asked makes its images square in the same way.
         dataset: where they lie.
         config: seed and limits.
-        progress: called with the number of films done.
+        progress: called with the number of images done.
 
     Raises:
-        UnreadableFileError: a film cannot be read any more.
+        UnreadableFileError: an image cannot be read any more.
     """
     probes = shortcut_probes(films.masks, films.plan.examiners[0].bundle.preprocessing)
     table = run_stress(films.plan, dataset, seed=config.seed, stresses=probes, progress=progress)

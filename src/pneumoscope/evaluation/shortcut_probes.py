@@ -37,9 +37,9 @@ from pneumoscope.imaging.stress import STRESSES, FilmChange, Stress, StressKind,
 from pneumoscope.inference.lungs import segment_lungs
 
 SMALLEST_LUNGS = 0.08
-"""Least share of the film: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
+"""Least share of the image: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
 
-_BLOCK = 64  # films segmented at a time, between two calls of the progress
+_BLOCK = 64  # images segmented at a time, between two calls of the progress
 _REACH = 0.03  # how far the wide region reaches beyond the lungs' hulls, as a share of the side
 
 Mask = npt.NDArray[np.bool_]
@@ -47,11 +47,11 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class LungMasks:
-    """Lungs by film, each squashed to one square grid.
+    """Lungs by image, each squashed to one square grid.
 
     Attributes:
         side: of the grid in pixels.
-        packed: by the film's hash, the bits of its (2, side, side) masks, as ``numpy.packbits`` has them.
+        packed: by the image's hash, the bits of its (2, side, side) masks, as ``numpy.packbits`` has them.
     """
 
     side: int
@@ -63,11 +63,11 @@ class LungMasks:
         return bits.reshape(2, self.side, self.side).astype(bool)
 
     def lung(self, sha256: str, side: int, shape: tuple[int, ...]) -> Mask:
-        """One lung (0: the patient's right one) on a film's own grid of ``shape`` (rows, columns)."""
+        """One lung (0: the patient's right one) on an image's own grid of ``shape`` (rows, columns)."""
         return resize_mask(self.each(sha256)[side], shape)
 
     def found(self, sha256: str) -> bool:
-        """Whether there are two lungs, of at least :data:`SMALLEST_LUNGS` of the film together."""
+        """Whether there are two lungs, of at least :data:`SMALLEST_LUNGS` of the image together."""
         lungs = self.each(sha256)
         return bool(lungs.any(axis=(1, 2)).all() and lungs.any(axis=0).mean() >= SMALLEST_LUNGS)
 
@@ -75,10 +75,10 @@ class LungMasks:
 def find_lungs(
     samples: Sequence[Sample], cache: PixelCache, *, progress: Progress | None = None
 ) -> LungMasks:
-    """The lungs of ``samples`` on the grid of ``cache``, whose films are squashed to a square.
+    """The lungs of ``samples`` on the grid of ``cache``, whose images are squashed to a square.
 
     Raises:
-        DatasetError: a film is not in the cache.
+        DatasetError: an image is not in the cache.
     """
     rows = cache.rows(samples)
     packed = {}
@@ -140,7 +140,7 @@ def _hull(mask: Mask) -> Mask:
 
 
 def shape_properties(samples: Sequence[Sample], masks: LungMasks) -> tuple[Property, ...]:
-    """Size and place of each film's lungs, as shares of the film: 12 numbers that hold no grey level."""
+    """Size and place of each image's lungs, as shares of the image: 12 numbers that hold no grey level."""
     names = ("area", "top", "bottom", "inner", "outer", "fill")
     values = np.array([_shape(masks.each(sample.sha256)) for sample in samples])
     return tuple(
@@ -168,13 +168,13 @@ def _shape(lungs: Mask) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class FilmsWithLungs:
-    """The films of an audit.
+    """The images of an audit.
 
     Attributes:
-        plan: who is asked about which films, all of them with lungs.
-        cache: the plan's films, squashed to a square.
+        plan: who is asked about which images, all of them with lungs.
+        cache: the plan's images, squashed to a square.
         masks: their lungs.
-        without: films of the sample whose lungs were not found.
+        without: images of the sample whose lungs were not found.
     """
 
     plan: StressPlan
@@ -186,17 +186,17 @@ class FilmsWithLungs:
 def find_films(
     plan: StressPlan, dataset: Dataset, films: int, seed: int, *, progress: Progress | None = None
 ) -> FilmsWithLungs:
-    """Draw films and find their lungs.
+    """Draw images and find their lungs.
 
     Args:
-        plan: all films that may be asked about.
+        plan: all images that may be asked about.
         dataset: where they lie; their pixels are cached there.
         films: at most so many; 0: all.
         seed: of the draw.
-        progress: called with the number of films done, by each step in turn.
+        progress: called with the number of images done, by each step in turn.
 
     Raises:
-        DatasetError: no film shows a pair of lungs, or a film cannot be read any more.
+        DatasetError: no image shows a pair of lungs, or an image cannot be read any more.
     """
     some = choose_some(plan, films, seed) if films else plan
     cache = build_cache(replace(dataset, samples=some.samples), Preprocessing(), progress=progress)
@@ -205,7 +205,7 @@ def find_films(
     kept = _restrict(some, lambda sample: masks.found(sample.sha256))
     if not kept.examiners:
         raise DatasetError(
-            f"no pair of lungs was found on any of {len(without)} films",
+            f"no pair of lungs was found on any of {len(without)} images",
             where=dataset.directory,
             expected="frontal chest radiographs, upright, bones bright",
         )
@@ -213,7 +213,7 @@ def find_films(
 
 
 def positive_films(plan: StressPlan, films: int, seed: int) -> StressPlan:
-    """The plan with at most ``films`` of its films with pneumonia, drawn with ``seed``."""
+    """The plan with at most ``films`` of its images with pneumonia, drawn with ``seed``."""
     return choose_some(_restrict(plan, lambda sample: sample.label is not Label.NORMAL), films, seed)
 
 
@@ -232,13 +232,13 @@ _CORNER = 0.15  # as the stress test's blank corners
 
 @dataclass(frozen=True, slots=True)
 class LungProbe:
-    """A change of a film that needs to know where its lungs are.
+    """A change of an image that needs to know where its lungs are.
 
     Attributes:
         name, title, what, kind: as of a :class:`~pneumoscope.imaging.stress.Stress`.
         region: lungs (2, S, S) to the part (S, S) that is replaced.
-        fill: film (h, w) to the grey level that it is replaced with.
-        masks: the lungs of every film.
+        fill: image (h, w) to the grey level that it is replaced with.
+        masks: the lungs of every image.
     """
 
     name: str
@@ -250,7 +250,7 @@ class LungProbe:
     kind: StressKind = StressKind.REPORTED
 
     def apply(self, pixels: FloatArray, sha256: str, seed: int = 0) -> FloatArray:
-        """The film (h, w) with the region filled; nothing about it is random."""
+        """The image (h, w) with the region filled; nothing about it is random."""
         hidden = resize_mask(self.region(self.masks.each(sha256)), pixels.shape)
         return np.where(hidden, np.float32(self.fill(pixels)), pixels)
 
@@ -259,27 +259,27 @@ def shortcut_probes(masks: LungMasks, preprocessing: Preprocessing) -> tuple[Fil
     """The changes in the order of the report.
 
     Args:
-        masks: the lungs of every film that will be asked about.
-        preprocessing: of the networks; its films are made square the other way.
+        masks: the lungs of every image that will be asked about.
+        preprocessing: of the networks; its images are made square the other way.
     """
     by_name = {stress.name: stress for stress in STRESSES}
     probe = partial(LungProbe, masks=masks)
     return (
         probe(LUNGS_BLACK, "Lungs black", "both lungs, as outlined, are black", _both, _black,
               kind=StressKind.PROBE),
-        probe("lungs-mean", "Lungs grey", "both lungs have the film's mean grey level", _both, _mean),
+        probe("lungs-mean", "Lungs grey", "both lungs have the image's mean grey level", _both, _mean),
         probe("lungs-wide", "Lungs black, wide", "the convex hulls of the lungs, 3 % wider, are black",
               wide_region, _black),
         probe("chest-black", "Chest black", "the convex hull of both lungs together, 3 % wider, is black: "
               "no outline of a lung is left", chest_region, _black),
         by_name["black-box"],
         probe("only-lungs-black", "Only the lungs, on black", "all but the lungs is black", _rest, _black),
-        probe("only-lungs-mean", "Only the lungs, on grey", "all else has the film's mean grey level",
+        probe("only-lungs-mean", "Only the lungs, on grey", "all else has the image's mean grey level",
               _rest, _mean),
         Stress("frame", "Borders and corners black", "8 % of the side at each edge and 15 % at each corner, "
                "where markers are, are black", _blank_frame),
         _other_fit(preprocessing),
-        Stress("jpeg-50", "JPEG quality 50", "saved as JPEG of quality 50 at the film's own size",
+        Stress("jpeg-50", "JPEG quality 50", "saved as JPEG of quality 50 at the image's own size",
                partial(recompress, quality=JPEG_QUALITY)),
     )  # fmt: skip
 
@@ -310,21 +310,21 @@ def _blank_frame(pixels: FloatArray, _: np.random.Generator) -> FloatArray:
 
 
 def _other_fit(preprocessing: Preprocessing) -> Stress:
-    """The film made square the other way; it is square then, and the network's own way changes nothing."""
+    """The image made square the other way; it is square then, and the network's own way changes nothing."""
     keeps = preprocessing.fit == "squash"
     other = replace(preprocessing, fit="letterbox" if keeps else "squash")
     return Stress(
         PROPORTIONS,
         "Letterbox instead of squash" if keeps else "Squash instead of letterbox",
-        "padded with black to a square, which keeps the film's proportions"
+        "padded with black to a square, which keeps the image's proportions"
         if keeps
-        else "stretched to a square, which loses the film's proportions",
+        else "stretched to a square, which loses the image's proportions",
         partial(_refit, preprocessing=other),
     )
 
 
 def _refit(pixels: FloatArray, _: np.random.Generator, *, preprocessing: Preprocessing) -> FloatArray:
-    """The model input (S, S) that ``preprocessing`` makes of the film."""
+    """The model input (S, S) that ``preprocessing`` makes of the image."""
     rows, columns = pixels.shape
     return np.asarray(to_model_input(Radiograph(pixels, (rows, columns)), preprocessing).array[0])
 
@@ -344,7 +344,7 @@ def measure_giveaways(
     """What each kind of property gives away.
 
     Args:
-        samples: the films that the network is asked about.
+        samples: the images that the network is asked about.
         cache: holds all of them.
         masks: their lungs.
         resamples, seed: of the bootstrap; the seed is also that of the folds.

@@ -52,14 +52,14 @@ from pneumoscope.inference.prediction import calibrated_probabilities, run_netwo
 from pneumoscope.inference.session import thread_count
 
 UNCHANGED = "unchanged"
-_CHUNK = 8  # films prepared at a time: 8 x 19 inputs of 224 x 224 are 30 MB
+_CHUNK = 8  # images prepared at a time: 8 x 19 inputs of 224 x 224 are 30 MB
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Examiner:
-    """A bundle and the films that it is asked about, none of which it has seen.
+    """A bundle and the images that it is asked about, none of which it has seen.
 
     Attributes:
         name: ``fold-0`` ... or the bundle's id.
@@ -72,10 +72,10 @@ class Examiner:
 
 @dataclass(frozen=True, slots=True)
 class StressPlan:
-    """Who is asked about which films.
+    """Who is asked about which images.
 
     Attributes:
-        protocol: how the films were chosen, in words; left_out: films that could have been asked about, but
+        protocol: how the images were chosen, in words; left_out: images that could have been asked about, but
             that the bundle has seen or no fold tested.
     """
 
@@ -85,19 +85,19 @@ class StressPlan:
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """All films, by examiner."""
+        """All images, by examiner."""
         return tuple(sample for examiner in self.examiners for sample in examiner.samples)
 
 
 @dataclass(frozen=True, slots=True)
 class StressTable:
-    """N films under T - 1 stresses; the first of the T columns is the unchanged film.
+    """N images under T - 1 stresses; the first of the T columns is the unchanged image.
 
     Attributes:
-        samples: N films.
+        samples: N images.
         names: T names, ``unchanged`` first.
         examiners: N names of examiners; thresholds: (N,) of the examiner's operating point.
-        probabilities: (N, T) calibrated probability of pneumonia; refused films are answered too.
+        probabilities: (N, T) calibrated probability of pneumonia; refused images are answered too.
         verdicts: N rows of T verdicts of the gate.
     """
 
@@ -112,17 +112,17 @@ class StressTable:
 def plan_stress(
     subject: str | Path, dataset: Dataset, part: str | None = None, split_name: str = "default"
 ) -> StressPlan:
-    """Who can be asked about which films of ``dataset``.
+    """Who can be asked about which images of ``dataset``.
 
     Args:
         subject: directory of a cross-validation (of networks in 8 bits, too), of a training run, of a bundle,
             or a shipped bundle's name.
-        dataset: whose films.
-        part, split_name: with one bundle, as in :func:`choose_films`; films that it has seen are left out.
+        dataset: whose images.
+        part, split_name: with one bundle, as in :func:`choose_films`; images that it has seen are left out.
 
     Raises:
-        InputError: a part of a cross-validation was asked for, or none of the films is one that it tested.
-        LeakageError: the bundle has seen every film.
+        InputError: a part of a cross-validation was asked for, or none of the images is one that it tested.
+        LeakageError: the bundle has seen every image.
     """
     folds = sorted(Path(subject).glob("fold-*/bundle"), key=lambda path: (len(str(path)), path))
     if not folds:
@@ -131,14 +131,14 @@ def plan_stress(
         return _one_bundle(bundle, dataset, part, split_name)
     if part is not None:
         raise InputError(
-            "a cross-validation is asked about the films that each fold tested, not about a part",
+            "a cross-validation is asked about the images that each fold tested, not about a part",
             remedy="leave out --split, or name one fold's folder",
         )
     return _folds([folder.parent for folder in folds], dataset)
 
 
 def choose_some(plan: StressPlan, films: int, seed: int) -> StressPlan:
-    """The plan with ``films`` of its films, those that a hash of seed and content puts first."""
+    """The plan with ``films`` of its images, those that a hash of seed and content puts first."""
     order = sorted(plan.samples, key=lambda s: (sha256_bytes(f"{seed} {s.sha256}".encode()), s.path))
     chosen = {sample.path for sample in order[:films]}
     kept = (
@@ -148,7 +148,7 @@ def choose_some(plan: StressPlan, films: int, seed: int) -> StressPlan:
     return replace(
         plan,
         examiners=tuple(examiner for examiner in kept if examiner.samples),
-        protocol=f"{plan.protocol}; {min(films, len(order))} of these films, drawn with seed {seed}",
+        protocol=f"{plan.protocol}; {min(films, len(order))} of these images, drawn with seed {seed}",
     )
 
 
@@ -161,18 +161,18 @@ def run_stress(
     stresses: Sequence[FilmChange] = STRESSES,
     progress: Progress | None = None,
 ) -> StressTable:
-    """Ask every examiner about its films, unchanged and under every stress.
+    """Ask every examiner about its images, unchanged and under every stress.
 
     Args:
         plan: who and what.
-        dataset: where the films lie.
+        dataset: where the images lie.
         operating_point: name of one that every bundle has; None is each bundle's default.
-        seed: of the random parts, together with the hash of each film.
+        seed: of the random parts, together with the hash of each image.
         stresses: in the order of the table's columns.
-        progress: called with the number of films done.
+        progress: called with the number of images done.
 
     Raises:
-        UnreadableFileError: a film cannot be read any more.
+        UnreadableFileError: an image cannot be read any more.
         ConfigError: a bundle has no such operating point.
     """
     total, done = len(plan.samples), 0
@@ -215,20 +215,22 @@ def _folds(folders: Sequence[Path], dataset: Dataset) -> StressPlan:
         table = read_predictions(folder / "predictions" / "test.csv")
         tested, patients = frozenset(table.sha256), frozenset(table.patient_ids)
         bundle = load_bundle(folder / "bundle")
-        # Other copies of the films, at their original size for example, go by the patient.
+        # Other copies of the images, at their original size for example, go by the patient.
         own = (s for s in dataset.samples if s.sha256 in tested or s.patient_id in patients)
         samples = _unseen(bundle, tuple(own))
         if samples:
             examiners.append(Examiner(folder.name, bundle, samples))
     if not examiners:
         raise InputError(
-            "no film of the data set was tested in this cross-validation",
+            "no image of the data set was tested in this cross-validation",
             where=folders[0].parent,
-            expected="the data set that was cross-validated, or films of its patients",
-            remedy="to try films of elsewhere, name one bundle",
+            expected="the data set that was cross-validated, or images of its patients",
+            remedy="to try images of elsewhere, name one bundle",
         )
     left_out = len(dataset.samples) - sum(len(examiner.samples) for examiner in examiners)
-    protocol = f"out of fold: {len(examiners)} bundles of a cross-validation, each on films that it never saw"
+    protocol = (
+        f"out of fold: {len(examiners)} bundles of a cross-validation, each on images that it never saw"
+    )
     return StressPlan(tuple(examiners), protocol, left_out)
 
 
@@ -247,14 +249,14 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Film:
-    """A film's T inputs (T, 1, S, S), and what its source tells the gate in each state."""
+    """An image's T inputs (T, 1, S, S), and what its source tells the gate in each state."""
 
     inputs: FloatArray
     findings: tuple[tuple[Finding, ...], ...]
 
 
 def _prepare_ahead(job: _Job, samples: Sequence[Sample]) -> Iterator[list[_Film]]:
-    """Prepared films, some at a time; the next ones are prepared in threads while these pass the network."""
+    """Prepared images, some at a time; the next ones are prepared in threads while these pass the network."""
     chunks = [samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK)]
     pool = ThreadPoolExecutor(thread_count(), "stress")
     try:
@@ -327,13 +329,13 @@ def score_stress(
     """The figures of every stress.
 
     Args:
-        table: at least one film, under ``stresses`` in this order.
+        table: at least one image, under ``stresses`` in this order.
         config: limits, resamples and seed.
         stresses: what was done.
 
     Returns:
         ``films``, ``patients``, ``prevalence``, ``thresholds`` (by bundle), ``limit``, ``probe_limit`` and
-        ``stresses``: a list with the unchanged films first, each with ``estimates`` (accuracy, sensitivity,
+        ``stresses``: a list with the unchanged images first, each with ``estimates`` (accuracy, sensitivity,
         specificity, roc_auc, refused, warned; and under stress accuracy_change in points, flipped),
         ``mean_shift`` (mean absolute change of the probability) and ``verdict`` (pass, fail or None).
     """
@@ -341,7 +343,7 @@ def score_stress(
     decided = table.probabilities >= table.thresholds[:, None]
     right = decided == positive[:, None]
     draws = _draw(table, positive, right, config)
-    rows = [_row(UNCHANGED, "Unchanged", "the film as it is", None)]
+    rows = [_row(UNCHANGED, "Unchanged", "the image as it is", None)]
     rows += [_row(stress.name, stress.title, stress.what, stress.kind) for stress in stresses]
     for column, row in enumerate(rows):
         row["estimates"] = _estimates(table, positive, decided, column, draws)
@@ -379,7 +381,7 @@ def stress_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def film_rows(table: StressTable) -> list[dict[str, Any]]:
-    """The rows of ``films.csv``: one a film, with its probability and the gate's verdict in every state."""
+    """The rows of ``films.csv``: one an image, with its probability and the gate's verdict in every state."""
     rows = []
     columns = zip(table.samples, table.examiners, table.thresholds.tolist(), strict=True)
     for number, (sample, examiner, threshold) in enumerate(columns):
@@ -409,7 +411,7 @@ def _draw(table: StressTable, positive: Bools, right: Bools, config: StressConfi
 def _estimates(
     table: StressTable, positive: Bools, decided: Bools, column: int, draws: Mapping[str, Floats]
 ) -> dict[str, dict[str, Any]]:
-    """The figures of one column by name; one that these films do not define is absent."""
+    """The figures of one column by name; one that these images do not define is absent."""
     films, decision, probability = len(table.samples), decided[:, column], table.probabilities[:, column]
     counts = metrics.decision_counts(positive, decision)
     shares = metrics.proportions(counts)
@@ -430,9 +432,9 @@ def _estimates(
 def _change(
     table: StressTable, positive: Bools, decided: Bools, column: int, draws: Mapping[str, Floats]
 ) -> Estimate:
-    """Accuracy under stress less accuracy unchanged, in points; paired, as both are of the same films.
+    """Accuracy under stress less accuracy unchanged, in points; paired, as both are of the same images.
 
-    Where no film changed, resampling finds no spread: the interval is then what Wilson's leaves open for a
+    Where no image changed, resampling finds no spread: the interval is then what Wilson's leaves open for a
     share of changed patients, to either side.
     """
     right = decided[:, [0, column]] == positive[:, None]

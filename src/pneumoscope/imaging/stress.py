@@ -1,7 +1,8 @@
-"""Robustness stresses: named changes of an image before preprocessing (exposure, framing, compression).
+"""Named changes of an image before preprocessing: exposure, framing, compression, sharpness, hidden lungs.
 
-Stresses must leave the answer alone: other exposure, framing, compression,
-sharpness. A probe takes the lungs away: a network that still tells the classes apart reads something else.
+A change takes (h, w) float32 in [0, 1] at the image's own size, and a random generator. A stress must leave
+the prediction alone. A probe removes the lungs: a network that still tells the classes apart reads something
+else.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _ANNOTATIONS = (
 )  # as images of the field carry them
 _BLUR, _NOISE, _SHARPEN_PERCENT = 1.5, 0.04, 150
 _BILINEAR = Image.Resampling.BILINEAR
-# Rows and columns 30 to 190 of 224: both lungs of a frontal chest radiograph, without borders and markers.
+# Rows and columns 30 to 190 of 224: both lungs of a frontal chest image, without borders and markers.
 _BOX = (30 / 224, 190 / 224)
 
 Change = Callable[[FloatArray, np.random.Generator], FloatArray]
