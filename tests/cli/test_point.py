@@ -51,8 +51,8 @@ def test_hits_as_a_table_and_as_json(played, tmp_path):
 
 
 def test_films_without_masks_and_films_that_were_trained_on_are_refused(played, tmp_path):
-    with pytest.raises(DatasetError, match="no film has a lesion mask"):
+    with pytest.raises(DatasetError, match="no image has a lesion mask"):
         run(write_tiny_bundle(tmp_path / "tiny"), played, "--masks", tmp_path)
     training = document()["training"] | {"films": [film_key(played.samples[0].sha256)]}
-    with pytest.raises(LeakageError, match="1 of 2 films"):
+    with pytest.raises(LeakageError, match="1 of 2 images"):
         run(write_tiny_bundle(tmp_path / "knowing", training=training), played)
