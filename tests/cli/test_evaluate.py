@@ -75,7 +75,7 @@ def test_everything_is_written_and_the_figures_agree(run, bundle: Path, source: 
     assert (found["n"], found["patients"], found["protocol"]) == (24, 12, "publisher's split, part test")
     assert [point["n"] for point in found["operating_points"]] == [24] * len(found["operating_points"])
     assert "PPV and NPV at 20.0% prevalence" in result.stdout
-    assert "Every film is answered: nothing here abstains." in result.stdout
+    assert "Every image is answered: nothing here abstains." in result.stdout
     assert found["stated_prevalence"] == 0.2
     assert found["prevalence"] == pytest.approx(2 / 3)
     assert (found["scorings"], found["contaminated"]) == (1, False)
