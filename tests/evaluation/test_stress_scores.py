@@ -23,7 +23,7 @@ CHOSEN = (STRESSES[0], STRESSES[1], STRESSES[-2], STRESSES[-1])  # two everyday 
 
 @pytest.fixture(scope="module")
 def table() -> StressTable:
-    """100 images, every second ill; fold 0 decides at 0.5, fold 1 at 0.3. Unchanged, all are right but one."""
+    """100 images, half ill; fold 0 decides at 0.5, fold 1 at 0.3. Unchanged, all but one are right."""
     ill = np.arange(100) % 2 == 1
     samples = tuple(sample(n, Label.VIRAL if ill[n] else Label.NORMAL) for n in range(100))
     thresholds = np.where(np.arange(100) < 60, 0.5, 0.3)
