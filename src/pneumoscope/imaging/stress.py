@@ -36,7 +36,7 @@ _ANNOTATIONS = (
 )  # as images of the field carry them
 _BLUR, _NOISE, _SHARPEN_PERCENT = 1.5, 0.04, 150
 _BILINEAR = Image.Resampling.BILINEAR
-# Rows and columns 30 to 190 of 224: both lungs of a frontal chest image, without borders and markers.
+# Rows and columns 30 to 190 of 224: both lungs of a frontal chest radiograph, without borders and markers.
 _BOX = (30 / 224, 190 / 224)
 
 Change = Callable[[FloatArray, np.random.Generator], FloatArray]
