@@ -32,7 +32,7 @@ layers: $(INSTALLED)
 tests: $(INSTALLED) system test-programs
 	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGUMENTS)
 
-# The same tests with branch coverage, which slows them down.
+# The same tests with branch coverage, for 45 % more processor time (measured on 746 of them: 64 s instead of 44 s).
 coverage:
 	$(MAKE) tests PYTEST_ARGUMENTS="--cov --cov-report=term:skip-covered"
 
