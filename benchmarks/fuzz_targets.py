@@ -75,7 +75,7 @@ def _film() -> Iterator[Callable[[bytes], bool]]:
                 return False
             kind = image_format(path)
             _check_pixels(film.pixels)
-            kept = deidentified(path, str(kind))
+            kept = deidentified(path.read_bytes(), str(kind))
         with _file(kept) as path:
             again = read_radiograph(path)
         if again.pixels.shape != film.pixels.shape or _distance(again.pixels, film.pixels) > 1 / 255:

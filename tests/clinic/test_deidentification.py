@@ -26,7 +26,7 @@ def after(tmp_path, content):
     """Pixels before and after, and the bytes after."""
     file, clean = tmp_path / "film", tmp_path / "clean"
     file.write_bytes(content)
-    stored = deidentified(file, image_format(file))
+    stored = deidentified(file.read_bytes(), image_format(file))
     clean.write_bytes(stored)
     return read_radiograph(file).pixels, read_radiograph(clean).pixels, stored
 

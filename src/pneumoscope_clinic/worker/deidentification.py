@@ -1,17 +1,15 @@
-"""A film without the patient's name: what is stored and exported unless configured otherwise.
+"""De-identification: an image without what could name the patient, as it is stored and exported.
 
-In: the bytes of a film. Out: bytes that show the same pixels. DICOM goes through the Basic Application Level
-Confidentiality Profile (PS3.15 annex E, by dicom-anonymizer), items of sequences included, and loses what the
-profile does not list because no standard knows it: private and unknown elements, what lies before and after
-the data set, and comments inside of compressed pixels. Other films are for ``strip_metadata``. Text that is
-burned into the pixels stays here; exports mask it.
+DICOM goes through the Basic Application Level Confidentiality Profile (PS3.15 annex E, by dicom-anonymizer),
+items of sequences included, and loses what no standard knows: private and unknown elements, what lies before
+and after the data set, and comments inside of compressed pixels. Other images are for ``strip_metadata``.
+Text that is burned into the pixels stays here; exports mask it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pneumoscope.core.errors import UnreadableFileError
@@ -51,18 +49,20 @@ def coarse_age(years: float) -> float:
     return min(float(years), _OLDEST_AGE)
 
 
-def deidentified(path: Path, kind: str) -> bytes:
-    """The film at ``path`` without what could name the patient.
+def deidentified(image: bytes | Dataset, kind: str) -> bytes:
+    """An image file without what could name the patient.
 
     Args:
-        path: of the film.
+        image: content of the file, or a DICOM file parsed, which is changed.
         kind: as ``imaging.radiograph.image_format`` tells it.
 
     Raises:
         UnreadableFileError: it is so damaged that nobody can say what is in it, though its pixels were read.
     """
     try:
-        return _dicom(path) if kind == "DICOM" else clean_raster(path.read_bytes(), kind)
+        if not isinstance(image, bytes):
+            return _dicom(image)
+        return _dicom(parse_dataset(image)) if kind == "DICOM" else clean_raster(image, kind)
     except MemoryError:
         raise
     except Exception as error:  # of many kinds, as the damage; its text may quote the film
@@ -166,9 +166,8 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _dicom(path: Path) -> bytes:
+def _dicom(dataset: Dataset) -> bytes:
     with collected_warnings():
-        dataset = parse_dataset(path.read_bytes(), path)
         _renew_meta(dataset)
         deidentified_dataset(dataset)
         if "SOPInstanceUID" in dataset:

@@ -1,7 +1,6 @@
-"""What is done with a stranger's bytes, and where: in the examining process alone.
+"""What the sandbox does with untrusted bytes: examine an image, or draw it.
 
-In: the bytes of one film, which lie in memory only. Out: plain values and bytes that hold no code: the record
-of the examination, heat maps, facts, the de-identified film, and the header that results need.
+An image is parsed and hashed once; what is returned holds no code: plain values and bytes.
 """
 
 from __future__ import annotations
@@ -9,20 +8,20 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.core.errors import PneumoscopeError, UnreadableFileError
+from pneumoscope.core.files import sha256_bytes
 from pneumoscope.core.findings import Finding, Value
 from pneumoscope.core.records import Radiograph
-from pneumoscope.imaging.decoding import collected_warnings
+from pneumoscope.imaging.decoding import collected_warnings, library_findings
 from pneumoscope.imaging.header import to_age
 from pneumoscope.imaging.photograph import is_photograph, photographed_film
 from pneumoscope.imaging.radiograph import image_format, read_radiograph
@@ -36,6 +35,9 @@ from pneumoscope_clinic.worker.deidentification import (
     identity_header,
     scrubbed,
 )
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 FILM_NAME = "film"
 """What a film is called in records and messages, whatever its file was called."""
@@ -94,9 +96,12 @@ def _examined(
     content: bytes, bundle: Bundle, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     content, notes = _film_alone(content, bool(options.get("photograph")))
-    film = read_radiograph(content, min_size=bundle.preprocessing.size)
+    dataset, library = _parsed(content)
+    film = read_radiograph(content if dataset is None else dataset, min_size=bundle.preprocessing.size)
+    if dataset is not None:
+        film = replace(film, sha256=sha256_bytes(content), findings=(*film.findings, *library))
     age, contradiction = _age(film, options)
-    header = _header(content) if film.source.get("format") == "DICOM" else {}
+    header = {} if dataset is None else identity_header(dataset)
     names = identifying_texts(header)
     film = replace(film, findings=_anonymous((*film.findings, *notes, *contradiction), names))
     examination = examine(
@@ -107,8 +112,7 @@ def _examined(
         age_years=age,
         radiograph=film,
     )
-    with _in_memory(content) as path:
-        blobs = {"film": deidentified(path, film.source["format"])}
+    blobs = {"film": deidentified(content if dataset is None else dataset, film.source["format"])}
     if header:
         blobs["identity"] = json.dumps(header).encode()
     shape = _add_maps(blobs, examination)
@@ -151,19 +155,6 @@ def drift_numbers(film: Radiograph, examination: Examination) -> dict[str, float
     }
 
 
-@contextlib.contextmanager
-def _in_memory(content: bytes) -> Iterator[Path]:
-    """A path that leads to ``content``, though no disk holds it (memfd_create(2))."""
-    handle = os.memfd_create(FILM_NAME)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(handle, view) :]
-        yield Path(f"/proc/self/fd/{handle}")
-    finally:
-        os.close(handle)
-
-
 def _film_alone(content: bytes, is_said: bool) -> tuple[bytes, tuple[Finding, ...]]:
     """The film on a photograph with a warning, or the film as it is."""
     if image_format(content) in (None, "DICOM") or not (is_said or is_photograph(content)):
@@ -171,10 +162,20 @@ def _film_alone(content: bytes, is_said: bool) -> tuple[bytes, tuple[Finding, ..
     return photographed_film(content), (Finding.note("photograph"),)
 
 
-def _header(content: bytes) -> dict[str, Any]:
+def _parsed(content: bytes) -> tuple[Dataset | None, list[Finding]]:
+    """The data set of a DICOM file, and what the library says of it; None for an image of another kind."""
+    if image_format(content) != "DICOM":
+        return None, []
     from pneumoscope.imaging.dicom import parse_dataset
 
-    return identity_header(parse_dataset(content))
+    try:
+        with collected_warnings() as library:
+            dataset = parse_dataset(content)
+    except (UnreadableFileError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can fail anywhere in pydicom, with any exception
+        raise UnreadableFileError.of("dicom-undecodable", reason=type(error).__name__) from error
+    return dataset, library_findings("pydicom", library)
 
 
 def _names(content: bytes) -> set[str]:
