@@ -73,9 +73,10 @@ def test_the_tree_exists() -> None:
 
 def test_its_python_runs(tmp_path: Path) -> None:
     """All of it, one block after the other, on phantoms and with a small training configuration."""
-    images = write_phantoms(tmp_path / "images", WriteConfig(count=60, size=128, test_fraction=0.4))
+    images = write_phantoms(tmp_path / "images", WriteConfig(count=60, size=160, test_fraction=0.4))
     shutil.copy(next(images.rglob("*.jpeg")), tmp_path / "image.png")
-    (tmp_path / "train.toml").write_text('init = "random"\nsize = 32\nepochs = 1\nthreads = 1\n')
+    small = 'network = "mlp"\ninit = "random"\nsize = 32\nepochs = 1\nthreads = 1\n'
+    (tmp_path / "train.toml").write_text(small)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) == 2
     done = subprocess.run(
