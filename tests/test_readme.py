@@ -73,8 +73,8 @@ def test_the_tree_exists() -> None:
 
 def test_its_python_runs(tmp_path: Path) -> None:
     """All of it, one block after the other, on phantoms and with a small training configuration."""
-    images = write_phantoms(tmp_path / "images", WriteConfig(count=60, size=160, test_fraction=0.4))
-    shutil.copy(next(images.rglob("*.jpeg")), tmp_path / "image.png")
+    images = write_phantoms(tmp_path / "images", WriteConfig(count=120, size=160, layout="csv"))
+    shutil.copy(next(images.rglob("*.png")), tmp_path / "image.png")
     small = 'network = "mlp"\ninit = "random"\nsize = 32\nepochs = 1\nthreads = 1\n'
     (tmp_path / "train.toml").write_text(small)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
