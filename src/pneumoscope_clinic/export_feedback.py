@@ -1,10 +1,11 @@
-"""The growing data set: studies that readers confirmed and gave free become films to train on.
+"""Export of confirmed studies as a training data set.
 
-In: the store, a licence and a choice. Out: a data set on disk that ``pneumoscope data audit``, ``split``
-and ``train`` take as it is: grey PNG files of 8 bits without a header, text in the picture covered,
-patients by keyed hashes that are the same in every export of an installation. ``export.json`` beside the
-manifest says under which licence and with which consent. An export into the folder of an earlier one brings
-that up to date: new films come in, those whose consent was taken back go.
+De-identified, with consent, under a stated licence.
+
+Grey PNG files of 8 bits without a header, burned-in text covered, patients by keyed hashes that are the
+same in every export of an installation. ``export.json`` says under which licence and with which consent. An
+export into the folder of an earlier one updates it: new images come in, those whose consent was withdrawn
+go.
 """
 
 from __future__ import annotations

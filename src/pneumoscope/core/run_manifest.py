@@ -1,7 +1,7 @@
-"""Run manifest: inputs with hashes, versions, seeds, durations and outcome of a run, in one JSON file.
+"""Run manifest ``run.json``: inputs with hashes, versions, seeds, durations and outcome.
 
-In: the command and its configuration. Out: ``run.json`` in the run's folder, written at the start, after
-every stage and at the end, so that a killed run can be told from a finished one.
+It is written at the start, after every stage and at the end, so that a killed run can be told from a
+finished one.
 """
 
 from __future__ import annotations

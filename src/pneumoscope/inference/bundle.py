@@ -1,8 +1,8 @@
-"""Model bundles: one directory that training writes and everything else loads, without a pickle in it.
+"""Model bundles: what training writes and everything else loads, one directory without a pickle.
 
-In: ``model.onnx``, ``bundle.json``, ``arrays.npz`` and ``SHA256SUMS``, which is checked on load (it finds a
-damaged or edited file; it proves nothing about who made the bundle). Out: a :class:`Bundle`, whose network
-and arrays are opened when they are first needed.
+It holds ``model.onnx``, ``bundle.json``, ``arrays.npz`` and ``SHA256SUMS``, checked on load.
+The checksums find a damaged or edited file; they prove nothing about who made the bundle. Network and
+arrays are opened when they are first needed.
 """
 
 from __future__ import annotations

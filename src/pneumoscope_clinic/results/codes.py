@@ -1,8 +1,9 @@
-"""The coded concepts of a result: what a finding, a probability or a refusal is called in DICOM and FHIR.
+"""Coded concepts of a result for DICOM SR and FHIR.
 
-In: our words (decision, etiology, gate verdict). Out: codes of SNOMED CT, DICOM and LOINC where there is one,
-and of our own scheme where there is none. The terms of DICOM's context groups come from pydicom's copy of
-PS3.16; SNOMED CT identifiers beyond it are those of the International Edition, LOINC's are from loinc.org.
+SNOMED CT, DICOM, LOINC, and a private scheme for the rest.
+
+The terms of DICOM context groups come from pydicom's copy of PS3.16; SNOMED CT identifiers beyond it are
+those of the International Edition, LOINC's are from loinc.org.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Who a result belongs to and what it is called: patient and study of the source, UIDs that a retry repeats.
+"""Patient and study module of DICOM results, and UIDs that stay the same when a result is made again.
 
-In: the header of the source, as devices write it. Out: a small clean data set that a result takes its patient
-and study from, and the names of the result itself. Names, dates and texts that break their value
-representation are left out (empty where the standard wants the element) rather than shortened or guessed: a
-shortened identifier is somebody else's.
+Names, dates and texts that break their value representation are left out (empty where the standard wants the
+element) rather than shortened or guessed: a shortened identifier is another patient's.
 """
 
 from __future__ import annotations

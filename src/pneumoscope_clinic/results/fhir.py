@@ -1,11 +1,7 @@
-"""The results of a study as HL7 FHIR, for records that speak FHIR rather than DICOM.
+"""HL7 FHIR R4: the results of a study as a transaction Bundle.
 
-In: the results of a study's films. Out: a transaction Bundle as plain values: one DiagnosticReport, an
-Observation for each film, and the algorithm as a Device. Every entry is created only when the server has none
-with our identifier (``ifNoneExist``, FHIR R4 section 3.1.0.8.1), so that a POST can be repeated.
-
-The elements used are the same in R4 (4.0.1) and R4B (4.3.0); the tests validate with fhir.resources, which
-has R4B.
+One DiagnosticReport, an Observation for each image, and the algorithm as a Device. Every entry is conditional
+(``ifNoneExist``, FHIR R4 section 3.1.0.8.1), so that a POST can be repeated.
 """
 
 from __future__ import annotations

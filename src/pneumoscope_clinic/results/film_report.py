@@ -1,8 +1,6 @@
-"""The result of one film on one page, to print, to file and to hand to a colleague.
+"""One-page report of a result as HTML or A4 PDF, in the reader's language.
 
-In: a result, the reader's language and, where there is one, the reader's feedback. Out: an HTML page that
-needs nothing else (style and pictures inside, no script), or the same page as an A4 PDF. It names no patient:
-it carries our film and study numbers, by which the clinic finds the patient.
+It names no patient: it carries the study and image numbers by which the clinic finds the patient.
 """
 
 from __future__ import annotations

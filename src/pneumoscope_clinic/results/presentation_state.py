@@ -1,7 +1,6 @@
-"""The outline of the heat map as a presentation state: a viewer draws it over the source, and can hide it.
+"""Grayscale Softcopy Presentation State (PS3.3 A.33.1): heat map contours that a viewer lays over the source.
 
-In: a result and its source's header. Out: a Grayscale Softcopy Presentation State (PS3.3 A.33.1) with contour
-lines as graphic annotation, and with the source's own grey scale, which a presentation state replaces.
+It repeats the source's own grey scale, which a presentation state replaces.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Who is asking: the session of a browser or the token of a program, and whether a form is really theirs.
-
-In: a request. Out: a :class:`Viewer`, or an error that the application answers with 401, 403 or the log-in
-page.
-"""
+"""Authentication of requests: browser sessions, API tokens, CSRF tokens of forms."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The web application: REST for programs, pages for readers, health for operators.
-
-In: a store. Out: an ASGI application with its limits and headers. It examines nothing itself: films go into
-the queue, and workers answer.
-"""
+"""The ASGI application (FastAPI): REST, pages, health checks. It examines nothing; workers do."""
 
 from __future__ import annotations
 

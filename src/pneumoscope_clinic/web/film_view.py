@@ -1,7 +1,7 @@
-"""What a page shows of a film: its state or its answer in the reader's words, and where its pictures are.
+"""View model of an image for pages: its state or result in the reader's language, and its pictures.
 
-In: a film with its job, result and feedback, a language, and the document of the bundle that answered. Out:
-:class:`FilmView` for the study page, :class:`Outcome` for lists. An answer of silent mode is shown to nobody.
+:class:`FilmView` is for the study page, :class:`Outcome` for lists. A result of silent mode is shown to
+nobody.
 """
 
 from __future__ import annotations

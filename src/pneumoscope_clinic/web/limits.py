@@ -1,8 +1,4 @@
-"""What a request may cost, and what a browser may do with the answer: limits and headers for every response.
-
-In: any request. Out: the same, or 401, 408, 413 and 503 before it costs more; headers that forbid the browser
-whatever the pages do not need. Pure ASGI, so that bodies are never held twice.
-"""
+"""Request limits (401, 408, 413, 503 before a request costs more) and security headers, pure ASGI."""
 
 from __future__ import annotations
 

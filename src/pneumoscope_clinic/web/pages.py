@@ -1,7 +1,4 @@
-"""The web page as a whole: all its routers, its assets, and the pages that say what went wrong.
-
-In: the application. Out: the same with the pages on it, and :func:`error_page` for its error handlers.
-"""
+"""All page routers, the assets, and the error pages."""
 
 from __future__ import annotations
 

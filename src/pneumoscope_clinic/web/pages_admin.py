@@ -1,7 +1,4 @@
-"""What administrators see: users, the configuration in effect, the audit log.
-
-In: forms of an administrator. Out: the pages. Secrets of the configuration are not among what they show.
-"""
+"""Administration pages: users, the configuration in effect (without secrets), the audit log."""
 
 from __future__ import annotations
 

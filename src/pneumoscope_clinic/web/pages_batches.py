@@ -1,8 +1,4 @@
-"""Films as they are examined: the page of a batch, and the state of films as events.
-
-In: a batch or a film that the reader may see. Out: pages, JSON, and server-sent events (HTML Living Standard
-9.2) that end when all films are settled.
-"""
+"""Batch page, and the state of images as server-sent events (HTML Living Standard 9.2)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Logging in and out, and the language.
-
-In: name and password, or a choice of language. Out: cookies. A wrong name and a wrong password read the same.
-"""
+"""Log-in, log-out and choice of language. A wrong name and a wrong password read the same."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A user's own settings: password and API tokens; the language is that of ``pages_login``.
-
-In: forms. Out: the page; a new token is on it once.
-"""
+"""A user's own settings: password and API tokens; a new token is shown once."""
 
 from __future__ import annotations
 

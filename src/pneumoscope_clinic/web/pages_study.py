@@ -1,8 +1,4 @@
-"""The study page: film, answer, diagnosis; and the pictures and reports that belong to it.
-
-In: a study that the reader may see. Out: the page, the film as JPEG, heat maps as PNG, the one-page report as
-HTML and PDF, and a diagnosis stored. An answer of silent mode has no heat map and no report.
-"""
+"""Study page: radiograph, heat maps, result, diagnosis, reports. Results of silent mode are withheld."""
 
 from __future__ import annotations
 

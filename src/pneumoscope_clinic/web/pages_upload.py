@@ -1,8 +1,4 @@
-"""Films come in by browser: one by a plain form, many by drag and drop, one request each.
-
-In: multipart forms. Out: films in the queue, and the address where they are followed. The file's name that a
-browser sends is not looked at.
-"""
+"""Upload by browser: one image by a plain form, many by drag and drop. File names are not looked at."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The worklist: studies that the reader may see, filtered, a page at a time.
+"""Worklist: the studies that the reader may see, filtered and paged.
 
-In: a filter. Its text may be a case number, which belongs in no address or log: the form is posted, and the
-address that it leads to holds the text encrypted. Out: the page.
+The filter may hold a case number, which belongs in no address or log: the form is posted, and the address
+that it leads to holds the text encrypted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Pictures of films for the screen: drawn by a worker when first asked for, kept until the film's pixels go.
+"""Pictures for the screen: drawn by a worker when first asked for, kept until the image's pixels are deleted.
 
-In: the id of a film that the caller may see. Out: a grey JPEG, a heat map as grey PNG, and the result with
-its picture for the report. The bytes that a stranger sent are decoded by the examining process and not here.
+Untrusted bytes are decoded in the sandbox process and not here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Errors as answers: problem+json for programs (RFC 9457), a page for browsers.
+"""Error responses: problem+json for programs (RFC 9457), a page for browsers.
 
-In: an error. Out: its status, and a body that says what was wrong and what to do. What a client sent is never
-quoted back by the validation of parameters; unexpected errors say nothing at all of their cause.
+Nothing that a client sent is quoted back; unexpected errors say nothing of their cause.
 """
 
 from __future__ import annotations

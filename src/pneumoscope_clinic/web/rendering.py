@@ -1,9 +1,4 @@
-"""One way to make a page: the template in the reader's language, with the parts that every page has.
-
-In: a request, who reads, a template of ``templates/`` and its values. Out: HTML whose values are escaped; a
-name that the template uses and nobody gave is an error. Scripts and styles are files of ``assets/``, whose
-addresses change with their content, so that browsers may keep them.
-"""
+"""Page rendering: a Jinja template in the reader's language, navigation, CSRF token, hashed asset URLs."""
 
 from __future__ import annotations
 

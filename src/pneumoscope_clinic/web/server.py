@@ -1,7 +1,4 @@
-"""The processes that serve the web application, all on one port (SO_REUSEPORT, socket(7)).
-
-In: settings. Out: uvicorn in this process, until it is asked to stop.
-"""
+"""uvicorn processes that share one port (SO_REUSEPORT, socket(7))."""
 
 from __future__ import annotations
 

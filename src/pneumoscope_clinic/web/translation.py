@@ -1,8 +1,6 @@
-"""The reader's language: messages from a catalogue, dates and numbers as they are written there.
+"""Translation with gettext catalogues (``catalogues/*.po``) and Babel formats of dates and numbers.
 
-In: ``catalogues/*.po`` (gettext; English is the message itself, so it needs no file), read when a language is
-first used, and what a browser or a user asks for. Out: :class:`Words`. A language is one file: whoever adds
-one has translated the pages, the reports and the sentences of the inference layer.
+English is the message itself and needs no file. A language is one file: it holds pages, reports and findings.
 """
 
 from __future__ import annotations

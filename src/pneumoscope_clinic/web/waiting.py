@@ -1,9 +1,4 @@
-"""Waiting for jobs without a thread or a query for each who waits.
-
-In: film ids, and notifications of workers on this machine. Out: a wake-up when the job is settled. One loop
-for the whole process asks the database for all of them at once, at a notification and now and then, for as
-long as somebody waits.
-"""
+"""Waiting for jobs: one loop a process polls for all requests that wait, woken by notifications."""
 
 from __future__ import annotations
 

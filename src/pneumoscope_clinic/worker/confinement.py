@@ -1,9 +1,7 @@
-"""A process that gives up its rights: it reads libraries and nothing else, writes nowhere, connects to
-nobody.
+"""Sandbox confinement with Linux Landlock (landlock(7), since 5.13): libraries readable, nothing writable.
 
-In: folders that stay readable. Out: whether the kernel keeps the promise. Linux's Landlock (landlock(7),
-since 5.13) does it without privileges and for good; what an older kernel does not know yet stays allowed.
-Files that are open already, and memory files, stay usable.
+It needs no privileges and cannot be undone; what an older kernel does not know stays allowed. Open files and
+memory files stay usable.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Messages between a worker and the process that examines for it: plain values and raw bytes, never objects.
-
-In: a binary stream. Out: one message, JSON and named bytes. What the examining process says can be wrong, but
-it cannot run code in the process that reads it (as unpickling would).
-"""
+"""Message framing between worker and sandbox process: JSON and named bytes, never pickles."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""A film arrives: its bytes are on disk and its job is in the queue before anyone hears that it was taken.
+"""Intake: an image is encrypted on disk and its job queued before its receipt is confirmed.
 
-In: bytes and who sent them. Out: ids of film and study. Nothing is parsed here. A DICOM instance that is sent
-again is the film that is there already; one with other content, one that could not be examined, and one whose
-pixels were deleted is taken anew.
+Nothing is parsed here. A DICOM instance that is sent again is the one that is there already; one with other
+content, one that could not be examined, and one whose pixels were deleted is taken anew.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Processes that do the work beside a server: started, watched, started again, stopped.
-
-In: functions that run until they are told to stop. Out: as many processes as were asked for, at any moment. A
-process whose parent is gone stops by itself, so that a killed server leaves nothing behind.
-"""
+"""Supervised child processes: started, restarted, stopped; each ends by itself when its parent is gone."""
 
 from __future__ import annotations
 

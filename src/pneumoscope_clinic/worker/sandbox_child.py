@@ -1,9 +1,8 @@
-"""The examining process: ``python -m pneumoscope_clinic.worker.sandbox_child``, started by ``sandbox``.
+"""Sandbox process (``python -m pneumoscope_clinic.worker.sandbox_child``): parses untrusted bytes.
 
-In: messages on standard input. Out: messages on standard output. It has no database, no key, no network
-connection of ours and an environment without secrets. Once the bundle is open its memory is limited, and
-where the kernel can it may read its libraries and nothing else, so that a malicious film costs this process
-and nothing else. It ends when its worker does, in the middle of a film, too.
+It has no database, no key, no network connection and an environment without secrets. Once the bundle is
+open its memory is limited, and where the kernel can it may read its libraries and nothing else. It ends
+with its worker.
 """
 
 from __future__ import annotations

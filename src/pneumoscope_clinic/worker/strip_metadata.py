@@ -1,8 +1,6 @@
-"""JPEG, PNG, TIFF and BMP films without what was written beside the picture.
+"""Metadata removal from JPEG, PNG, TIFF and BMP: the same pixels and orientation, nothing else.
 
-In: the bytes of a film that can be read. Out: bytes that show the same pixels. JPEG and PNG keep what is
-needed to decode them and how the picture must be turned, nothing else; TIFF and BMP are written anew without
-loss.
+JPEG and PNG keep what is needed to decode them; TIFF and BMP are written anew without loss.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
-"""The worker: claims a job, does it, stores what came of it exactly once.
+"""Queue worker: leases a job, runs it, stores its result exactly once.
 
-In: the queue. Out: results. Handlers by kind of job; each settles its own claim. Whatever ends a worker, its
-lease runs out and the job goes to another; whoever comes second finds its lease lost and stores nothing.
-
-A film that cannot be read, or that ends its process again and again, is given up, and its bytes are deleted.
-Whatever else goes wrong is a fault of ours: the job is tried again for a while, and then waits, with its
-bytes, for ``pneumoscope clinic retry``.
+Whatever ends a worker, its lease runs out and the job goes to another; whoever finishes without the lease
+stores nothing.
 """
 
 from __future__ import annotations
