@@ -1,16 +1,16 @@
-"""The clinic under load: REST and C-STORE, latency by number of clients, and memory over thousands of films.
+"""The clinic under load: REST and C-STORE, latency by number of clients, and memory over thousands of images.
 
-In: films of original size (PNEUMOSCOPE_DATA; phantoms without it). Out: tables.
+In: images of original size (PNEUMOSCOPE_DATA; phantoms without it). Out: tables.
 
-- ``examine()``: one film after the other in this process, bundle open, heat maps made: the bare call.
-- REST: ``pneumoscope serve`` with its defaults on loopback, 1, 4 and 16 clients that send one film each and
+- ``examine()``: one image after the other in this process, bundle open, heat maps made: the bare call.
+- REST: ``pneumoscope serve`` with its defaults on loopback, 1, 4 and 16 clients that send one image each and
 wait
   for the answer; the ratio compares the whole request of one client with the bare call, taken in turns.
 - C-STORE: ``pneumoscope pacs`` with its defaults, one association; received means on disk and in the queue,
   examined means that the result is stored.
 - ``--films 10000``: a long run through REST with 4 clients, memory of all processes every ten seconds, and at
 the
-  end a count of films, results and failures in the database.
+  end a count of images, results and failures in the database.
 
     python -m benchmarks.bench_clinic                  # the tables
     python -m benchmarks.bench_clinic --films 10000    # the long run
@@ -59,7 +59,7 @@ def compare(workspace: Path, films: int = 120) -> list[Table]:
 
 
 def endure(workspace: Path, films: int, bundle: str = "reference", clients: int = 4) -> Table:
-    """``films`` films through REST; memory, losses and doubles."""
+    """``films`` images through REST; memory, losses and doubles."""
     files = [Path(file) for file in find_films("original", 136, workspace).files]
     memory: list[tuple[float, int, float]] = []
     done = 0
@@ -79,7 +79,7 @@ def endure(workspace: Path, films: int, bundle: str = "reference", clients: int 
             for seconds in pool.map(lambda f: _request(client, headers, f), islice(cycle(files), films)):
                 done += 1
                 if done % 500 == 0:
-                    print(f"{done} films, {_tree_mb(process.pid):.0f} MB", file=sys.stderr, flush=True)
+                    print(f"{done} images, {_tree_mb(process.pid):.0f} MB", file=sys.stderr, flush=True)
                 del seconds
         minutes = (time.monotonic() - started) / 60
         over.set()
@@ -88,7 +88,7 @@ def endure(workspace: Path, films: int, bundle: str = "reference", clients: int 
     rows = [[f"{low} to {high}", f"{max(part):.0f} MB", f"{mean(part):.0f} MB"]
             for (low, high), part in zip(_tenths(films), parts, strict=True) if part]  # fmt: skip
     remark = (
-        f"{films} films in {minutes:.1f} minutes ({films / minutes:.0f} a minute); in the database: "
+        f"{films} images in {minutes:.1f} minutes ({films / minutes:.0f} a minute); in the database: "
         + ", ".join(f"{name} {count:g}" for name, count in counted.items())
     )
     return Table(
@@ -179,7 +179,7 @@ def _server(home: Path, arguments: Sequence[str]) -> Iterator[tuple[subprocess.P
         said = ""
         for line in process.stdout:
             said += line
-            if "stops" in line or "takes films from" in line:
+            if "stops" in line or "takes images from" in line:
                 break
         try:
             time.sleep(3)  # workers open the bundle
@@ -215,7 +215,7 @@ def _request(client: httpx.Client, headers: dict[str, str], file: Path) -> float
 
 
 def _metrics(client: httpx.Client, headers: dict[str, str]) -> dict[str, float]:
-    """Films received, results, and jobs by state."""
+    """Images received, results, and jobs by state."""
     counted: dict[str, float] = {}
     for line in client.get("/metrics", headers=headers).text.splitlines():
         name, _, value = line.rpartition(" ")
@@ -243,11 +243,11 @@ def _await_results(home: Path, count: int) -> None:
                 store.close()
                 return
         time.sleep(0.05)
-    raise RuntimeError("films were not examined")
+    raise RuntimeError("images were not examined")
 
 
 def _as_dicom(file: Path) -> Any:
-    """A JPEG film as Computed Radiography image, uncompressed."""
+    """A JPEG image as Computed Radiography image, uncompressed."""
     import numpy as np
     from PIL import Image
     from pydicom.dataset import Dataset, FileMetaDataset
@@ -302,7 +302,7 @@ def _tenths(films: int) -> list[tuple[int, int]]:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--films", type=int, help="the long run, with so many films")
+    parser.add_argument("--films", type=int, help="the long run, with so many images")
     parser.add_argument("--bundle", default="reference", help="of the long run (default: reference)")
     options = parser.parse_args()
     print(machine(), flush=True)

@@ -1,8 +1,8 @@
 """Cold start: wall time and peak memory of ``pneumoscope predict ONE_FILE``, from exec to exit.
 
-The film is the largest file of original size at hand. One run is thrown away, so that the files of the
+The image is the largest file of original size at hand. One run is thrown away, so that the files of the
 package are in the page cache and compiled. Beside it stands a script that imports torch, builds the same
-network and predicts the same film (it loads no weights; a real one also would).
+network and predicts the same image (it loads no weights; a real one also would).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def compare(workspace: Path, repeats: int = 7, films: int = FILMS) -> Table:
     """Measure the command with and without a heat map, and the torch script."""
     material = find_films("original", films, workspace)
     film = max(material.files, key=lambda file: Path(file).stat().st_size)
-    print(f"cold start on one film ({material.name})", file=sys.stderr)
+    print(f"cold start on one image ({material.name})", file=sys.stderr)
     return measure_cold_start(film, find_bundle(workspace), workspace, repeats)
 
 
 def measure_cold_start(film: str, bundle: str, workspace: Path, repeats: int, torch: bool = True) -> Table:
-    """The table of one film and one bundle; ``torch`` says whether the script is measured too."""
+    """The table of one image and one bundle; ``torch`` says whether the script is measured too."""
     command = [str(Path(sys.executable).with_name("pneumoscope")), "predict", film, "--bundle", bundle]
     commands = {
         "`pneumoscope predict FILE`": command,
@@ -52,7 +52,7 @@ def measure_cold_start(film: str, bundle: str, workspace: Path, repeats: int, to
             [side, f"{middle(measured, 'seconds'):.2f} s", f"{slowest:.2f} s",
              f"{middle(measured, 'peak_mb'):.0f} MB", goals]
         )  # fmt: skip
-    title = f"Cold start, film of {Path(film).stat().st_size / 1e3:.0f} kB, bundle {Path(bundle).name}"
+    title = f"Cold start, image of {Path(film).stat().st_size / 1e3:.0f} kB, bundle {Path(bundle).name}"
     return Table(title, ("command", "wall time", "slowest", "peak memory", "goals"), rows)
 
 

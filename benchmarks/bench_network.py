@@ -1,6 +1,6 @@
-"""One pass of the network: milliseconds a film of the shipped bundles, against torch eager and against VGG16.
+"""One pass of the network: milliseconds an image of the shipped bundles, torch eager and VGG16.
 
-Sides, each in a fresh process at one and at two threads, on random films that are in memory already:
+Sides, each in a fresh process at one and at two threads, on random images that are in memory already:
 
 - ``reference`` and ``reference-int8``: ``run_network`` of the bundle, what ``pneumoscope predict`` runs;
 - *the same network, torch eager*: random weights, float32, PyTorch's default memory format and allocator,
@@ -71,11 +71,11 @@ def compare(workspace: Path, repeats: int = 3) -> Table:
         repeats,
     )
     measured = {keys[label]: measurements for label, measurements in results.items()}
-    header = ("side", "threads", "1 film", "8 films", "32 films", "against torch eager", "against VGG16")
-    title = f"One network pass, {facts['network']} at {facts['size']} pixels: ms a film"
+    header = ("side", "threads", "1 image", "8 images", "32 images", "against torch eager", "against VGG16")
+    title = f"One network pass, {facts['network']} at {facts['size']} pixels: ms an image"
     remark = (
         "The last two columns say how many times faster a side is, in the order of the batch sizes; goals in "
-        "brackets, for one film."
+        "brackets, for one image."
     )
     return Table(title, header, rows_of(measured, eager), [remark])
 
@@ -116,7 +116,7 @@ def describe(bundle: str) -> dict[str, Any]:
 
 
 def time_bundle(bundle: str, threads: int, batches: Sequence[int]) -> dict[str, float]:
-    """Milliseconds a film of a bundle's network, by batch size."""
+    """Milliseconds an image of a bundle's network, by batch size."""
     import numpy as np
 
     from pneumoscope.inference.bundle import load_bundle
@@ -131,7 +131,7 @@ def time_bundle(bundle: str, threads: int, batches: Sequence[int]) -> dict[str, 
 def time_torch(
     network: str, size: int, classes: int, stride: Literal[16, 32], threads: int, batches: Sequence[int]
 ) -> dict[str, float]:
-    """Milliseconds a film of a network in torch eager, by batch size."""
+    """Milliseconds an image of a network in torch eager, by batch size."""
     import torch
 
     from pneumoscope.learning.networks import NetworkConfig, create_network

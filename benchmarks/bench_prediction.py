@@ -1,14 +1,14 @@
-"""Prediction: films/s from JPEG files of original size, file to answer, against torch eager.
+"""Prediction: images/s from JPEG files of original size, file to answer, against torch eager.
 
 Sides, each in a fresh process, over the same files at the same network input size:
 
 - ``pneumoscope``: ``examine_many``, all that ``pneumoscope predict`` does but printing: hashing the file,
   reduced-size decoding in threads, source rules, percentile exposure, ONNX Runtime, gate, calibration,
   decision; and with ``heat maps`` the class-activation map on the original pixel grid;
-- ``torch eager``: for each film Pillow's full decode, resize, the same network in torch eager (float32,
+- ``torch eager``: for each image Pillow's full decode, resize, the same network in torch eager (float32,
   inference mode, evaluation mode), softmax. Nothing else: no hash, no gate, no heat map.
 
-The network and a few films are warmed up before the clock starts; loading is part of the cold start.
+The network and a few images are warmed up before the clock starts; loading is part of the cold start.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 FILMS = 136
-"""All films of original size that there are."""
+"""All images of original size that there are."""
 WARM = 8
 GOAL = 3.0
 
@@ -41,7 +41,7 @@ def compare(workspace: Path, repeats: int = 5, films: int = FILMS) -> Table:
     listing = workspace / "files.txt"
     listing.write_text("\n".join(material.files), encoding="utf-8")
     bundle = find_bundle(workspace)
-    print(f"prediction of {len(material.files)} films ({material.name})", file=sys.stderr)
+    print(f"prediction of {len(material.files)} images ({material.name})", file=sys.stderr)
     shared = {"listing": str(listing), "bundle": bundle}
     commands = {
         side: module_command("benchmarks.bench_prediction", function, **shared, **settings)
@@ -60,12 +60,12 @@ def compare(workspace: Path, repeats: int = 5, films: int = FILMS) -> Table:
         rows.append(
             [side, f"{speed:.1f}", f"{speed / plain:.2f}", goal, f"{middle(measured, 'peak_mb'):.0f} MB"]
         )
-    title = f"Prediction of {len(material.files)} films, {material.name}, bundle {Path(bundle).name}"
+    title = f"Prediction of {len(material.files)} images, {material.name}, bundle {Path(bundle).name}"
     return Table(title, ("side", "films/s", "ratio", "goal", "peak memory"), rows)
 
 
 def predict_as_pneumoscope(listing: str, bundle: str, explain: bool) -> dict[str, float]:
-    """Films/s of ``examine_many``."""
+    """Images/s of ``examine_many``."""
     from pneumoscope.core.errors import PneumoscopeError
     from pneumoscope.inference.bundle import load_bundle
     from pneumoscope.inference.pipeline import examine_many
@@ -82,7 +82,7 @@ def predict_as_pneumoscope(listing: str, bundle: str, explain: bool) -> dict[str
 
 
 def predict_with_torch(listing: str, bundle: str, warm: int = WARM) -> dict[str, float]:
-    """Films/s of a torch script over the same files, with the bundle's network and input size."""
+    """Images/s of a torch script over the same files, with the bundle's network and input size."""
     import torch
 
     from pneumoscope.inference.bundle import load_bundle

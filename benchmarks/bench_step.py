@@ -1,6 +1,6 @@
 """Where the speed of a training step comes from: memory format, allocator and bfloat16, added one by one.
 
-Forward, backward and AdamW on a batch of 32 random films of 224 x 224 pixels, without any input pipeline.
+Forward, backward and AdamW on a batch of 32 random images of 224 x 224 pixels, without any input pipeline.
 Each rung of the ladder is measured in a fresh process; the first step is not counted.
 """
 

@@ -1,6 +1,6 @@
 """Training: images/s, memory and waiting of pneumoscope's loop against a plain torch loop.
 
-Sides, each in a fresh process, over the same films, network, batch size, optimiser and float32:
+Sides, each in a fresh process, over the same images, network, batch size, optimiser and float32:
 
 - ``pneumoscope``: what ``pneumoscope train`` runs (pixel cache, batched augmentation with the default
   ranges, channels_last, large buffers kept, averaged weights, clipping and checkpoints);
@@ -28,7 +28,7 @@ __all__ = ["compare", "rows_of"]
 
 @dataclass(frozen=True)
 class Case:
-    """One block of the table: a network on films, the sides that are measured and the goal."""
+    """One block of the table: a network on images, the sides that are measured and the goal."""
 
     network: str
     kind: str
@@ -65,9 +65,9 @@ def compare(workspace: Path, repeats: int = 3, cases: tuple[Case, ...] = CASES) 
         print(f"{case.network} on {material.name}", file=sys.stderr)
         commands = {side: _command(side, case.network, material) for side in case.sides}
         rows += rows_of(case, material, alternate(commands, repeats))
-    header = ("network, films", "side", "images/s", "ratio", "goal", "waiting for data", "peak memory")
+    header = ("network, images", "side", "images/s", "ratio", "goal", "waiting for data", "peak memory")
     remarks = [
-        f"Decoding and caching {len(material.files)} films ({material.name}), once for all epochs and runs, "
+        f"Decoding and caching {len(material.files)} images ({material.name}), once for all epochs and runs, "
         f"took {material.cache_seconds:.1f} s."
         for material in films.values()
     ]

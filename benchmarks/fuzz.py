@@ -41,7 +41,7 @@ def main() -> None:
     """Attack what was asked for, or everything."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "names", nargs="*", metavar="TARGET", help="film, results, frames, settings, rest, node"
+        "names", nargs="*", metavar="TARGET", help="image, results, frames, settings, rest, node"
     )
     parser.add_argument(
         "--minutes", type=float, default=30, help="altogether, shared out by weight (default: 30)"

@@ -148,7 +148,7 @@ def mutated(
         content: a seed or a mutant.
         chance: decides everything.
         seeds: parts of which may get into the mutant.
-        words: tokens of a textual input; none for a film.
+        words: tokens of a textual input; none for an image.
     """
     for _ in range(1 + min(3, int(chance.expovariate(0.9)))):
         kind = _structured(content)

@@ -63,7 +63,7 @@ class Target:
 
 @contextmanager
 def _film() -> Iterator[Callable[[bytes], bool]]:
-    """Read a film; what was read must be a radiograph, and must be the same after de-identification."""
+    """Read an image; what was read must be a radiograph, and must be the same after de-identification."""
     from pneumoscope.imaging.radiograph import image_format, read_radiograph
     from pneumoscope_clinic.worker.deidentification import deidentified
 
@@ -86,7 +86,7 @@ def _film() -> Iterator[Callable[[bytes], bool]]:
 
 
 def _distance(one: Any, other: Any) -> float:
-    """The greatest difference, row by row: a film may fill half of the memory that there is."""
+    """The greatest difference, row by row: an image may fill half of the memory that there is."""
     return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
 
@@ -99,7 +99,7 @@ def _check_pixels(pixels: Any) -> None:
 
 @contextmanager
 def _results() -> Iterator[Callable[[bytes], bool]]:
-    """The header of a film, through the store, into the results that are sent back."""
+    """The header of an image, through the store, into the results that are sent back."""
     from datetime import UTC, datetime
 
     from pydicom.dataset import Dataset
@@ -116,7 +116,7 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
         with _file(content) as path, collected_warnings():
             try:
                 dataset = parse_dataset(path.read_bytes())
-            except Exception:  # read_dicom turns whatever comes into an error of ours; so does target film
+            except Exception:  # read_dicom turns whatever comes into an error of ours; so does target image
                 return False
             header = json.loads(json.dumps(identity_header(dataset)))
         scrubbed("a warning", identifying_texts(header))
@@ -141,7 +141,7 @@ def _results() -> Iterator[Callable[[bytes], bool]]:
 
 @contextmanager
 def _frames() -> Iterator[Callable[[bytes], bool]]:
-    """Messages of an examining process that a film has taken over."""
+    """Messages of an examining process that an image has taken over."""
     from pneumoscope_clinic.worker.frames import read_frame
 
     def attack(content: bytes) -> bool:
@@ -229,7 +229,7 @@ def _store(folder: Path) -> Any:
 
 
 def _forget_films(store: Any) -> None:
-    """Delete all films, so that a long run does not fill the memory."""
+    """Delete all images, so that a long run does not fill the memory."""
     from sqlalchemy import delete
 
     from pneumoscope_clinic.store.tables import AuditEntry, Batch, Idempotency, Study
@@ -439,7 +439,7 @@ def _rest_seeds() -> list[bytes]:
     def part(name: str, body: str, more: str = "") -> str:
         return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{body}\r\n'
 
-    film = part("film", "not a film", '; filename="a.png"')
+    film = part("film", "not an image", '; filename="a.png"')
     forms = (
         film,
         film + part("age_years", "3") + part("reference", "bed 4"),

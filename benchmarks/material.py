@@ -1,4 +1,4 @@
-"""What the benchmarks work on: real films where there are some, else phantoms; a bundle.
+"""What the benchmarks work on: real images where there are some, else phantoms; a bundle.
 
 In: the environment variable PNEUMOSCOPE_DATA (a folder with ``kermany224`` and ``kermany_original``) or
 nothing. Out: a data set with its pixel cache, a list of files, a bundle directory. Everything that needs
@@ -21,15 +21,15 @@ DATA_VARIABLE = "PNEUMOSCOPE_DATA"
 SIZE = 224
 """Side of the network's input, in pixels, while training."""
 VALIDATION = 8
-"""Films at the end of a data set that are not trained on: the training loop wants some to validate with."""
+"""Images at the end of a data set that are not trained on: the training loop wants some to validate with."""
 
 _FOLDERS = {"small": "kermany224", "original": "kermany_original"}
-_PHANTOM_HEIGHTS = {"small": 224, "original": 1300}  # the median original film is about 1,300 pixels wide
+_PHANTOM_HEIGHTS = {"small": 224, "original": 1300}  # the median original image is about 1,300 pixels wide
 
 
 @dataclass(frozen=True)
 class Material:
-    """Films on disk.
+    """Images on disk.
 
     Attributes:
         name: what they are, in words.
@@ -45,12 +45,12 @@ class Material:
 
 
 def find_films(kind: str, count: int, workspace: Path) -> Material:
-    """At most ``count`` films, chosen at random with a fixed seed.
+    """At most ``count`` images, chosen at random with a fixed seed.
 
     Args:
         kind: ``small`` (files of 224 x 224 pixels) or ``original`` (as the hospital made them).
-        count: films.
-        workspace: for the data set, and for phantoms where there are no films.
+        count: images.
+        workspace: for the data set, and for phantoms where there are no images.
     """
     command = module_command("benchmarks.material", "films", kind=kind, count=count, workspace=str(workspace))
     return Material(**measure(command).values)
@@ -64,13 +64,13 @@ def find_bundle(workspace: Path) -> str:
 
 
 def find_twin(bundle: str, workspace: Path) -> str:
-    """``reference-int8`` where the package ships it, else ``bundle`` quantised with random films."""
+    """``reference-int8`` where the package ships it, else ``bundle`` quantised with random images."""
     command = module_command("benchmarks.material", "twin", bundle=bundle, workspace=str(workspace))
     return str(measure(command).values["bundle"])
 
 
 def prepare_films(kind: str, count: int, workspace: str) -> dict[str, Any]:
-    """Save a data set of the films, and build its cache."""
+    """Save a data set of the images, and build its cache."""
     import time
 
     from pneumoscope.core.files import sha256_file
@@ -99,7 +99,7 @@ def prepare_films(kind: str, count: int, workspace: str) -> dict[str, Any]:
 
 
 def _root(kind: str, count: int, workspace: Path) -> tuple[Path, str]:
-    """The folder of the films and what they are called; draws phantoms where there is none."""
+    """The folder of the images and what they are called; draws phantoms where there is none."""
     data = os.environ.get(DATA_VARIABLE)
     if data:
         return Path(data) / _FOLDERS[kind], _FOLDERS[kind]
@@ -120,7 +120,7 @@ def _label(path: Path) -> Any:
 
 
 def prepare_bundle(workspace: str) -> dict[str, Any]:
-    """Name of the reference bundle, or directory of an untrained one whose gate lets every film pass."""
+    """Name of the reference bundle, or directory of an untrained one whose gate lets every image pass."""
     from pneumoscope.inference.bundle import shipped_bundles
 
     if "reference" in shipped_bundles():
@@ -129,7 +129,7 @@ def prepare_bundle(workspace: str) -> dict[str, Any]:
 
 
 def prepare_twin(bundle: str, workspace: str) -> dict[str, Any]:
-    """Name of the 8-bit bundle, or directory of one made with random films: its speed is the same."""
+    """Name of the 8-bit bundle, or directory of one made with random images: its speed is the same."""
     from pneumoscope.inference.bundle import load_bundle, shipped_bundles, write_bundle
 
     if bundle == "reference" and "reference-int8" in shipped_bundles():

@@ -1,7 +1,7 @@
 """All benchmarks in one run: ``python -m benchmarks.run``, about a quarter of an hour on 2 cores.
 
-In: optionally PNEUMOSCOPE_DATA, a folder with real films; phantoms stand in for them. Out: Markdown tables on
-standard output, as docs/benchmarks.md keeps them; what is going on is told on standard error.
+In: optionally PNEUMOSCOPE_DATA, a folder with real images; phantoms stand in for them. Out: Markdown tables
+on standard output, as docs/benchmarks.md keeps them; what is going on is told on standard error.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def train_plainly(dataset: str, network: str, workers: int = 0, size: int = SIZE
 
 
 class _PlainFilms(TorchDataset[tuple[Tensor, int]]):
-    """(1, S, S) float32 films, decoded from their files whenever they are asked for."""
+    """(1, S, S) float32 images, decoded from their files whenever they are asked for."""
 
     def __init__(self, films: list[tuple[Path, int]], size: int) -> None:
         self.films = films
@@ -131,7 +131,7 @@ def _data(dataset: Path, config: TrainConfig) -> TrainingData:
 
 
 def _targets(data: Dataset) -> npt.NDArray[np.int64]:
-    """(N,) class index of each film."""
+    """(N,) class index of each image."""
     return np.array([Task.THREE_CLASS.target(sample.label) for sample in data.samples], dtype=np.int64)
 
 

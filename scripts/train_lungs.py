@@ -282,7 +282,7 @@ def _measure(phantoms: OutlinedFilms, films: OutlinedFilms, steps: int) -> dict[
         unseen[rows] = _dice(train_lungs(phantoms, films.part(others), steps), films.part(rows))
     nothing = films.part(np.array([], dtype=int))
     alone = _dice(train_lungs(phantoms, nothing, steps), films)
-    return {"phantoms and other films": unseen.tolist(), "phantoms alone": alone.tolist()}
+    return {"phantoms and other images": unseen.tolist(), "phantoms alone": alone.tolist()}
 
 
 def _dice(network: LungNetwork, films: OutlinedFilms) -> np.ndarray:

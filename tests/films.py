@@ -1,4 +1,4 @@
-"""Little films for tests of the line: smooth, 120 x 160, with a chosen mean."""
+"""Little images for tests of the line: smooth, 120 x 160, with a chosen mean."""
 
 from pathlib import Path
 

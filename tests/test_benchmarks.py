@@ -61,8 +61,8 @@ def test_the_cold_start_is_measured_from_outside(tmp_path):
     film = write_film(tmp_path / "film.png", 0.8)
     code = (
         "import sys; from pathlib import Path; from benchmarks.bench_cold_start import measure_cold_start\n"
-        "film, bundle, folder = sys.argv[1:]\n"
-        "print(measure_cold_start(film, bundle, Path(folder), 1, torch=False).markdown())"
+        "image, bundle, folder = sys.argv[1:]\n"
+        "print(measure_cold_start(image, bundle, Path(folder), 1, torch=False).markdown())"
     )
     table = run_python(code, film, bundle, tmp_path).splitlines()
     assert table[0].endswith("bundle tiny")
@@ -112,7 +112,7 @@ def test_the_tables_name_the_goals():
     case = bench_training.Case("cnn-small", "small", 1, ("plain", "pneumoscope"), 2.0)
     films = material.Material("films", "", [], 0.0)
     rows = bench_training.rows_of(case, films, {"plain": [plain], "pneumoscope": [measured]})
-    assert rows[1] == ["cnn-small, films", "pneumoscope", "20.0", "4.00", "2", "3.1 %", "512 MB"]
+    assert rows[1] == ["cnn-small, images", "pneumoscope", "20.0", "4.00", "2", "3.1 %", "512 MB"]
     assert measuring.Table("T", ("a", "b"), [("1", "2")], ["Said."]).markdown() == (
         "### T\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\nSaid."
     )

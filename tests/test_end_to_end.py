@@ -115,7 +115,7 @@ def test_prediction_answers_in_json_lines_with_heat_maps(trained: Path) -> None:
         assert row["decision"] in ("POSITIVE", "NEGATIVE", "ABSTAIN")
         with Image.open(trained / row["heatmap"]) as picture, Image.open(film) as original:
             assert picture.width == original.width
-            assert picture.height > original.height  # the legend is below the film
+            assert picture.height > original.height  # the legend is below the image
 
 
 def test_a_file_that_is_no_film_gives_an_error_line_and_exit_code_2(trained: Path) -> None:

@@ -1,8 +1,8 @@
-"""A bundle small enough to reason about: the feature map is the film itself at 1/8 size, and its negative.
+"""A bundle small enough to reason about: the feature map is the image itself at 1/8 size, and its negative.
 
-``features`` has two channels, 8 x 8 block means of the film and their negatives; the logits are linear in
+``features`` has two channels, 8 x 8 block means of the image and their negatives; the logits are linear in
 the channels' means m and -m (a class-activation network): normal 0, bacterial ``12 (m - 0.5)``, viral
-``4 (m - 0.5)``. So a film of mean 0.5 has logits 0, 0, 0.
+``4 (m - 0.5)``. So an image of mean 0.5 has logits 0, 0, 0.
 """
 
 from __future__ import annotations

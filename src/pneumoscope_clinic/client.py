@@ -37,11 +37,11 @@ _KINDS: dict[int, type[PneumoscopeError]] = {
 }
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _WAIT_S = 20.0
-"""Of one request that waits for a film: short enough for any proxy."""
+"""Of one request that waits for an image: short enough for any proxy."""
 
 
 class Options(TypedDict, total=False):
-    """About a film: the patient's age in years, what you call the study, an operating point of the bundle,
+    """About an image: the patient's age in years, what you call the study, an operating point of the bundle,
     and whether it is a photograph of a film.
     """
 
@@ -52,7 +52,7 @@ class Options(TypedDict, total=False):
 
 
 class Filters(TypedDict, total=False):
-    """Studies with a film of this decision or state; with a reader's diagnosis, or without."""
+    """Studies with an image of this decision or state; with a reader's diagnosis, or without."""
 
     decision: Literal["POSITIVE", "NEGATIVE", "ABSTAIN"] | None
     state: Literal["waiting", "done", "failed"] | None
@@ -111,26 +111,26 @@ class Client:
         key: str | None = None,
         **options: Unpack[Options],
     ) -> FilmOut:
-        """Send a film and wait for the answer.
+        """Send an image and wait for the answer.
 
         Args:
             film: bytes, or the file; its name is not sent.
             seconds: to wait at most.
             key: Idempotency-Key; None: a new one. A key of your own survives a crash of your program.
-            options: what the film does not say, see :class:`Options`.
+            options: what the image does not say, see :class:`Options`.
 
         Raises:
-            UnreadableFileError: the film cannot be examined.
+            UnreadableFileError: the image cannot be examined.
         """
         answer = self._send(film, options, key, wait=True)
         return answer if _settled(answer) else self.wait(answer.id, seconds)
 
     def submit(self, film: bytes | Path, *, key: str | None = None, **options: Unpack[Options]) -> FilmOut:
-        """Send a film and do not wait: see :meth:`wait`. Arguments as of :meth:`examine`."""
+        """Send an image and do not wait: see :meth:`wait`. Arguments as of :meth:`examine`."""
         return self._send(film, options, key, wait=False)
 
     def wait(self, film_id: str, seconds: float = 600.0) -> FilmOut:
-        """A film when it is examined.
+        """An image when it is examined.
 
         Raises:
             UnreadableFileError: it cannot be examined. PneumoscopeError: not within ``seconds``.
@@ -143,26 +143,26 @@ class Client:
             if _settled(film):
                 return film
             if left == 0:
-                raise PneumoscopeError("the film is not examined yet", remedy="wait longer; nothing is lost")
+                raise PneumoscopeError("the image is not examined yet", remedy="wait longer; nothing is lost")
 
     def film(self, film_id: str) -> FilmOut:
-        """What is known about a film now."""
+        """What is known about an image now."""
         return FilmOut.model_validate(self._get(f"/v1/films/{film_id}"))
 
     def batch(
         self, films: Sequence[bytes | Path], *, age_years: float | None = None, key: str | None = None
     ) -> BatchOut:
-        """Send up to 200 films at once and do not wait: see :meth:`batch_state`."""
+        """Send up to 200 images at once and do not wait: see :meth:`batch_state`."""
         files = [("films", ("film", _content(film))) for film in films]
         data = {} if age_years is None else {"age_years": str(age_years)}
         return BatchOut.model_validate(self._post("/v1/batches", key, files=files, data=data).json())
 
     def batch_state(self, batch_id: str) -> BatchOut:
-        """A batch and its films now; it is done when ``open`` is 0."""
+        """A batch and its images now; it is done when ``open`` is 0."""
         return BatchOut.model_validate(self._get(f"/v1/batches/{batch_id}"))
 
     def study(self, study_id: str) -> StudyOut:
-        """A study with its films."""
+        """A study with its images."""
         return StudyOut.model_validate(self._get(f"/v1/studies/{study_id}"))
 
     def studies(
@@ -208,11 +208,11 @@ class Client:
         return self._ask("GET", f"/v1/films/{film_id}/report.pdf").content
 
     def picture(self, film_id: str) -> bytes:
-        """The film as grey JPEG on its original grid."""
+        """The image as grey JPEG on its original grid."""
         return self._ask("GET", f"/v1/films/{film_id}/picture.jpg").content
 
     def heat_map(self, film_id: str, name: str) -> bytes:
-        """The evidence for a class, one of the film's ``heat_maps``, as grey PNG; 255 is the strongest."""
+        """The evidence for a class, one of the image's ``heat_maps``, as grey PNG; 255 is the strongest."""
         return self._ask("GET", f"/v1/films/{film_id}/heat-maps/{name}.png").content
 
     def fhir(self, study_id: str) -> dict[str, Any]:
@@ -274,11 +274,11 @@ def _content(film: bytes | Path) -> bytes:
     try:
         return film.read_bytes()
     except OSError as error:
-        raise UnreadableFileError(f"the film cannot be read: {error.strerror}", where=film) from error
+        raise UnreadableFileError(f"the image cannot be read: {error.strerror}", where=film) from error
 
 
 def _settled(film: FilmOut) -> bool:
-    """Whether a film is examined.
+    """Whether an image is examined.
 
     Raises:
         UnreadableFileError: it cannot be, by its own fault. PneumoscopeError: by the server's.

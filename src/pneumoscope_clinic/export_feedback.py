@@ -34,18 +34,18 @@ from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Feedback, Film, Study, now
 
 LAYOUT = "clinic-feedback"
-"""In ``dataset.json``: how the films lie."""
+"""In ``dataset.json``: how the images lie."""
 
 FACTS = "export.json"
 
-CONSENT = "Each film's last feedback says that the film may be used for training."
+CONSENT = "Each image's last feedback says that the image may be used for training."
 
 NO_CONSENT = "there is no consent to training"
 
 _KEY_DIGITS = 16  # 64 bits: no two of a million patients share a key (birthday bound 3e-8)
 
 Picture = Callable[[bytes], npt.NDArray[np.uint8]]
-"""Decodes a stored film to (H, W) uint8, bright = dense, as ``Sandbox.picture`` does."""
+"""Decodes a stored image to (H, W) uint8, bright = dense, as ``Sandbox.picture`` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Wishes:
     """What is exported.
 
     Attributes:
-        licence: under which the films may be used, in words or as an SPDX identifier.
-        since: only films with feedback from then on, and those of the earlier export; None: all.
+        licence: under which the images may be used, in words or as an SPDX identifier.
+        since: only images with feedback from then on, and those of the earlier export; None: all.
         min_readers: readers who must have given the same diagnosis.
         diagnoses: only these labels; empty: all.
         name: of the data set.
@@ -69,7 +69,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What came of it: the data set, films new to it, films that went, and why others were left out."""
+    """What came of it: the data set, images new to it, images that went, and why others were left out."""
 
     dataset: Dataset
     added: int
@@ -79,7 +79,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A reader's last word on a film."""
+    """A reader's last word on an image."""
 
     diagnosis: str
     consent: bool
@@ -88,7 +88,7 @@ class _Word:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A film with its feedback; ``name`` and ``patient`` are keyed hashes."""
+    """An image with its feedback; ``name`` and ``patient`` are keyed hashes."""
 
     film: Film
     name: str
@@ -111,12 +111,12 @@ def export_feedback(
         store: the clinic's.
         destination: a new or empty folder, or that of an earlier export.
         wishes: licence and choice.
-        picture: decodes a stored film.
+        picture: decodes a stored image.
         actor: for the audit log.
-        progress: called with the number of films done.
+        progress: called with the number of images done.
 
     Raises:
-        InputError: there is no licence, or no film may be exported.
+        InputError: there is no licence, or no image may be exported.
         DatasetError: the destination holds something else.
     """
     if not wishes.licence.strip():
@@ -130,8 +130,8 @@ def export_feedback(
     chosen, problems = _choose(store, wishes, earlier)
     if not chosen:
         raise InputError(
-            f"no film may be exported{_reasons(problems)}",
-            expected="films with a final diagnosis, whose last feedback consents to training",
+            f"no image may be exported{_reasons(problems)}",
+            expected="images with a final diagnosis, whose last feedback consents to training",
         )
     samples, added = [], 0
     for done, (candidate, label) in enumerate(chosen, start=1):
@@ -197,7 +197,7 @@ def _finish(
 def _choose(
     store: Store, wishes: Wishes, earlier: Mapping[str, str]
 ) -> tuple[list[tuple[_Candidate, Label]], list[Problem]]:
-    """Films that may be exported with their labels, and the others with reasons."""
+    """Images that may be exported with their labels, and the others with reasons."""
     chosen, problems = [], []
     for candidate in _candidates(store):
         last = max(candidate.words, key=lambda word: word.at)
@@ -212,7 +212,7 @@ def _choose(
 
 
 def _objection(candidate: _Candidate, last: _Word, wishes: Wishes) -> str | None:
-    """Why a film is left out; None when it is not."""
+    """Why an image is left out; None when it is not."""
     diagnoses = {word.diagnosis for word in candidate.words}
     checks = (
         (not last.consent, NO_CONSENT),
@@ -229,7 +229,7 @@ def _objection(candidate: _Candidate, last: _Word, wishes: Wishes) -> str | None
 
 
 def _candidates(store: Store) -> Iterator[_Candidate]:
-    """Every film with feedback; the same bytes sent twice are one film, with all that was said of both."""
+    """Every image with feedback; the same bytes sent twice are one image, with all that was said of both."""
     grouped: dict[str, list[tuple[Film, Study, Feedback]]] = defaultdict(list)
     with store.read() as session:
         rows = session.execute(
@@ -260,7 +260,7 @@ def _sample(
     earlier: Mapping[str, str],
     picture: Picture,
 ) -> Sample:
-    """Write a film, unless it is there as it was written, and give its row."""
+    """Write an image, unless it is there as it was written, and give its row."""
     film, path = candidate.film, f"films/{candidate.name}.png"
     file = destination / path
     if not (file.is_file() and sha256_bytes(file.read_bytes()) == earlier.get(candidate.name)):
@@ -317,14 +317,14 @@ def _require_own(destination: Path) -> None:
 
 
 def _earlier(destination: Path) -> Mapping[str, str]:
-    """Hashes of the films of an earlier export by name."""
+    """Hashes of the images of an earlier export by name."""
     file = destination / FACTS
     sources: Mapping[str, Any] = read_json(file)["sources"] if file.is_file() else {}
     return {name: str(digest) for name, digest in sources.items()}
 
 
 def _remove_others(destination: Path, names: set[str]) -> int:
-    """Delete films of an earlier export that are not in this one."""
+    """Delete images of an earlier export that are not in this one."""
     others = [file for file in (destination / "films").glob("*.png") if file.name not in names]
     for file in others:
         file.unlink()

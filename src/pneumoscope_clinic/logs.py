@@ -1,6 +1,6 @@
 """Set-up of logging and warnings for one process of an installation, without data of patients.
 
-Our own messages name random film numbers. Libraries for DICOM and HTTP quote values, UIDs and addresses in
+Our own messages name random image numbers. Libraries for DICOM and HTTP quote values, UIDs and addresses in
 what they log and warn of, and are silenced.
 """
 

@@ -50,7 +50,7 @@ class FindingOut(BaseModel):
 
 
 class FilmProblem(BaseModel):
-    """Why a film has no result; ``fault``: of the film (``input``), or ``ours``."""
+    """Why an image has no result; ``fault``: of the image (``input``), or ``ours``."""
 
     kind: str = Field(description="class of the error, such as UnreadableFileError")
     problem: str
@@ -62,26 +62,26 @@ class FilmProblem(BaseModel):
 
 
 class GateOut(BaseModel):
-    """Whether the film can be judged at all."""
+    """Whether the image can be judged at all."""
 
     verdict: Literal["ANSWER", "ANSWER WITH WARNING", "REFUSE"]
     reasons: list[str]
-    scores: dict[str, float] = Field(description="distances from the training films, and their limits")
+    scores: dict[str, float] = Field(description="distances from the training images, and their limits")
 
 
 class AnswerSetOut(BaseModel):
     """The answers that cannot be ruled out (conformal set)."""
 
     answers: list[str]
-    error_rate: float = Field(description="share of films whose true answer is not in the set")
+    error_rate: float = Field(description="share of images whose true answer is not in the set")
 
 
 class LikeFilm(BaseModel):
-    """A training film that the network finds alike."""
+    """A training image that the network finds alike."""
 
     film: str = Field(description="start of the hash of its file")
     label: str
-    similarity: float = Field(description="cosine of the two films' features, -1 to 1")
+    similarity: float = Field(description="cosine of the two images' features, -1 to 1")
 
 
 class ExplanationOut(BaseModel):
@@ -97,9 +97,9 @@ class ExplanationOut(BaseModel):
 
 
 class ResultOut(BaseModel):
-    """The answer about a film.
+    """The answer about an image.
 
-    ``decision`` is ABSTAIN when the gate refused the film (``abstained_by`` is ``gate``, and there is no
+    ``decision`` is ABSTAIN when the gate refused the image (``abstained_by`` is ``gate``, and there is no
     probability) or when the answer set does not single out one answer (``selection``).
     """
 
@@ -125,7 +125,7 @@ class ResultOut(BaseModel):
     limitations: list[str]
     versions: dict[str, str]
     forced: bool = Field(description="answered though the gate refused")
-    seconds: float = Field(description="time spent on the film")
+    seconds: float = Field(description="time spent on the image")
     created_at: datetime
 
 
@@ -140,7 +140,7 @@ class FeedbackOut(BaseModel):
 
 
 class FeedbackIn(BaseModel):
-    """A final diagnosis; ``consent``: the film may be used for training."""
+    """A final diagnosis; ``consent``: the image may be used for training."""
 
     model_config = {
         "extra": "forbid",
@@ -154,7 +154,7 @@ class FeedbackIn(BaseModel):
 
 
 class FilmOut(BaseModel):
-    """A film: ``state`` is waiting, running, done or failed; ``problem`` says why it failed."""
+    """An image: ``state`` is waiting, running, done or failed; ``problem`` says why it failed."""
 
     id: str
     study_id: str
@@ -164,7 +164,7 @@ class FilmOut(BaseModel):
     source: Literal["web", "api", "dimse", "dicomweb"]
     received_at: datetime
     facts: dict[str, Any] = Field(description="format, modality, device, rows, columns, ..., once examined")
-    age_years: float | None = Field(description="as sent, or as the film says; above 89 it is 90")
+    age_years: float | None = Field(description="as sent, or as the image says; above 89 it is 90")
     sex: Literal["F", "M", "O"] | None
     pixels_kept: bool = Field(description="false: the retention policy has deleted pictures and heat maps")
     silent: bool = Field(description="made in silent mode: the result is withheld")
@@ -174,7 +174,7 @@ class FilmOut(BaseModel):
 
 
 class StudyOut(BaseModel):
-    """One or more films of one examination of a patient."""
+    """One or more images of one examination of a patient."""
 
     id: str
     reference: str = Field(description="what the sender calls it, empty where it said nothing")
@@ -190,11 +190,11 @@ class StudiesOut(BaseModel):
 
 
 class BatchOut(BaseModel):
-    """Films that were sent together."""
+    """Images that were sent together."""
 
     id: str
     created_at: datetime
-    open: int = Field(description="films that wait or are being examined")
+    open: int = Field(description="images that wait or are being examined")
     films: list[FilmOut]
 
 

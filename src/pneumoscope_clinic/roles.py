@@ -24,7 +24,7 @@ def roles(settings: ClinicSettings) -> list[Role]:
 
 
 def examine_films(settings: ClinicSettings) -> None:
-    """Examine films and draw pictures."""
+    """Examine images and draw pictures."""
     from pneumoscope_clinic.store.database import open_store
     from pneumoscope_clinic.worker.worker import FilmHandlers, run_worker
 

@@ -116,13 +116,13 @@ class ServerSettings(Config):
 
 
 class LimitSettings(Config):
-    """What one film may cost."""
+    """What one image may cost."""
 
     film_seconds: float = Field(60, gt=0)
     film_memory_mb: int = Field(2000, ge=200)
     """Address space that the examining process may take beyond what it has when it is ready."""
     attempts: int = Field(3, ge=1)
-    """How often a film may end its examining process before it is given up."""
+    """How often an image may end its examining process before it is given up."""
     lease_seconds: float = Field(15, gt=0)
     """A job whose worker has not been heard of for this long goes to another."""
 
@@ -169,7 +169,7 @@ class DicomSettings(Config):
     peers: tuple[Peer, ...] = ()
     """Who may connect; empty: any AE title from this machine, nobody from elsewhere."""
     secondary_capture: bool = False
-    """Accept Secondary Capture films, too."""
+    """Accept Secondary Capture images, too."""
     max_associations: int = Field(10, ge=1, le=1000)
     max_pdu_bytes: int = Field(131_072, ge=4096, le=1 << 24)
     """Largest PDU that a peer may send."""
@@ -184,7 +184,7 @@ class DicomSettings(Config):
 
 
 class DicomwebSettings(Config):
-    """The DICOMweb server that films are pulled from."""
+    """The DICOMweb server that images are pulled from."""
 
     url: WebAddress | None = None
     user: str | None = None
@@ -202,9 +202,9 @@ class PrivacySettings(Config):
     """What is kept of a patient, and how long."""
 
     keep_identities: Literal["never", "until-delivered", "always"] = "until-delivered"
-    """Patient and study module of DICOM films, which results need on their way back."""
+    """Patient and study module of DICOM images, which results need on their way back."""
     key_file: Path | None = None
-    """Key that films and identities are encrypted with; None: ``secret.key`` in the data directory."""
+    """Key that images and identities are encrypted with; None: ``secret.key`` in the data directory."""
     retain_days: int | None = Field(None, ge=1)
     """Whole studies are deleted after so many days; None keeps them."""
     retain_film_days: int | None = Field(None, ge=1)
@@ -243,7 +243,7 @@ class MonitoringSettings(Config):
     """What is watched, and who hears of it."""
 
     window: int = Field(200, ge=20)
-    """Films of the present that are compared with the reference."""
+    """Images of the present that are compared with the reference."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=0.5)
     """Chance of any drift alarm in one check when nothing has changed."""
     min_agreement: float = Field(0.85, gt=0, lt=1)
@@ -262,7 +262,7 @@ class ClinicSettings(Config):
     """Bundle of a new installation; later ones are activated by command."""
     operating_point: str | None = None
     workers: int = Field(2, ge=0, le=256)
-    """Processes that examine films; 0 leaves it to other machines on the same database."""
+    """Processes that examine images; 0 leaves it to other machines on the same database."""
     language: Language = "en"
     shadow: bool = False
     """Results are stored and monitored but shown and sent to nobody."""

@@ -1,4 +1,4 @@
-"""``pneumoscope evaluate`` on films that a tiny bundle can tell apart: bright is ill."""
+"""``pneumoscope evaluate`` on images that a tiny bundle can tell apart: bright is ill."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BRIGHTNESS = {"NORMAL": 110, "PNEUMONIA/bacteria": 190, "PNEUMONIA/virus": 150}
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the Guangzhou films come: 24 test films of three classes, two a patient, overlapping."""
+    """A folder as the Guangzhou images come: 24 test images of three classes, two a patient, overlapping."""
     root = tmp_path_factory.mktemp("films") / "made-up"
     rng = np.random.default_rng(0)
     for number in range(24):
@@ -132,7 +132,7 @@ def test_leaked_films_are_refused_before_anything_is_written(run, source: Path, 
     with pytest.raises(LeakageError, match=film.name) as caught:
         run(seen, source, "-o", tmp_path / "out")
     assert caught.value.exit_code == 2
-    assert "(same film)" in str(caught.value)
+    assert "(same image)" in str(caught.value)
     assert not (tmp_path / "out").exists()
     result = run(seen, source, "-o", tmp_path / "out", "--allow-leakage")
     found = read_json(tmp_path / "out" / "evaluation.json")

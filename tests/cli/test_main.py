@@ -59,7 +59,7 @@ def test_a_wrong_command_line_is_the_users_fault(monkeypatch, capsys, arguments)
         (["data", "split", "no-data"], ["error:", "no-data"]),
         (
             ["data", "import", "no-films", "-o", "set"],
-            ["error:", "no such file or folder", "where: no-films"],
+            ["error:", "no such file or folder", "where: no-images"],
         ),
         (["train", "no-films", "--network", "mlp"], ["error:", "no-films"]),
         (["train", "x", "--config", "no.toml"], ["error: no such configuration file", "where: no.toml"]),
@@ -77,7 +77,7 @@ def test_errors_are_messages_not_tracebacks(monkeypatch, capsys, tmp_path, argum
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(PneumoscopeError("it broke"), 1), (DatasetError("no films"), 2), (ConfigError("no such key"), 2)],
+    [(PneumoscopeError("it broke"), 1), (DatasetError("no images"), 2), (ConfigError("no such key"), 2)],
 )
 def test_the_exit_code_is_the_errors(monkeypatch, capsys, error, code):
     def fail():

@@ -18,7 +18,7 @@ from tests.tiny_bundle import document, write_tiny_bundle
 
 @pytest.fixture
 def played(tmp_path):
-    """One film with a bright lesion on the left, and its mask."""
+    """One image with a bright lesion on the left, and its mask."""
     file = write_film(tmp_path / "films" / "BACTERIA" / "a.png", 0.7)
     write_film(tmp_path / "films" / "NORMAL" / "b.png", 0.2)
     pixels = np.asarray(Image.open(file)).copy()
@@ -47,7 +47,7 @@ def test_hits_as_a_table_and_as_json(played, tmp_path):
     found = json.loads(run(bundle, played, "--json"))
     assert (found["bundle"], found["dataset_hash"]) == (bundle.id, played.hash)
     assert found["classes"]["bacterial"]["hit"]["value"] == found["mean"]["near"] == 1.0
-    assert 1 / 6 < found["classes"]["bacterial"]["energy"] < 1  # the lesion is a sixth of the film
+    assert 1 / 6 < found["classes"]["bacterial"]["energy"] < 1  # the lesion is a sixth of the image
 
 
 def test_films_without_masks_and_films_that_were_trained_on_are_refused(played, tmp_path):

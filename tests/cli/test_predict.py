@@ -52,13 +52,13 @@ def run(bundle):
 
 @pytest.fixture
 def films(tmp_path):
-    """A positive and a negative film, one that the gate refuses, a broken one and a text."""
+    """A positive and a negative image, one that the gate refuses, a broken one and a text."""
     folder = tmp_path / "films"
     write_film(folder / "a-ill.png", 0.8)
     write_film(folder / "b-well.PNG", 0.2)
     Image.new("L", (100, 100), 128).save(folder / "c-blank.png")
     (folder / "d-broken.png").write_bytes((folder / "a-ill.png").read_bytes()[:99])
-    (folder / "notes.txt").write_text("not a film")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 
@@ -178,7 +178,7 @@ def test_heat_maps_lie_on_the_films_grid_and_refused_films_have_none(run, films,
     assert sorted(str(file) for file in maps.iterdir()) == sorted(row["heatmap"] for row in rows[:2])
     with Image.open(rows[0]["heatmap"]) as image:
         assert image.width == 160
-        assert image.height > 120  # the legend is below the film
+        assert image.height > 120  # the legend is below the image
         assert np.ptp(np.asarray(image).astype(int), axis=2).max() > 50
 
 

@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_figures(phantoms, tmp_path: Path) -> None:
 
 def test_a_failed_check_is_a_result_unless_asked_for(phantoms, tmp_path: Path) -> None:
     dataset, _ = phantoms
-    # This bundle takes bright films for ill ones, so a film made brighter changes its answer.
+    # This bundle takes bright images for ill ones, so an image made brighter changes its answer.
     bundle = write_tiny_bundle(tmp_path / "tiny").directory
     arguments = (bundle, dataset.directory, "--split", "all", "-o", tmp_path / "out", "--limit", 0.5)
     assert run(*arguments).exit_code == 0

@@ -1,4 +1,4 @@
-"""Films whose every identifying attribute holds a canary, and the search for them in what is left."""
+"""Images whose every identifying attribute holds a canary, and the search for them in what is left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.imaging.dicom_builder import radiograph
 
 WORD, UID_ROOT, DATES = "QANARY", "1.2.840.99999.4711", ("19330717", "20190213", "171319")
 SAID = "Qanary in the reference"
-"""What a user says of a film: it is shown to them, and nowhere else."""
+"""What a user says of an image: it is shown to them, and nowhere else."""
 
 _SOUGHT = [WORD, UID_ROOT, *DATES]
 _PATTERN = re.compile(
@@ -76,7 +76,7 @@ def _value(vr: str, number: int) -> Any:
 
 
 def dicom(mean: float = 0.5, *, bad: bool = False, uids: bool = True, **elements: Any) -> Dataset:
-    """A film with every attribute of the Basic profile set; ``bad``: to what its representation forbids."""
+    """An image with every attribute of the Basic profile set; ``bad``: to what its representation forbids."""
     made = radiograph(pixels(mean), 8)
     with collected_warnings():
         for number, (tag, vr) in enumerate(_rules()):
@@ -196,7 +196,7 @@ def rasters() -> Iterator[tuple[str, bytes]]:
 
 
 def broken_films() -> Iterator[tuple[str, bytes]]:
-    """Films that fail in every way that we know, at every stage."""
+    """Images that fail in every way that we know, at every stage."""
     whole = dicom_bytes(dicom())
     yield "cut header", whole[:700]
     yield "cut pixels", whole[:-8000]

@@ -75,8 +75,8 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]
 
 @pytest.fixture
 def films_folder() -> Path:
-    """The folder of real films that PNEUMOSCOPE_DATA names."""
+    """The folder of real images that PNEUMOSCOPE_DATA names."""
     folder = os.environ.get("PNEUMOSCOPE_DATA")
     if not folder:
-        pytest.skip("PNEUMOSCOPE_DATA names no real films")
+        pytest.skip("PNEUMOSCOPE_DATA names no real images")
     return Path(folder)

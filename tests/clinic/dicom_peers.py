@@ -1,4 +1,4 @@
-"""The other end of an association: films to send, and a peer that sends them by pynetdicom."""
+"""The other end of an association: images to send, and a peer that sends them by pynetdicom."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def parsed(content: bytes) -> FileDataset:
 
 @contextmanager
 def running_node(tmp_path: Path, **settings: Any) -> Iterator[tuple[Store, int]]:
-    """A store and the port of a node that takes films for it; ``settings`` as ``make_store``."""
+    """A store and the port of a node that takes images for it; ``settings`` as ``make_store``."""
     store = make_store(tmp_path, **{"dicom__port": 0, **settings})
     try:
         with Node(store) as node:

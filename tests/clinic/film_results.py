@@ -1,4 +1,4 @@
-"""Results of films, made without a network: grey shades, a heat map, and a header as devices write it."""
+"""Results of images, made without a network: grey shades, a heat map, and a header as devices write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Films for the tests of the clinic: DICOM with a patient in its header, pictures with texts in theirs."""
+"""Images for the tests of the clinic: DICOM with a patient in its header, pictures with texts in theirs."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class RunningClinic:
         return {"Authorization": f"Bearer {token}"}
 
     def send(self, content: bytes, headers: dict[str, str] | None = None, **form: Any) -> dict[str, Any]:
-        """Examine a film and return what is known of it."""
+        """Examine an image and return what is known of it."""
         files = {"film": ("film", content)}
         answer = self.client.post("/v1/examine", files=files, data=form, headers=headers)
         assert answer.status_code in (200, 202), answer.text

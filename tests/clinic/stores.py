@@ -1,4 +1,4 @@
-"""Stores with films, results and feedback in them, without a worker: rows are inserted as a worker would."""
+"""Stores with images, results and feedback in them, without a worker: rows are inserted as a worker would."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def add_user(store: Store, name: str, role: str = "reader") -> int:
 
 
 def add_film(store: Store, *, content: bytes | None = None, **values: Any) -> str:
-    """One examined film, committed; see :func:`put_film`. ``content`` is stored as its blob."""
+    """One examined image, committed; see :func:`put_film`. ``content`` is stored as its blob."""
     with store.write() as session:
         film_id = put_film(session, store, content=content, **values)
     if content is not None:
@@ -97,7 +97,7 @@ def put_film(
     record: dict[str, Any] | None = None,
     **columns: Any,
 ) -> str:
-    """A film within the caller's transaction, its job done and its result there unless ``examined`` is False.
+    """An image within the caller's transaction, with job and result unless ``examined`` is False.
 
     ``decision`` follows from ``probability`` (POSITIVE from 0.5) unless it is given; ``columns`` are other
     columns of ``films``.

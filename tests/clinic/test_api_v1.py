@@ -49,7 +49,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningClinic]:
 
 @pytest.fixture(scope="module")
 def film(clinic: RunningClinic) -> dict[str, Any]:
-    """A film that is examined."""
+    """An image that is examined."""
     return clinic.send(png_film(0.8), age_years="3.5", reference="bed 7")
 
 
@@ -124,7 +124,7 @@ def test_options_reach_the_examination(clinic: RunningClinic) -> None:
 
 
 def test_a_film_that_cannot_be_read_fails_by_itself(clinic: RunningClinic) -> None:
-    film = clinic.send(b"these bytes are no film")
+    film = clinic.send(b"these bytes are no image")
 
     assert (film["state"], film["result"], film["heat_maps"]) == ("failed", None, [])
     assert film["problem"]["kind"] == "UnreadableFileError"
@@ -185,7 +185,7 @@ def test_a_wrong_parameter(clinic: RunningClinic, form: dict[str, str], where: s
 def test_fields_that_are_unknown_or_given_twice(clinic: RunningClinic) -> None:
     two = [("film", ("a.png", png_film())), ("film", ("b.png", png_film()))]
     answer = clinic.client.post("/v1/examine", files=two)
-    assert "2 fields 'film'" in problem(answer, 422)["title"]
+    assert "2 fields 'image'" in problem(answer, 422)["title"]
     for path, name in (("/v1/examine", "film"), ("/v1/batches", "films")):
         answer = clinic.client.post(path, files={name: png_film()}, data={"agee_years": "3"})
         assert "unknown field" in problem(answer, 422)["title"]
@@ -300,7 +300,7 @@ def test_a_batch(clinic: RunningClinic) -> None:
 
 
 def test_a_batch_with_one_bad_film(clinic: RunningClinic) -> None:
-    films = [("films", ("a", png_film(0.8))), ("films", ("b", b"no film"))]
+    films = [("films", ("a", png_film(0.8))), ("films", ("b", b"no image"))]
     answer = clinic.client.post("/v1/batches", files=films)
 
     batch = _settled(clinic, answer.headers["location"])
@@ -683,9 +683,9 @@ def test_every_route_is_in_the_list_above(clinic: RunningClinic) -> None:
 def test_scopes(clinic: RunningClinic, tokens: Any, method: str, path: str, scope: str) -> None:
     valid: dict[str, Any] = {}
     if path.endswith("examine"):
-        valid = {"files": {"film": ("x", b"no film")}}
+        valid = {"files": {"film": ("x", b"no image")}}
     elif path.endswith("batches"):
-        valid = {"files": [("films", ("x", b"no film"))]}
+        valid = {"files": [("films", ("x", b"no image"))]}
     elif method == "POST":
         valid = {"json": {"diagnosis": "viral"}}
     for held, headers in tokens.items():
@@ -764,7 +764,7 @@ def test_metrics(tmp_path) -> None:
     with running_clinic(tmp_path) as clinic:
         clinic.send(png_film(0.8))
         clinic.send(png_film(0.2))
-        bad = clinic.send(b"no film")
+        bad = clinic.send(b"no image")
         film = clinic.send(png_film(0.7))
         clinic.client.post(f"/v1/films/{film['id']}/feedback", json={"diagnosis": "viral"})
         clinic.rest()

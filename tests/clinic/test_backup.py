@@ -190,7 +190,7 @@ def test_the_dump_is_of_that_moment(clinic: Store, tmp_path: Path) -> None:
     assert len(rows_of(clinic)) == 2
     if clinic.engine.dialect.name == "sqlite":
         with sqlite3.connect(file) as connection:
-            assert connection.execute("SELECT count(*) FROM films").fetchone() == (1,)
+            assert connection.execute("SELECT count(*) FROM images").fetchone() == (1,)
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         connection.close()
 
@@ -273,7 +273,7 @@ def test_without_the_key(tmp_path: Path) -> None:
 
 def test_damage_is_found(tmp_path: Path) -> None:
     store, folder = make_store(tmp_path), tmp_path / "backup"
-    films = [add_film(store, content=b"film %d" % number) for number in range(3)]
+    films = [add_film(store, content=b"image %d" % number) for number in range(3)]
     back_up(store, folder, "test")
     store.close()
     shutil.rmtree(store.settings.directory)

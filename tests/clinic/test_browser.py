@@ -1,4 +1,4 @@
-"""The pages in a real browser: Debian's Chromium goes through all of them, with films and with what is none.
+"""The pages in a real browser: Debian's Chromium goes through all of them, with images and with what is none.
 
 Any error on the console (a violation of the content-security policy among them) fails a test. Screenshots lie
 in PNEUMOSCOPE_SCREENSHOTS or the test's folder, to be looked at.
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is n
 PAGES = ("/", "/upload", "/dashboard", "/bundle", "/settings", "/users", "/configuration", "/audit")
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 WIDE = {"width": 1280, "height": 800}
-LAUNCHED = "() => document.querySelector('[data-film]')?.dataset.ready === 'true'"
+LAUNCHED = "() => document.querySelector('[data-image]')?.dataset.ready === 'true'"
 
 
 @contextmanager
@@ -92,7 +92,7 @@ class Reader:
             self.errors.append(message.text)
 
     def send(self, *films, **fields):
-        """Send films by the form and wait for the page that follows."""
+        """Send images by the form and wait for the page that follows."""
         self.page.goto("/upload")
         self.page.set_input_files("#films", [str(film) for film in films])
         for name, value in fields.items():
@@ -127,7 +127,7 @@ def film_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(chromium, address, film_file):
-    """Address of a positive film."""
+    """Address of a positive image."""
     opened = Reader(chromium, address)
     opened.send(film_file, reference="Ward 3, bed 12")
     opened.wait_for_answer()
@@ -262,7 +262,7 @@ def test_a_batch_of_good_and_broken_films(reader, tmp_path, film_file, screensho
         "truncated.dcm": "Not readable",
         "negative.dcm": "Pneumonia unlikely",
     }
-    assert page.locator("[role=status][data-said]").inner_text() == "4 of 4 films examined"
+    assert page.locator("[role=status][data-said]").inner_text() == "4 of 4 images examined"
     page.evaluate("() => sessionStorage.clear()")
     page.reload()
     assert film_file.name not in page.content()
@@ -293,9 +293,9 @@ def test_films_are_dropped(reader, film_file):
 
 def test_the_form_says_that_nothing_was_chosen(reader):
     reader.page.goto("/upload")
-    reader.page.evaluate("() => document.querySelector('#films').removeAttribute('required')")
+    reader.page.evaluate("() => document.querySelector('#images').removeAttribute('required')")
     reader.page.click("button[type=submit]")
-    assert reader.page.locator("[data-said]").inner_text() == "Choose at least one film."
+    assert reader.page.locator("[data-said]").inner_text() == "Choose at least one image."
 
 
 def test_without_scripts(chromium, address, film_file):
@@ -305,7 +305,7 @@ def test_without_scripts(chromium, address, film_file):
     while opened.page.locator(".verdict.positive").count() == 0:
         assert time.monotonic() < over
         opened.page.click("text=Refresh")
-    opened.page.locator("img[alt='The film']").wait_for(state="visible")
+    opened.page.locator("img[alt='The image']").wait_for(state="visible")
     assert not opened.page.locator("canvas").is_visible()
     opened.page.check("#diagnosis-normal")
     opened.page.click("text=Save the diagnosis")
@@ -365,7 +365,7 @@ def test_window_by_mouse_and_zoom_by_wheel(reader, study):
     page.mouse.move(*middle)
     page.mouse.wheel(0, -100)
     time.sleep(0.2)
-    assert said.inner_text().endswith("zoom 100 %")  # the page scrolls until the film has the focus
+    assert said.inner_text().endswith("zoom 100 %")  # the page scrolls until the image has the focus
     box = canvas.bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(*middle)
@@ -410,7 +410,7 @@ def _pixels(page, address):
 
 
 def _drawn(page):
-    """The film as the viewer composes it, (H, W, 3) int on the film's own grid."""
+    """The image as the viewer composes it, (H, W, 3) int on the image's own grid."""
     values = page.evaluate(
         """() => {
             const canvas = document.querySelector("canvas");
@@ -440,7 +440,7 @@ def test_the_language_is_switched_in_the_header(reader, study):
 
 @pytest.mark.films
 def test_real_films(chromium, tmp_path, films_folder, screenshots):
-    """Films of the public data sets through the shipped bundle, and pictures of something else."""
+    """Images of the public data sets through the shipped bundle, and pictures of something else."""
     films = [
         next((films_folder / "kermany_original").rglob("*bacteria*")),
         next((films_folder / "kermany_original").rglob("NORMAL/*")),

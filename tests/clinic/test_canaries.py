@@ -40,7 +40,7 @@ NAME = f"{WORD} John 1933-07-17.dcm"
 
 @pytest.fixture(scope="module")
 def films():
-    """Films that can be read, by name."""
+    """Images that can be read, by name."""
     good = {
         "DICOM": dicom_bytes(dicom(0.8)),
         "bad DICOM": dicom_bytes(dicom(0.6, bad=True)),
@@ -187,7 +187,7 @@ def fail(store, answers):
 
 
 def look(store, answers):
-    """Everything that can be asked for about the films."""
+    """Everything that can be asked for about the images."""
     root = Browser(store, "root")
     with store.read() as session:
         ids = [(film.study_id, film.id, film.result is not None) for film in session.scalars(select(Film))]
@@ -258,7 +258,7 @@ def test_no_canary_is_logged(clinic):
     _, _, logged = clinic
     text = logged.getvalue()
     assert "POST /v1/examine 202" in text
-    assert re.search(r"film [0-9a-f]{32} received", text)
+    assert re.search(r"image [0-9a-f]{32} received", text)
     assert found_in(text) == []
 
 

@@ -208,22 +208,22 @@ def test_unknown_settings(clinic: Terminal, tmp_path: Path) -> None:
 
 def test_backup_and_restore(clinic: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = clinic.store()
-    films = [add_film(store, content=b"film %d" % number) for number in range(3)]
+    films = [add_film(store, content=b"image %d" % number) for number in range(3)]
     store.close()
     folder = tmp_path / "backup"
 
     assert clinic("backup", str(folder)) == 0
     assert clinic.out.startswith(f"{folder}: 3 files and the database of ")
-    assert "whoever has the folder can read the films" in clinic.out
+    assert "whoever has the folder can read the images" in clinic.out
     head = clinic.out.splitlines()[1].rpartition(" ")[2]
     assert clinic("restore", str(folder)) == 2
     assert "the data directory is not empty" in clinic.err
 
     monkeypatch.setenv("PNEUMOSCOPE_CLINIC__DATA_DIR", str(tmp_path / "trial"))
     assert clinic("restore", str(folder)) == 0
-    assert clinic.out == f"{tmp_path / 'trial'}: 3 of 3 films readable.\nAudit log: 1 rows, whole.\n"
+    assert clinic.out == f"{tmp_path / 'trial'}: 3 of 3 images readable.\nAudit log: 1 rows, whole.\n"
     restored = open_store(load_settings(None, {"data_dir": str(tmp_path / "trial")}, {}))
-    assert restored.blobs.get("films", films[0]) == b"film 0"
+    assert restored.blobs.get("films", films[0]) == b"image 0"
     assert audit_log.verify(restored, head).broken_at is None
     restored.close()
 

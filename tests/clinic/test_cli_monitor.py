@@ -29,7 +29,7 @@ def flags(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An installation with one examined film; the command line opens it anew."""
+    """An installation with one examined image; the command line opens it anew."""
     made = make_store(tmp_path)
     add_bundle(made, at=now() - timedelta(days=2), location=str(tmp_path / "gone"))
     add_feedback(made, add_film(made, probability=0.9), "viral")
@@ -47,7 +47,7 @@ def test_report_writes_its_files_and_prints_json(store: Store, tmp_path: Path, f
     assert printed["positive_rate"]["value"] == 1.0
     assert (out / "monitoring.html").is_file()
     result = run(app, ["monitor", "report", "--out", str(out), *flags])
-    assert "1 films in 30 days, 0 alarms open." in result.stdout
+    assert "1 images in 30 days, 0 alarms open." in result.stdout
 
 
 def test_check_says_what_changed(store: Store, flags: list[str]) -> None:
@@ -60,7 +60,7 @@ def test_check_says_what_changed(store: Store, flags: list[str]) -> None:
 
 def test_alarms_are_shown_and_acknowledged(store: Store, flags: list[str]) -> None:
     assert "No alarm is open." in run(app, ["monitor", "alarms", *flags]).stdout
-    open_alarm(store, AlarmCause("queue", "The oldest film has waited for 20 minutes"))
+    open_alarm(store, AlarmCause("queue", "The oldest image has waited for 20 minutes"))
     result = run(app, ["monitor", "alarms", "--acknowledge", "1", *flags])
     assert "queue, seen by terminal:" in result.stdout
     (row,) = json.loads(run(app, ["monitor", "alarms", "--json", *flags]).stdout)
@@ -70,8 +70,8 @@ def test_alarms_are_shown_and_acknowledged(store: Store, flags: list[str]) -> No
 
 
 def test_the_baseline_is_said_and_restarted(store: Store, flags: list[str]) -> None:
-    assert "399 films are still missing" in run(app, ["monitor", "baseline", *flags]).stdout
-    assert "400 films are still missing" in run(app, ["monitor", "baseline", "--restart", *flags]).stdout
+    assert "399 images are still missing" in run(app, ["monitor", "baseline", *flags]).stdout
+    assert "400 images are still missing" in run(app, ["monitor", "baseline", "--restart", *flags]).stdout
 
 
 def test_retention_says_what_it_deletes(store: Store, tmp_path: Path, flags: list[str]) -> None:
@@ -80,8 +80,8 @@ def test_retention_says_what_it_deletes(store: Store, tmp_path: Path, flags: lis
     add_film(store, at=now() - timedelta(days=2))
     options = ["--config", str(config), *flags]
     result = run(app, ["clinic", "retention", "--dry-run", *options])
-    assert "1 studies, 1 films with their results would be deleted." in result.stdout
-    assert "1 studies, 1 films" in run(app, ["clinic", "retention", *options]).stdout
+    assert "1 studies, 1 images with their results would be deleted." in result.stdout
+    assert "1 studies, 1 images" in run(app, ["clinic", "retention", *options]).stdout
     assert "Nothing deleted." in run(app, ["clinic", "retention", *options]).stdout
 
 
@@ -106,7 +106,7 @@ def test_confirmed_films_are_exported_through_the_sandbox(tmp_path: Path, flags:
     assert "licence" in str(result.exception)
     result = run(app, ["data", "export-feedback", out, "--licence", "CC-BY-4.0", *flags])
     assert result.exit_code == 0, result.output
-    assert "1 films are new, 0 went, 0 left out." in result.stdout
+    assert "1 images are new, 0 went, 0 left out." in result.stdout
     (sample,) = Dataset.open(tmp_path / "set").samples
     assert (sample.label, sample.width, sample.height) == ("normal", 160, 120)
     store.close()

@@ -83,7 +83,7 @@ def test_submit_and_wait(client: Client) -> None:
 
 def test_a_film_that_cannot_be_read(client: Client) -> None:
     with pytest.raises(UnreadableFileError) as caught:
-        client.examine(b"no film")
+        client.examine(b"no image")
     assert caught.value.where is not None
     assert client.film(caught.value.where).state == "failed"
 
@@ -144,7 +144,7 @@ def test_files(client: Client, film: FilmOut) -> None:
 
 
 def test_errors(client: Client, server: Serving, film: FilmOut) -> None:
-    with pytest.raises(NotFoundError, match="there is no such film"):
+    with pytest.raises(NotFoundError, match="there is no such image"):
         client.film(NOBODY)
     with pytest.raises(InputError, match=r"query\.limit: Input should be less than or equal to 200"):
         list(client.studies(page=999))

@@ -35,8 +35,8 @@ def outcome(tmp_path_factory):
             from pneumoscope_clinic.worker.confinement import confine
             secret, port = {str(secret)!r}, {listening.getsockname()[1]}
             assert open(secret).read() == "the key"
-            handle = os.memfd_create("film")
-            os.write(handle, b"film")
+            handle = os.memfd_create("image")
+            os.write(handle, b"image")
             readable = (sys.prefix, sys.base_prefix, "/usr", *sys.path)
             found = {{"confined": confine(map(Path, readable))}}
             for name, what in {TRIES!r}.items():

@@ -1,4 +1,4 @@
-"""What sends results and fetches films: against a fake peer, a fake web server, and Orthanc."""
+"""What sends results and fetches images: against a fake peer, a fake web server, and Orthanc."""
 
 import http.server
 import io

@@ -31,7 +31,7 @@ RECORDS = {"name": "records", "kind": "fhir", "url": "http://127.0.0.1:1"}
 
 
 class FakeClient:
-    """Takes results, or raises what ``errors`` says next, and status 500 for the films in ``bad``."""
+    """Takes results, or raises what ``errors`` says next, and status 500 for the images in ``bad``."""
 
     def __init__(self):
         self.asked = []
@@ -101,7 +101,7 @@ def clock(clock, monkeypatch):
 
 
 def queued(store, *targets, identity=b"sealed"):
-    """A film with its result and deliveries; its id."""
+    """An image with its result and deliveries; its id."""
     film_id = add_film(store, identity=identity)
     with store.write() as session:
         for target in targets or ("pacs",):
@@ -384,8 +384,8 @@ def test_a_result_whose_study_was_erased_is_given_up_with_a_reason(clinic, clien
 
     found = job(store, film_id, target)
     assert (found.state, client.asked) == ("failed", [])
-    assert found.problem["problem"] == "patient and study of the film are not kept any more"
-    assert found.problem["remedy"] == "send the film again"
+    assert found.problem["problem"] == "patient and study of the image are not kept any more"
+    assert found.problem["remedy"] == "send the image again"
     with store.read() as session:
         entry = session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc())).first()
     assert (entry.action, entry.object, entry.detail) == ("result.given-up", film_id, {"to": target})

@@ -35,7 +35,7 @@ from tests.clinic.stores import make_store
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """A node with the default settings; each test sends films of its own."""
+    """A node with the default settings; each test sends images of its own."""
     with running_node(tmp_path_factory.mktemp("node")) as found:
         yield found
 
@@ -149,7 +149,7 @@ def test_success_is_not_said_before_the_film_is_kept(node, monkeypatch, failure,
         assert send(port, film(number)) == 0xA700
     assert films(store, number) == []
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
-        f"a film could not be stored: {type(failure).__name__}"
+        f"an image could not be stored: {type(failure).__name__}"
     ]
 
     assert send(port, film(number)) == 0x0000

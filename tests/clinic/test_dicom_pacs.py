@@ -1,4 +1,4 @@
-"""``pneumoscope pacs`` as it is run: films in, results back in the PACS, whatever dies meanwhile."""
+"""``pneumoscope pacs`` as it is run: images in, results back in the PACS, whatever dies meanwhile."""
 
 import json
 import os
@@ -142,7 +142,7 @@ def test_every_film_has_its_result_in_the_pacs_once_whatever_dies_meanwhile(clin
     clinic.command("echo", "archive")
     orthanc.stop()
 
-    with clinic.running() as (process, port):  # killed as soon as it has said that it has the film
+    with clinic.running() as (process, port):  # killed as soon as it has said that it has the image
         storescu(first, port)
         process.kill()
         process.wait()
@@ -164,7 +164,7 @@ def test_every_film_has_its_result_in_the_pacs_once_whatever_dies_meanwhile(clin
     with clinic.running() as (process, port):
         wait_for(lambda: clinic.jobs("deliver", "done") == 2)
         orthanc.upload(parsed_bytes(film(2)))
-        storescu(first, port)  # a film that is sent again changes nothing
+        storescu(first, port)  # an image that is sent again changes nothing
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
@@ -193,7 +193,7 @@ def parsed_bytes(dataset):
 
 
 def check_archive(orthanc):
-    """Two films, and of each one result of each kind, in one study of one patient; found and read."""
+    """Two images, and of each one result of each kind, in one study of one patient; found and read."""
     rows = orthanc.tags()
     by_modality = [row["Modality"] for row in rows]
     assert sorted(by_modality) == ["CR", "CR", "OT", "OT", "PR", "PR", "SR", "SR"]
@@ -239,7 +239,7 @@ def test_pull_takes_what_the_pacs_has_and_says_how_much(clinic, orthanc, tmp_pat
 
     assert clinic.command(
         "pull", "--query", "ModalitiesInStudy=CR", "--since", "2024-01-01", "--limit", "1"
-    ) == ("1 films taken, 0 were here, 0 were not given\n")
+    ) == ("1 images taken, 0 were here, 0 were not given\n")
     assert json.loads(clinic.command("pull", "--query", f"StudyInstanceUID={STUDY}", "--json")) == {
         "taken": 1,
         "known": 1,

@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def film(store: Store, tmp_path: Path, number: int, text: str = "", **values: object) -> str:
-    """A film of its own brightness, with text if wished."""
+    """An image of its own brightness, with text if wished."""
     file = write_film(tmp_path / "in.png", 0.3 + 0.005 * number)
     picture = Image.open(file).resize((480, 360))
     if text:
@@ -127,7 +127,7 @@ def test_who_is_left_out_is_said(store: Store, tmp_path: Path) -> None:
     viral = export(store, tmp_path / "bacterial", Wishes("internal", diagnoses=(Label.BACTERIAL,)))
     assert [sample.label for sample in viral.dataset.samples] == [Label.BACTERIAL]
     recent = Wishes("internal", since=now() + timedelta(days=1))
-    with pytest.raises(InputError, match="no film may be exported"):
+    with pytest.raises(InputError, match="no image may be exported"):
         export(store, tmp_path / "none", recent)
 
 

@@ -1,4 +1,4 @@
-"""A film is on disk and in the queue before it is acknowledged; a repetition makes nothing new."""
+"""An image is on disk and in the queue before it is acknowledged; a repetition makes nothing new."""
 
 import threading
 from contextlib import contextmanager

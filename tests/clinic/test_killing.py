@@ -1,9 +1,9 @@
-"""kill -9 of any process at random moments: no film is lost, none has two results.
+"""kill -9 of any process at random moments: no image is lost, none has two results.
 
-A real installation runs as ``pneumoscope serve``; a client sends films by REST, each with an Idempotency-Key,
-and repeats what was not answered, as the client library does. Meanwhile its processes die at random: workers,
-the processes that examine for them, web server, watcher, and now and then the parent of all, which is started
-again.
+A real installation runs as ``pneumoscope serve``; a client sends images by REST, each with an
+Idempotency-Key, and repeats what was not answered, as the client library does. Meanwhile its processes die at
+random: workers, the processes that examine for them, web server, watcher, and now and then the parent of all,
+which is started again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Installation:
         self.port = free_port()
         self.folder = folder
         config = [f'data_dir = "{folder / "data"}"', f'bundle = "{bundle.directory}"', "workers = 2"]
-        # However often a film's process is killed here, it is not the film that ends it.
+        # However often an image's process is killed here, it is not the image that ends it.
         config += ["[server]", f"port = {self.port}", "[limits]", "lease_seconds = 1.5", "attempts = 1000"]
         if database:
             config += ["[database]", f'url = "{database}"']
@@ -87,7 +87,7 @@ def _processes() -> list[tuple[int, int]]:
 
 
 def _send(installation: Installation, token: str, over: threading.Event, keys: dict[str, str]) -> None:
-    """Send films until it is over; a film counts once the server has said that it was taken."""
+    """Send images until it is over; an image counts once the server has said that it was taken."""
     number = 0
     with httpx.Client(base_url=f"http://127.0.0.1:{installation.port}", timeout=20) as client:
         while not over.is_set():
@@ -161,7 +161,7 @@ def test_no_film_is_lost_or_doubled(tmp_path, request, kind, kills):
     assert not left, left
     assert len(keys) > kills / 2
     assert len(set(keys.values())) == len(keys)
-    assert films == set(keys.values()), "a film was lost, or one was made twice"
+    assert films == set(keys.values()), "an image was lost, or one was made twice"
     assert sorted(results) == sorted(films)
     assert sorted(examined) == sorted(films)
     assert states == {"done": len(films)}

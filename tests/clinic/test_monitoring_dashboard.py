@@ -87,7 +87,7 @@ def filled(store: Store) -> None:
 
 def test_drift_alarms_and_notes_reach_the_dashboard(store: Store) -> None:
     filled(store)
-    open_alarm(store, AlarmCause("queue", "The oldest film has waited"))
+    open_alarm(store, AlarmCause("queue", "The oldest image has waited"))
     board = dashboard(store)
     assert {row.quantity for row in board.drift if row.drifted} == {"mean"}
     assert [alarm.kind for alarm in board.alarms] == ["queue", "drift:mean"]

@@ -28,7 +28,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def film(rng: np.random.Generator, **changes: Any) -> FilmRow:
-    """A film of an imaginary hospital; ``changes``: gamma, device, prevalence, refused."""
+    """An image of an imaginary hospital; ``changes``: gamma, device, prevalence, refused."""
     ill = rng.random() < changes.get("prevalence", 0.25)
     probability = float(rng.beta(8, 1) if ill else rng.beta(1, 8))
     refused = rng.random() < changes.get("refused", 0.01)
@@ -157,7 +157,7 @@ def test_false_alarms_of_all_tests_of_a_look_together_stay_within_the_level() ->
 
 
 def test_false_alarms_of_all_looks_at_a_window_stay_within_the_rate() -> None:
-    """60 windows of unchanged films, each with a baseline of its own and all its looks."""
+    """60 windows of unchanged images, each with a baseline of its own and all its looks."""
     rng = np.random.default_rng(7)
     rate, window, windows = 0.2, 80, 60
     looks = schedule(window, rate)

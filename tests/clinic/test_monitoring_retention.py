@@ -1,4 +1,4 @@
-"""With few films and a short retention, windows and blocks are those that would be without any deletion."""
+"""With few images and a short retention, windows and blocks are those that would be without any deletion."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def database(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def live(store: Store, start: datetime, days: range, patients: int = 1000) -> list[Look]:
-    """Five films a day, with a check and a retention run on each; all looks.
+    """Five images a day, with a check and a retention run on each; all looks.
 
-    The clock stands still: films of more than :data:`DAYS` ago go in the evening of the day they come.
+    The clock stands still: images of more than :data:`DAYS` ago go in the evening of the day they come.
     """
     looks = []
     for day in days:
@@ -114,7 +114,7 @@ def test_films_of_a_look_that_is_over_are_not_looked_at_again(tmp_path: Path) ->
 
 
 def give(store: Store, start: datetime) -> list[Block]:
-    """One film with feedback a day; the reader of every fourth one disagrees."""
+    """One image with feedback a day; the reader of every fourth one disagrees."""
     blocks = []
     for day in range(BLOCK + 5):
         at = start + timedelta(days=day)

@@ -1,4 +1,4 @@
-"""The sequential test: which films fill which window, when it looks, and how rare false alarms are."""
+"""The sequential test: which images fill which window, when it looks, and how rare false alarms are."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class Stream:
-    """Films that come in, a minute apart."""
+    """Images that come in, a minute apart."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.rng = store, np.random.default_rng(0)

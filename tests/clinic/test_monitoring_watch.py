@@ -27,7 +27,7 @@ WINDOW = 40
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     made = make_store(tmp_path, monitoring__window=WINDOW)
-    # The row leads to a bundle that is gone: films are compared with the baseline alone.
+    # The row leads to a bundle that is gone: images are compared with the baseline alone.
     add_bundle(made, at=now() - timedelta(days=40), location=str(tmp_path / "gone"))
     yield made
     made.close()
@@ -58,7 +58,7 @@ def test_drift_opens_an_alarm_that_ends_with_it(store: Store) -> None:
     with store.read() as session:
         (alarm,) = alarm_rows(session)
     assert alarm.message.startswith("Mean grey level: 0.25")
-    assert "in the last 20 films" in alarm.message  # the first look
+    assert "in the last 20 images" in alarm.message  # the first look
     assert alarm.limit == pytest.approx(0.01 / 6)
     assert check(store).opened == ()
     add(store, WINDOW, 5)

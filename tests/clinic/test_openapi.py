@@ -71,7 +71,7 @@ def test_whatever_is_sent_the_answer_is_as_described(
 
 def test_answers_about_what_is_there_are_as_described(api: Any, clinic: RunningClinic) -> None:
     film = clinic.send(png_film(0.8))
-    failed = clinic.send(b"no film")
+    failed = clinic.send(b"no image")
     refused = clinic.send(png_film(0.02))
     batch = clinic.client.post("/v1/batches", files=[("films", ("x", png_film(0.8)))]).json()["id"]
     ids = [

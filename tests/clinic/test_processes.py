@@ -29,7 +29,7 @@ def end_at_once(settings):
 
 
 def fail(settings):
-    """A role that ends with an error whose text and cause quote a film."""
+    """A role that ends with an error whose text and cause quote an image."""
     try:
         raise KeyError("CANARY^CAUSE")
     except KeyError as cause:

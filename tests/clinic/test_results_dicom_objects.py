@@ -118,7 +118,7 @@ def test_results_of_real_files_are_valid(force: bool, tmp_path: Path) -> None:
     from pneumoscope.inference.bundle import load_bundle
 
     if "PNEUMOSCOPE_DATA" not in os.environ:
-        pytest.skip("set PNEUMOSCOPE_DATA to a folder with real films")
+        pytest.skip("set PNEUMOSCOPE_DATA to a folder with real images")
     bundle, seen = load_bundle(), 0
     for file in sorted((Path(os.environ["PNEUMOSCOPE_DATA"]) / "dicom").rglob("*.dcm")):
         try:

@@ -146,5 +146,5 @@ def test_a_pseudonym_is_the_studys_own() -> None:
 
 
 def test_a_study_without_films_has_no_result() -> None:
-    with pytest.raises(ValueError, match="without films"):
+    with pytest.raises(ValueError, match="without images"):
         fhir_bundle(StudyResults(STUDY, []), identities=False)

@@ -37,7 +37,7 @@ def _words(page: str) -> str:
 def test_a_positive_film() -> None:
     words = _words(film_report_html(film_result(header()), page=Page(study_id="a" * 32)))
     for expected in (
-        "POSITIVE", "Study " + "a" * 32, "Film " + FILM_ID, "Examined 2026-03-04 05:06 UTC",
+        "POSITIVE", "Study " + "a" * 32, "Image " + FILM_ID, "Examined 2026-03-04 05:06 UTC",
         "not a medical device; not for primary diagnosis",
         "Probability of pneumonia 90.0 % , calibrated", "balanced, threshold 60.0 %",
         "sensitivity 90.0 % (80.0 % to 95.0 %, n = 50)", "pneumonia (at an error rate of 2.5 %)",
@@ -50,11 +50,11 @@ def test_a_positive_film() -> None:
 
 
 def test_what_is_said_of_the_probabilitys_interval() -> None:
-    """No interval of one film is invented; the calibration error is told as what it is."""
+    """No interval of one image is invented; the calibration error is told as what it is."""
     words = _words(film_report_html(film_result()))
     assert (
-        "Over 50 validation films such probabilities were off by 90.0 % on average (expected calibration "
-        "error, 95 % interval 80.0 % to 95.0 %). The bundle has no interval for a single film." in words
+        "Over 50 validation images such probabilities were off by 90.0 % on average (expected calibration "
+        "error, 95 % interval 80.0 % to 95.0 %). The bundle has no interval for a single image." in words
     )
     assert "calibration error" not in _words(
         film_report_html(dataclasses.replace(film_result(), bundle_card={}))

@@ -22,7 +22,7 @@ def test_the_answer_in_plain_words() -> None:
     assert answer_sentence(record(**NEGATIVE)).startswith("Pneumonia is unlikely: its probability, 2.0 %,")
     assert answer_sentence(record(**ABSTAINED)).startswith("No answer")
     assert answer_sentence(record(**REFUSED)).startswith("Not answered")
-    assert answer_sentence(record(forced=True)) == f"The film was refused and answered by force. {positive}"
+    assert answer_sentence(record(forced=True)) == f"The image was refused and answered by force. {positive}"
 
 
 def test_the_evidence() -> None:

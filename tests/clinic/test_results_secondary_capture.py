@@ -33,7 +33,7 @@ def test_the_film_is_on_its_original_grid_and_the_legend_below(tmp_path: Path) -
 
 
 def test_the_heat_map_lies_where_the_evidence_is() -> None:
-    """The phantom's evidence is round 3/4 of the height and 1/4 of the width; the film itself is grey."""
+    """The phantom's evidence is round 3/4 of the height and 1/4 of the width; the image itself is grey."""
     result = film_result(header())
     picture = secondary_capture(result, source_reference(result)).pixel_array[:ROWS].astype(int)
     colourful = np.ptp(picture, axis=2)

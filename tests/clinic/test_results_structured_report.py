@@ -103,7 +103,7 @@ def test_a_forced_film_says_so() -> None:
     gate = {"verdict": "REFUSE", "reasons": ["the image is noise"], "scores": {}}
     said = findings(Finding.refusal("noise"))
     comments = _comments(_report(forced=True, gate=gate, findings=said)[1])
-    assert comments[0].startswith("The film was refused and answered by force.")
+    assert comments[0].startswith("The image was refused and answered by force.")
     assert "Reason: the image is noise." in comments
 
 

@@ -1,4 +1,4 @@
-"""A malicious film costs the examining process and nothing else."""
+"""A malicious image costs the examining process and nothing else."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def box(bundle):
 
 @pytest.fixture(scope="module")
 def large():
-    """A small file of 81 million pixels: a film, by its size, that needs more memory than it gets here."""
+    """A small file of 81 million pixels: an image, by its size, that needs more memory than it gets here."""
     out = io.BytesIO()
     Image.new("L", (9000, 9000), 128).save(out, "PNG", compress_level=1)
     return out.getvalue()
@@ -89,7 +89,7 @@ def test_the_next_film_is_answered_and_the_bomb_is_given_up(tmp_path, large):
     with web_clinic(tmp_path, limits__film_memory_mb=250, limits__attempts=2) as (store, films):
         sender = Sender("api:test", None, "api")
         ids = [
-            receive(store, content, sender).film_id for content in (large, png_film(0.8), b"no film at all")
+            receive(store, content, sender).film_id for content in (large, png_film(0.8), b"no image at all")
         ]
         work(store, films)
         with store.read() as session:
@@ -185,7 +185,7 @@ LIES = {
         blobs={"film": 1, "map:x": 3},
     )
     + b"fmap",
-    "no film": header(
+    "no image": header(
         values={
             "map_shape": None,
             "record": {},
@@ -204,7 +204,7 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_process_that_lies_is_ended(bundle, lie, monkeypatch, tmp_path):
-    """Whatever an examining process says that a film has taken over, its worker goes on with a new one."""
+    """Whatever an examining process says that an image has taken over, its worker goes on with a new one."""
     (tmp_path / "lie").write_bytes(LIES[lie])
     liar = (
         "import sys; from pneumoscope_clinic.worker.frames import *;"
@@ -266,7 +266,7 @@ def test_a_worker_that_is_killed_takes_its_process_along(bundle, tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as worker:
         child = int(worker.stdout.readline())
-        os.kill(child, signal.SIGSTOP)  # busy with a film: it will not see that its input has ended
+        os.kill(child, signal.SIGSTOP)  # busy with an image: it will not see that its input has ended
         worker.kill()
     until = time.monotonic() + 10
     while time.monotonic() < until and _is_alive(child):

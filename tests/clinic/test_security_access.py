@@ -54,7 +54,7 @@ def store(clinic):
 
 @pytest.fixture(scope="module")
 def theirs(clinic):
-    """Parameters of paths that lead to what is Ben's: two examined films of one batch, a token, an alarm."""
+    """Parameters of paths that lead to what is Ben's: two examined images of one batch, a token, an alarm."""
     store, _ = clinic
     ben = Browser(store, "ben")
     batch = ben.upload(png_film(0.8), png_film(0.3), reference="Ben's bed").headers["location"].split("/")[-1]

@@ -32,7 +32,7 @@ XSS = (
 )
 INJECTIONS = (
     "' OR '1'='1' --",
-    "1; DROP TABLE films; --",
+    "1; DROP TABLE images; --",
     '" UNION SELECT password_hash FROM users --',
     "%' \\'; --",
     "\0",
@@ -71,7 +71,7 @@ def ada(store):
 
 @pytest.fixture(scope="module")
 def study(clinic, store, ada):
-    """A film whose every text is a script, examined."""
+    """An image whose every text is a script, examined."""
     with collected_warnings():  # values that the standard forbids are what this is about
         film = dicom_film(
             0.8,

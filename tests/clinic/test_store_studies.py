@@ -161,8 +161,8 @@ def test_the_state_of_a_film(store):
     assert studies.state_of(studies.film_of(store, viewer, film_id)) == ("waiting", None)
     with store.write() as session:
         job = session.query(Job).filter_by(film_id=film_id, kind="examine").one()
-        job.state, job.problem = "failed", {"problem": "no film"}
-    assert studies.state_of(studies.film_of(store, viewer, film_id)) == ("failed", {"problem": "no film"})
+        job.state, job.problem = "failed", {"problem": "no image"}
+    assert studies.state_of(studies.film_of(store, viewer, film_id)) == ("failed", {"problem": "no image"})
 
 
 @pytest.mark.parametrize("after", ["x", "Ä", "AAAA", "MjAyNiBhYmM="])

@@ -46,7 +46,7 @@ def root(store):
 
 @pytest.fixture(scope="module")
 def study(clinic, ada):
-    """Address of a positive film of Ada's, examined, with a name that is an attack."""
+    """Address of a positive image of Ada's, examined, with a name that is an attack."""
     answer = ada.upload(png_film(0.8), reference=MEAN, age_years="4")
     assert answer.status_code == 303
     work(*clinic)
@@ -275,7 +275,7 @@ def test_broken_films(clinic, ada):
     empty = ada.upload(b"")
     assert empty.status_code == 422
     assert "The file is empty, or none was chosen." in empty.text
-    text = ada.upload(b"this is no film at all")
+    text = ada.upload(b"this is no image at all")
     truncated = ada.upload(dicom_film(0.5)[:900])
     work(*clinic)
     for location in (text.headers["location"], truncated.headers["location"]):
@@ -284,7 +284,7 @@ def test_broken_films(clinic, ada):
         assert "Pneumonia likely" not in page
     shown = ada.get(ada.get(text.headers["location"]).headers["location"]).text
     assert "expected: DICOM, JPEG, PNG, TIFF or BMP content" in shown
-    assert "There is no picture: the film could not be read, for the reason on this page." in shown
+    assert "There is no picture: the image could not be read, for the reason on this page." in shown
     assert "is shown once it is examined" not in shown
 
 
@@ -309,9 +309,9 @@ def test_a_photograph_is_said_to_be_one(store, ada):
 
 
 def test_a_batch(clinic, store, ada):
-    location = ada.upload(png_film(0.8), png_film(0.1), b"no film").headers["location"]
+    location = ada.upload(png_film(0.8), png_film(0.1), b"no image").headers["location"]
     assert location.startswith("/batches/")
-    assert ada.get(f"{location}/state").json()["said"] == "0 of 3 films examined"
+    assert ada.get(f"{location}/state").json()["said"] == "0 of 3 images examined"
     assert ada.get(location).text.count("Waiting") == 3
     work(*clinic)
     state = ada.get(f"{location}/state").json()
@@ -321,7 +321,7 @@ def test_a_batch(clinic, store, ada):
         text = events.read().decode()
     assert text.startswith("event: progress\ndata: {")
     assert '"done": 3' in text
-    assert "Film 1 of 3" in ada.get(location).text
+    assert "Image 1 of 3" in ada.get(location).text
     assert Browser(store, "ben").get(location).status_code == 404
     assert Browser(store, "ben").get(f"{location}/events").status_code == 404
 
@@ -534,12 +534,12 @@ def test_the_audit_log(store, root):
 def test_the_dashboard(store, ada, study):
     with store.write() as session:
         session.add(
-            Alarm(kind="queue", message="The oldest film has waited for 7 minutes; are the workers running?")
+            Alarm(kind="queue", message="The oldest image has waited for 7 minutes; are the workers running?")
         )
     film = film_of(store, *_viewer_and_film(store, study))
     add_feedback(store, _viewer(store), film.id, FeedbackEntry("bacterial"))
     page = ada.get("/dashboard").text
-    assert "Films wait" in page
+    assert "Images wait" in page
     assert "are the workers running?" in page
     assert "Mark as seen" not in page
     assert "Agreement with readers by week" in page

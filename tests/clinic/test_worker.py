@@ -1,4 +1,4 @@
-"""From a received film to a stored result: once, de-identified, whatever happens on the way."""
+"""From a received image to a stored result: once, de-identified, whatever happens on the way."""
 
 import json
 import signal
@@ -138,7 +138,7 @@ def test_films_of_one_dicom_study_share_a_study(clinic):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"no film at all", "this is no image file"),
+        (b"no image at all", "this is no image file"),
         (dicom_film()[:2000], "cannot be decoded"),
         (b"\x89PNG", "no image"),
     ],

@@ -30,7 +30,7 @@ USERS = {"root": "admin", "ada": "reader", "ben": "reader", "rosa": "reviewer"}
 def web_clinic(
     folder: Path, bundle: str | None = None, **settings: Any
 ) -> Iterator[tuple[Store, FilmHandlers]]:
-    """A store with the users, and handlers for its films; ``bundle`` is a tiny one unless it is named."""
+    """A store with the users, and handlers for its images; ``bundle`` is a tiny one unless it is named."""
     if bundle is None:
         bundle = str(write_tiny_bundle(folder / "bundle" / "tiny").directory)
     store = make_store(folder, bundle=bundle, **settings)
@@ -84,7 +84,7 @@ class Browser(TestClient):
         return self.post(address, data={"csrf": self.csrf, **fields})
 
     def upload(self, *contents: bytes, **fields: Any) -> Any:
-        """Post films."""
+        """Post images."""
         files = [("films", ("name-of-file.png", content)) for content in contents]
         return self.post("/upload", data={"csrf": self.csrf, **fields}, files=files)
 

@@ -28,7 +28,7 @@ def test_a_message_holds_all_four_parts():
 def test_parts_that_are_missing_leave_no_trace():
     assert str(PneumoscopeError("it broke")) == "it broke"
     assert str(BundleError("no model", where="b")) == "b: no model"
-    assert str(DatasetError("empty", remedy="import films")) == "empty; import films"
+    assert str(DatasetError("empty", remedy="import images")) == "empty; import images"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,7 +40,7 @@ def test_the_exit_code_tells_whose_fault_it_was(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_survives_pickling(kind):
-    error = kind("it broke", where="film.dcm", expected="a film", remedy="look at it")
+    error = kind("it broke", where="film.dcm", expected="an image", remedy="look at it")
     back = pickle.loads(pickle.dumps(error))
     assert type(back) is kind
     assert vars(back) == vars(error)

@@ -1,4 +1,4 @@
-"""The records: what a label means for a task, how a film lies in the model input; nothing changes."""
+"""The records: what a label means for a task, how an image lies in the model input; nothing changes."""
 
 from dataclasses import FrozenInstanceError
 

@@ -46,7 +46,7 @@ def test_a_killed_run_still_says_running_after_its_last_stage(run):
 
 
 @pytest.mark.parametrize(
-    ("error", "message"), [(ValueError("no films"), "no films"), (KeyboardInterrupt(), "KeyboardInterrupt")]
+    ("error", "message"), [(ValueError("no images"), "no images"), (KeyboardInterrupt(), "KeyboardInterrupt")]
 )
 def test_a_stage_that_raises_leaves_failed_behind(run, error, message):
     with pytest.raises(type(error)), run.stage("fit"):

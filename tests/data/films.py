@@ -1,4 +1,4 @@
-"""Films that tests of data sets make for themselves: smooth random pictures, each one different."""
+"""Images that tests of data sets make for themselves: smooth random pictures, each one different."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def picture(seed: int, size: int = 64) -> npt.NDArray[np.uint8]:
 
 
 def write_film(file: Path, seed: int, size: int = 64) -> Path:
-    """A film in the format of the file's ending."""
+    """An image in the format of the file's ending."""
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture(seed, size)).save(file)
     return file
 
 
 def write_kaggle(root: Path, normals: int = 4, persons: int = 3) -> Path:
-    """``train`` and ``test`` as on Kaggle: ``normals`` and 2 * ``persons`` films a part."""
+    """``train`` and ``test`` as on Kaggle: ``normals`` and 2 * ``persons`` images a part."""
     seed = 0
     for start, part in ((0, "train"), (100, "test")):
         for number in range(start, start + normals):

@@ -1,4 +1,4 @@
-"""Films of two made-up devices: the features measure what they say, the clusters are the devices."""
+"""Images of two made-up devices: the features measure what they say, the clusters are the devices."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def device(kind: str, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """40 films; the sharp device took 16 of 20 normal films and 4 of 20 others."""
+    """40 images; the sharp device took 16 of 20 normal images and 4 of 20 others."""
     folder = tmp_path_factory.mktemp("devices")
     for number in range(40):
         normal = number < 20

@@ -91,7 +91,7 @@ def test_picture_properties_are_those_of_the_pixels(audited):
 
 
 def plant(folder: Path) -> Path:
-    """Normals are larger, a patient is in both parts, one film has a copy in another part and class."""
+    """Normals are larger, a patient is in both parts, one image has a copy in another part and class."""
     rng = np.random.default_rng(0)
 
     def film(name, bright, side):

@@ -26,7 +26,7 @@ BARE = Sample("b.png", "b" * 64, "p2", "p2", Label.PNEUMONIA)
 
 def test_save_and_open(tmp_path: Path) -> None:
     root = tmp_path / "films"
-    problems = (Problem("x.txt", 'no, "film"'),)
+    problems = (Problem("x.txt", 'no, "image"'),)
     dataset = Dataset(tmp_path / "set", root, "name", "csv", (FILM, BARE), problems, ("a note",), root)
     dataset.save()
     opened = Dataset.open(tmp_path / "set")

@@ -71,7 +71,7 @@ def test_bad_files_come_back_with_their_reason(tmp_path: Path) -> None:
 
 
 def test_processes_give_what_one_process_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a decoder that dies takes only its own film with it."""
+    """And a decoder that dies takes only its own image with it."""
     monkeypatch.setattr(decoding, "_FILMS_WORTH_A_WORKER", 1)
     monkeypatch.setattr(decoding, "_CHUNK", 3)
     files = [write_film(tmp_path / f"{number}.png", number, 32) for number in range(8)]

@@ -18,7 +18,7 @@ from tests.data.films import picture, write_film
 
 
 def folder_of_films(folder: Path, count: int = 12) -> Path:
-    """Different films of 224 pixels."""
+    """Different images of 224 pixels."""
     for number in range(count):
         write_film(folder / "normal" / f"{number:02d}.png", number, 224)
     return folder / "normal"

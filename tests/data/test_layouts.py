@@ -62,7 +62,7 @@ def test_unknown_names_are_told_with_the_remedy() -> None:
 
 
 def archive(file: Path, colour: bool = False, **others: Any) -> Path:
-    """4 train, 2 val and 2 test films of 28 pixels."""
+    """4 train, 2 val and 2 test images of 28 pixels."""
     arrays: dict[str, Any] = {}
     seed = 0
     for part, count in (("train", 4), ("val", 2), ("test", 2)):

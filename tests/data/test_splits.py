@@ -23,7 +23,7 @@ LABELS = (Label.NORMAL, Label.BACTERIAL, Label.VIRAL)
 
 
 def patients(count: int, seed: int = 0, most: int = 6) -> tuple[Sample, ...]:
-    """``count`` patients with 1 to ``most`` films each; class by patient, but mixed pneumonia is possible."""
+    """``count`` patients with 1 to ``most`` images each; class by patient, mixed pneumonia is possible."""
     rng = np.random.default_rng(seed)
     films = []
     for number in range(count):
@@ -138,8 +138,8 @@ def test_a_cluster_is_left_out_whole_and_no_patient_is_parted(
 ) -> None:
     samples = patients(count, seed, most=4)
     rng = np.random.default_rng(seed)
-    # Patients 0 to 17, two of each class a cluster, have all their films in it: a link takes at most one
-    # patient out of a cluster, so each keeps normal and pneumonia films.
+    # Patients 0 to 17, two of each class a cluster, have all their images in it: a link takes at most one
+    # patient out of a cluster, so each keeps normal and pneumonia images.
     number = {s.path: int(s.group_id[1:]) for s in samples}
     clusters = {
         path: n // 3 % 3 if n < 18 or rng.random() < 0.8 else int(rng.integers(3))

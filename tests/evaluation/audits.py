@@ -22,7 +22,7 @@ def made_up_probes() -> tuple:
 
 
 def made_up_table(columns: dict[str, np.ndarray] | None = None, **facts: Any) -> StressTable:
-    """40 films, every second ill, of two folds; right everywhere but in the given columns."""
+    """40 images, every second ill, of two folds; right everywhere but in the given columns."""
     ill = np.arange(FILMS) % 2 == 1
     samples = tuple(sample(n, Label.VIRAL if ill[n] else Label.NORMAL, **facts) for n in range(FILMS))
     names = ("unchanged", *(probe.name for probe in made_up_probes()))
@@ -34,7 +34,7 @@ def made_up_table(columns: dict[str, np.ndarray] | None = None, **facts: Any) ->
 
 
 def made_up_maps() -> tuple[MapFigures, ...]:
-    """Two films: maps with 60 % and 40 % of their evidence in lungs of 25 %."""
+    """Two images: maps with 60 % and 40 % of their evidence in lungs of 25 %."""
     falling, rising = np.linspace(1, 0, STEPS + 1), np.linspace(0, 1, STEPS + 1)
     curves = {"deletion": falling**2, "random deletion": falling, "insertion": rising,
               "random insertion": rising**2}  # fmt: skip

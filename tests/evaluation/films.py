@@ -15,7 +15,7 @@ LABELS = (Label.NORMAL, Label.BACTERIAL, Label.VIRAL)
 
 def sample(number: int, label: Label = Label.NORMAL, patient: str | None = None, **facts: object) -> Sample:
     patient = f"patient-{number}" if patient is None else patient
-    digest = sha256_bytes(f"film {number}".encode())
+    digest = sha256_bytes(f"image {number}".encode())
     return Sample(f"films/{number:05d}.png", digest, patient, patient, label, **facts)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Films that the imaging tests share."""
+"""Images that the imaging tests share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 @pytest.fixture(scope="session")
 def films():
-    """The folder of real films that PNEUMOSCOPE_DATA names."""
+    """The folder of real images that PNEUMOSCOPE_DATA names."""
     folder = os.environ.get("PNEUMOSCOPE_DATA")
     if not folder:
-        pytest.skip("PNEUMOSCOPE_DATA names no folder of real films")
+        pytest.skip("PNEUMOSCOPE_DATA names no folder of real images")
     return Path(folder)
 
 

@@ -1,4 +1,4 @@
-"""Text that is burned into a film: found at every size and polarity, anatomy left alone."""
+"""Text that is burned into an image: found at every size and polarity, anatomy left alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COVERED = 0.9
 def write(
     film: FloatArray, text: str, size: int, ink: float, place: tuple[int, int]
 ) -> tuple[FloatArray, list[np.ndarray]]:
-    """The film with text on it, top left at ``place`` (x, y), and the pixels of each character."""
+    """The image with text on it, top left at ``place`` (x, y), and the pixels of each character."""
     font = ImageFont.load_default(size)
     out, characters, x = film.copy(), [], float(place[0])
     for character in text:

@@ -1,4 +1,4 @@
-"""A photograph of a film: told by its EXIF, made grey, cut to the film."""
+"""A photograph of a film: told by its EXIF, made grey, cut to the image."""
 
 import io
 
@@ -22,7 +22,7 @@ def film():
 
 
 def on_light_box(film, frame, room=0, tint=(255, 255, 255)):
-    """The film on a box ``frame`` pixels wider at each side, in a dark room; (H, W, 3) uint8."""
+    """The image on a box ``frame`` pixels wider at each side, in a dark room; (H, W, 3) uint8."""
     boxed = np.pad(film, frame, constant_values=240)
     boxed = np.pad(boxed, room, constant_values=12)
     return (boxed[..., None] * (np.array(tint) / 255)).astype(np.uint8)

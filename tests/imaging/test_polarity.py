@@ -1,4 +1,4 @@
-"""Negatives among chest films."""
+"""Negatives among chest radiographs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model inputs and the way back to the film."""
+"""Model inputs and the way back to the image."""
 
 from __future__ import annotations
 
@@ -73,12 +73,13 @@ def test_there_and_back_lands_on_the_same_place(rows, columns, side, fit):
         film(np.zeros((rows, columns))), Preprocessing(size=side, fit=fit, exposure="none")
     ).geometry
     top, left, height, width = geometry.content
-    # A map that holds, at every model pixel, the film coordinate of that pixel's centre ...
+    # A map that holds, at every model pixel, the image coordinate of that pixel's centre ...
     row_map = np.zeros((side, side), np.float32)
     column_map = np.zeros((side, side), np.float32)
     row_map[top : top + height, left : left + width] = ((np.arange(height) + 0.5) * rows / height)[:, None]
     column_map[top : top + height, left : left + width] = (np.arange(width) + 0.5) * columns / width
-    # ... must hold, laid back on the film, each film pixel's own centre (to half a model pixel at the edge).
+    # ... must hold, laid back on the image, each image pixel's own centre (to half a model pixel at the
+    # edge).
     on_film = to_original(geometry, row_map)
     assert on_film.shape == (rows, columns)
     assert np.abs(on_film - (np.arange(rows) + 0.5)[:, None]).max() <= 0.5 * max(1, rows / height) + 1e-3

@@ -1,4 +1,4 @@
-"""Any film file: the content decides, the import is cheap, real films of every flavour."""
+"""Any image file: the content decides, the import is cheap, real images of every flavour."""
 
 from __future__ import annotations
 

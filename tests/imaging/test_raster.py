@@ -1,4 +1,4 @@
-"""JPEG, PNG, TIFF and BMP in every mode that films come in."""
+"""JPEG, PNG, TIFF and BMP in every mode that images come in."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_every_stress_gives_a_film_and_leaves_its_input_alone(name: str, film: n
     assert changed.min() >= 0
     assert changed.max() <= 1
     assert (film == before).all()
-    if name != "resize-128":  # this film is smaller than that
+    if name != "resize-128":  # this image is smaller than that
         assert changed.shape != film.shape or not np.array_equal(changed, film)
 
 

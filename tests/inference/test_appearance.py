@@ -97,7 +97,7 @@ def test_measures_have_their_closed_forms():
 def test_bounds_hold_their_share_of_validation_films(fitted):
     films = measure(np.stack([model_input(film) for film in draw(60, 2)]))
     bounds, _ = fitted
-    assert (films.symmetry < bounds["warn_symmetry"]).sum() == 0  # 60 films: the bounds are their extremes
+    assert (films.symmetry < bounds["warn_symmetry"]).sum() == 0  # 60 images: the bounds are their extremes
     assert (films.white > bounds["warn_white"]).sum() == 0
     assert bounds["refuse_distance"] == pytest.approx(1.5 * bounds["warn_distance"])
     assert bounds["refuse_sharpness"] < bounds["warn_sharpness"] < bounds["warn_grain"]

@@ -1,4 +1,4 @@
-"""Heat maps: where the evidence is, how strong it looks, and that they lie where the film's pixels are."""
+"""Heat maps: where the evidence is, how strong it looks, and that they lie where the image's pixels are."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def bundle(tmp_path_factory):
 
 
 def film(background, lesion, size=(SIZE, SIZE)):
-    """A film with a bright square in its upper right quarter."""
+    """An image with a bright square in its upper right quarter."""
     pixels = np.full(size, background, np.float32)
     rows, columns = size
     pixels[rows // 8 : rows // 4, 5 * columns // 8 : 7 * columns // 8] = lesion

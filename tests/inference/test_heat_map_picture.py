@@ -1,4 +1,4 @@
-"""Heat-map pictures: the film stays as it is, the legend stands below it and says what it must."""
+"""Heat-map pictures: the image stays as it is, the legend stands below it and says what it must."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def words(monkeypatch):
 
 
 def at(examination, size):
-    """The same answer about a film of another size."""
+    """The same answer about an image of another size."""
     maps = {name: np.zeros(size, np.float32) for name in ("bacterial", "viral")}
     explanation = replace(examination.explanation, heat_map=maps["bacterial"], heat_maps=maps)
     return np.full(size, 0.5, np.float32), replace(examination, explanation=explanation)

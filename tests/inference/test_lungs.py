@@ -1,4 +1,4 @@
-"""The segmenter finds both lungs, on their sides and the films' own grid, and nothing where nothing is."""
+"""The segmenter finds both lungs, on their sides and the images' own grid, and nothing where nothing is."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def test_what_ships_is_what_its_document_says():
 
 
 @pytest.mark.films
-@pytest.mark.skipif("PNEUMOSCOPE_DATA" not in os.environ, reason="PNEUMOSCOPE_DATA names no real films")
+@pytest.mark.skipif("PNEUMOSCOPE_DATA" not in os.environ, reason="PNEUMOSCOPE_DATA names no real images")
 def test_the_shipped_segmenter_agrees_with_outlines_of_real_films():
     outlines = json.loads(OUTLINES.read_text())["films"][:4]
     films = [

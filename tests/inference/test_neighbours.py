@@ -1,4 +1,4 @@
-"""Nearest training films: against scikit-learn, and what a bundle without them says."""
+"""Nearest training images: against scikit-learn, and what a bundle without them says."""
 
 from dataclasses import replace
 

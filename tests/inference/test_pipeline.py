@@ -1,4 +1,4 @@
-"""The whole line with the tiny bundle: one film, many films, bad films, refused films."""
+"""The whole line with the tiny bundle: one image, many images, bad images, refused images."""
 
 import itertools
 

@@ -30,7 +30,7 @@ PROBABILITIES = np.array([0.1, 0.3, 0.5, 0.8, 0.9])
     ("bounds", "threshold", "decisions"),
     [
         (BOTH, 0.5, [0, -1, -1, -1, 1]),
-        (BOTH, 0.2, [0, 1, 1, 1, 1]),  # a threshold below every doubtful film: all from it on are called
+        (BOTH, 0.2, [0, 1, 1, 1, 1]),  # a threshold below every doubtful image: all from it on are called
         (BOTH, 0.85, [0, -1, -1, -1, 1]),
         (BOTH, 0.95, [0, -1, -1, -1, -1]),  # one above: pneumonia is not excluded below it
         (NEITHER, 0.5, [0, 0, -1, 1, 1]),

@@ -9,7 +9,7 @@ from .phantoms import phantom_dataset
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
-    """60 phantoms of 32 pixels, one or two films a patient."""
+    """60 phantoms of 32 pixels, one or two images a patient."""
     return phantom_dataset(tmp_path_factory.mktemp("phantoms"))
 
 

@@ -25,7 +25,7 @@ def seeded(seed=0):
 
 @pytest.fixture
 def films():
-    """64 films: smooth in both directions, all different, without black or white."""
+    """64 images: smooth in both directions, all different, without black or white."""
     row, column = torch.meshgrid(torch.linspace(0, 1, SIDE), torch.linspace(0, 1, SIDE), indexing="ij")
     phase = torch.linspace(0, 3, 64).view(64, 1, 1)
     return (60 + 80 * row + 60 * torch.sin(3 * column + phase) ** 2).to(torch.uint8)
@@ -81,7 +81,7 @@ def test_mirroring_gives_the_film_or_its_mirror_image(films):
 
 
 def _centres(batch):
-    """(row, column) of each film's centre of mass in pixels."""
+    """(row, column) of each image's centre of mass in pixels."""
     place = torch.arange(SIDE).float()
     mass = batch.sum(dim=(1, 2, 3))
     return torch.stack(
@@ -124,7 +124,7 @@ def test_zoom_moves_along_the_ray_from_the_middle():
 def test_brightness_is_added(films):
     difference = changed(films, brightness=0.1) - to_unit(films)
     assert difference.abs().max() <= 0.1 + 1e-3
-    assert difference.flatten(1).std(dim=1).max() < 2e-3, "all pixels of a film alike"
+    assert difference.flatten(1).std(dim=1).max() < 2e-3, "all pixels of an image alike"
     assert difference.flatten(1).mean(dim=1).std() > 0.03
 
 
@@ -139,7 +139,7 @@ def test_contrast_keeps_the_mean(films):
 def test_gamma_is_a_power(films):
     batch, plain = changed(films, gamma=0.35), to_unit(films)
     exponents = batch.log() / plain.log()
-    assert exponents.flatten(1).std(dim=1).max() < 0.01, "one exponent a film"
+    assert exponents.flatten(1).std(dim=1).max() < 0.01, "one exponent an image"
     exponents = exponents.flatten(1).mean(dim=1).log()
     assert exponents.abs().max() <= 0.36
     assert exponents.min() < -0.2
@@ -171,8 +171,8 @@ def test_a_film_takes_the_histogram_of_another():
     films = torch.cat([dark, dark + 150]).to(torch.uint8)
     seen = torch.stack([changed(films, seed, histogram_probability=1.0) for seed in range(40)])
     means = seen.mean(dim=(2, 3, 4)) * 255
-    assert means[:, 0].min() == pytest.approx(49.2, abs=1), "its own film can be drawn"
-    assert means[:, 0].max() > 170, "the bright film's histogram, nearly in full"
+    assert means[:, 0].min() == pytest.approx(49.2, abs=1), "its own image can be drawn"
+    assert means[:, 0].max() > 170, "the bright image's histogram, nearly in full"
     assert means[:, 1].min() < 80
     order = seen[:, 0, 0].flatten(1)[:, films[0].flatten().argsort(stable=True)]
     assert (order.diff(dim=1) >= 0).all(), "grey levels keep their order"
@@ -236,4 +236,4 @@ def test_a_chest_gets_other_surroundings():
     torch.testing.assert_close(corners, corners[:, :1].expand(64, 4), atol=1e-2, rtol=0)
     levels = (corners[outside, 0] * 255 / 4).remainder(1)
     from_films = (torch.minimum(levels, 1 - levels) < 0.02).float().mean()
-    assert 0.4 < from_films < 0.95, "from other films, and plain grey in about three of ten"
+    assert 0.4 < from_films < 0.95, "from other images, and plain grey in about three of ten"

@@ -1,4 +1,4 @@
-"""Order and augmentation follow from (seed, epoch); batches hold the films that they say."""
+"""Order and augmentation follow from (seed, epoch); batches hold the images that they say."""
 
 import pickle
 
@@ -22,7 +22,7 @@ PLAIN = AugmentationConfig(enabled=False)
 
 @pytest.fixture
 def films():
-    """Five films in a cache of seven; film i is grey level 10 * (its row)."""
+    """Five images in a cache of seven; image i is grey level 10 * (its row)."""
     pixels = np.repeat(np.arange(7, dtype=np.uint8) * 10, 16).reshape(7, 4, 4)
     return Films(pixels, np.array([6, 0, 3, 2, 5]), np.array([2, 0, 1, 0, 2]))
 

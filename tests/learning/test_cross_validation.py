@@ -1,4 +1,4 @@
-"""Every film is scored once, by a network that never saw its patient; finished folds are not repeated."""
+"""Every image is scored once, by a network that never saw its patient; finished folds are not repeated."""
 
 import csv
 from collections import Counter
@@ -103,7 +103,7 @@ def test_a_folder_of_another_cross_validation_is_refused(finished, films, datase
         cross_validate(films, small_run(network="mlp", epochs=2), directory, 2)
     with pytest.raises(ConfigError, match="2 folds"):
         cross_validate(films, CONFIG, directory, 3)
-    with pytest.raises(ConfigError, match="other films"):
+    with pytest.raises(ConfigError, match="other images"):
         cross_validate(dataset, CONFIG, directory, 2)
     with pytest.raises(ConfigError, match="another kind"):
         cross_validate(films, CONFIG, directory / "fold-0", 2)
@@ -111,7 +111,7 @@ def test_a_folder_of_another_cross_validation_is_refused(finished, films, datase
 
 
 def test_the_parts_of_a_split_can_be_the_folds(dataset, tmp_path):
-    """Films that were set aside are neither trained on nor tested."""
+    """Images that were set aside are neither trained on nor tested."""
     order = sorted(dataset.samples, key=lambda film: film.group_id)
     clusters = {film.path: number * 2 // len(order) for number, film in enumerate(order)}
     mixed = next(one for one, other in pairwise(order) if one.group_id == other.group_id)

@@ -1,4 +1,4 @@
-"""Teachers answer only for films whose patient they did not see, and the student learns from the answers."""
+"""Teachers answer only for images whose patient they did not see, and the student learns from the answers."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_every_film_gets_the_mean_of_its_teachers(films, taught):
     assert sorted(path.name for path in folder.iterdir()) == [
         f"{size}-part-{part}" for size in (24, SIDE) for part in (0, 1)
     ]
-    assert not np.allclose(targets, targets[0]), "teachers tell films apart"
+    assert not np.allclose(targets, targets[0]), "teachers tell images apart"
 
 
 def test_no_teacher_saw_a_patient_that_it_answered_for(films, taught):

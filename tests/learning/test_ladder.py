@@ -251,7 +251,7 @@ def test_a_changed_rung_is_refused_before_anything_is_trained(films, climbed, da
     for climb, data, message in (
         (Climb(small(MLP, changed)), films, "another configuration"),
         (Climb(small(folds=3)), films, "of 2 folds, not 3"),
-        (Climb(small()), dataset, "other films"),
+        (Climb(small()), dataset, "other images"),
     ):
         with pytest.raises(ConfigError, match=message):
             run_ladder(data, climb, directory, Listener(stop_at_step=1))

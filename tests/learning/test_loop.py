@@ -320,9 +320,9 @@ def test_validation_figures():
     losses = [
         -torch.tensor(row).log_softmax(0)[target].item() for row, target in zip(logits, targets, strict=True)
     ]
-    # Each class counts the same: the two viral films share a third.
+    # Each class counts the same: the two viral images share a third.
     assert found["loss"] == pytest.approx((losses[0] + losses[1] + (losses[2] + losses[3]) / 2) / 3)
-    # p(pneumonia): 0.21, 0.79, 0.67, 0.42 -> right, right, right, wrong; the normal film is the lowest.
+    # p(pneumonia): 0.21, 0.79, 0.67, 0.42 -> right, right, right, wrong; the normal image is the lowest.
     assert found["accuracy"] == 0.75
     assert found["auc"] == 1.0
 

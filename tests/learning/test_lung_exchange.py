@@ -22,14 +22,14 @@ def seeded(seed=0):
 
 
 def lungs(count):
-    """Two upright rectangles, 3/16 of the film each."""
+    """Two upright rectangles, 3/16 of the image each."""
     masks = torch.zeros(count, 1, SIDE, SIDE)
     masks[:, :, 16:48, 8:24] = masks[:, :, 16:48, 40:56] = 1
     return masks
 
 
 def films(count):
-    """Film i is grey (i + 1) / 10 in its lungs and (i + 1) / 10 + 0.05 outside."""
+    """Image i is grey (i + 1) / 10 in its lungs and (i + 1) / 10 + 0.05 outside."""
     grey = (torch.arange(count).float() + 1).view(-1, 1, 1, 1) / 10
     return (grey + 0.05 * (1 - lungs(count))).clone()
 
@@ -69,7 +69,7 @@ def test_nothing_changes_at_probability_zero_or_without_lungs(change):
 def test_hidden_lungs_leave_nothing_of_themselves():
     batch, other = films(8), films(8)
     other[lungs(8) > 0] = batch[lungs(8) > 0].view(8, -1).flip(1).flatten()
-    other[:, :, 16:32, 8:24] += 0.1  # another film with the same mean
+    other[:, :, 16:32, 8:24] += 0.1  # another image with the same mean
     other[:, :, 32:48, 8:24] -= 0.1
     hidden = hide_lungs(batch, lungs(8), 0.7, seeded(4))
     again = hide_lungs(other, lungs(8), 0.7, seeded(4))

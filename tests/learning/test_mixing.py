@@ -1,4 +1,4 @@
-"""Films and targets are mixed in the same shares."""
+"""Images and targets are mixed in the same shares."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ CLASSES, SIDE = 8, 16
 
 @pytest.fixture
 def batch():
-    """Film k is of constant grey k / 8 and of class k, so that a mixture shows its shares."""
+    """Image k is of constant grey k / 8 and of class k, so that a mixture shows its shares."""
     grey = torch.arange(CLASSES) / CLASSES
     return grey.view(-1, 1, 1, 1).repeat(1, 1, SIDE, SIDE), F.one_hot(torch.arange(CLASSES), CLASSES).float()
 

@@ -80,7 +80,7 @@ def test_nearest_films_are_kept_where_the_scan_names_its_films(films, monkeypatc
     assert kept["films"] == [film_key(one.sha256) for one in samples]
     assert answers.arrays["neighbour_targets"].tolist() == [n % 2 for n in range(40)]
     assert answers.document["gate"] == without.document["gate"]
-    assert answers.document["gate"]["components"] < 12  # of the first films alone
+    assert answers.document["gate"]["components"] < 12  # of the first images alone
 
 
 def test_the_document(packaged):

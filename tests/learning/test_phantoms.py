@@ -1,6 +1,6 @@
 """What networks learn from phantoms: convolutions help, and heat maps lie where the lesions are.
 
-Energy is the share of a heat map's sum, chance the share of the film's area, both averaged over films and
+Energy is the share of a heat map's sum, chance the share of the image's area, both averaged over images and
 then over the two kinds of lesions. A map has 12 x 12 cells.
 """
 
@@ -24,7 +24,7 @@ SIDE, CELL = 96, 8
 
 
 class Answers:
-    """What a network, trained on the rest, says of the test films; nothing is augmented."""
+    """What a network, trained on the rest, says of the test images; nothing is augmented."""
 
     def __init__(self, dataset, directory, *, explain=False, **changes):
         recipe = {
@@ -59,7 +59,7 @@ def draw(folder, count, side, test_share, phantom):
 
 
 def test_a_network_without_convolutions_does_worse(tmp_path):
-    """Measured on 135 films: AUC 0.97 against 0.84."""
+    """Measured on 135 images: AUC 0.97 against 0.84."""
     films = draw(tmp_path, 450, 48, 0.3, PhantomConfig(lesion_strength=1.5))
     convolutions = Answers(films, tmp_path / "cnn", network="cnn-9", size=48, epochs=7, ema_decay=None).auc()
     dense = Answers(
@@ -71,7 +71,7 @@ def test_a_network_without_convolutions_does_worse(tmp_path):
 
 @pytest.fixture(scope="module")
 def lesions(tmp_path_factory):
-    """Lesions at three times the usual contrast, close to the film's frame, without burned-in letters."""
+    """Lesions at three times the usual contrast, close to the image's frame, without burned-in letters."""
     phantom = PhantomConfig(lesion_strength=3.0, scale_range=(1.25, 1.32), shift=0.03, markers=False)
     return draw(tmp_path_factory.mktemp("lesions"), 340, SIDE, 0.2, phantom)
 
@@ -83,7 +83,7 @@ def answers(lesions, tmp_path_factory):
 
 
 def measure(answers, dataset, label):
-    """Means over films: energy and chance inside the lesion, the same within a cell of it, and hits."""
+    """Means over images: energy and chance inside the lesion, the same within a cell of it, and hits."""
     values = []
     for film, heat in answers.of(label):
         masks = dataset.root.with_name(f"{dataset.root.name}-masks")
@@ -97,7 +97,7 @@ def measure(answers, dataset, label):
 
 
 def test_most_of_a_heat_map_lies_in_the_lesion_or_a_cell_from_it(answers, lesions):
-    """Measured on 44 films: 66 % there (chance 30 %), 36 % inside (14 %), and 68 % of the peaks inside.
+    """Measured on 44 images: 66 % there (chance 30 %), 36 % inside (14 %), and 68 % of the peaks inside.
 
     The lesions are as small as two cells and every cell sees 68 pixels, so much lies beside the outline.
     """
@@ -107,7 +107,7 @@ def test_most_of_a_heat_map_lies_in_the_lesion_or_a_cell_from_it(answers, lesion
     assert near > 1.7 * near_chance
     assert energy > 2 * chance
     assert hits > 0.5
-    # One lobe, 4 % of the film, against most of both lungs, 23 %.
+    # One lobe, 4 % of the image, against most of both lungs, 23 %.
     assert bacterial[0] > 3 * bacterial[1]
     assert viral[0] > 1.6 * viral[1]
 

@@ -1,4 +1,4 @@
-"""The 8-bit twin of a bundle: near its original, calibrated anew, made from the bundle's own films alone."""
+"""The 8-bit twin of a bundle: near its original, calibrated anew, made from the bundle's own images alone."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -128,7 +128,7 @@ def test_the_document_says_where_it_came_from(made):
     assert document["derived_from"]["calibration_films"] == len(made.films.training)
     for key in ("task", "classes", "network", "preprocessing", "explanation", "training", "limitations"):
         assert document[key] == original[key]
-    # Every training film is seen twice (ranges, gate), every validation film once.
+    # Every training image is seen twice (ranges, gate), every validation image once.
     total = 2 * len(made.films.training) + len(made.films.validation)
     assert made.counted[-1] == (total, total)
 
@@ -190,7 +190,7 @@ def test_films_in_the_other_part_are_refused(made, tmp_path):
     swapped = replace(made.films, training=made.films.validation, validation=made.films.training)
     with pytest.raises(DatasetError, match="0 of its images are missing, 0 are others"):
         quantise(made.bundle, swapped, tmp_path / "no")
-    # The same counts: only the list of validation films can tell.
+    # The same counts: only the list of validation images can tell.
     first, second = made.films.training[0], made.films.validation[0]
     traded = replace(
         made.films,

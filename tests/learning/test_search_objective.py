@@ -15,7 +15,7 @@ PATIENTS = [f"p{number // 2}" for number in range(120)]
 
 
 def test_classes_count_the_same_and_patients_within_a_class():
-    # Class 0: patient a with two films, b with one. Class 1: c. Class 2: a once more, d.
+    # Class 0: patient a with two images, b with one. Class 1: c. Class 2: a once more, d.
     weights = film_weights(np.array([0, 0, 0, 1, 2, 2]), ["a", "a", "b", "c", "a", "d"])
     assert weights == pytest.approx([1 / 12, 1 / 12, 1 / 6, 1 / 3, 1 / 6, 1 / 6])
 
@@ -36,7 +36,7 @@ def test_confidence_that_calibration_gives_is_no_merit():
 def test_a_second_film_of_a_patient_changes_nothing_when_it_says_the_same():
     twice = np.repeat(LOGITS, 2, axis=0), np.repeat(TARGETS, 2), [f"{i // 2}" for i in range(240)]
     once = LOGITS, TARGETS, [f"{i}" for i in range(120)]
-    # Calibration sees twice the films, so its targets are a little harder.
+    # Calibration sees twice the images, so its targets are a little harder.
     assert balanced_log_loss(*twice) == pytest.approx(balanced_log_loss(*once), abs=5e-3)
 
 
@@ -45,7 +45,7 @@ def test_the_auc_is_that_of_patients():
     score = np.array([0.4, 0.8, 0.3, 0.5])
     logits = np.log(np.stack([1 - score, score], axis=1))
     assert patient_auc(logits, np.array([0, 0, 0, 1]), ["n", "n", "m", "i"]) == 0.5
-    # By film, i would be above 0.4 and 0.3 and below 0.8.
+    # By image, i would be above 0.4 and 0.3 and below 0.8.
     assert patient_auc(logits, np.array([0, 0, 0, 1]), ["n", "o", "m", "i"]) == pytest.approx(2 / 3)
 
 

@@ -166,10 +166,10 @@ def test_a_folder_of_another_configuration_is_refused(finished, films, changes):
 
 def test_a_folder_of_other_films_is_refused(finished, films, dataset):
     moved = replace(films, training=films.training[:-1], validation=(*films.validation, films.training[-1]))
-    with pytest.raises(ConfigError, match="other films"):
+    with pytest.raises(ConfigError, match="other images"):
         train(moved, small_run(), finished.directory)
     renamed = Dataset(dataset.directory, dataset.root, "other", "csv", dataset.samples[:-1])
-    with pytest.raises(ConfigError, match="other films"):
+    with pytest.raises(ConfigError, match="other images"):
         train(replace(films, dataset=renamed), small_run(), finished.directory)
     assert read_json(finished.directory / "run.json")["outcome"] == "done"
 
@@ -197,7 +197,7 @@ def test_threads_and_the_callers_chance_are_as_before(films, tmp_path, networks)
 
 
 def made(*labels):
-    """One film a label, each of its own patient."""
+    """One image a label, each of its own patient."""
     return tuple(sample(f"{number}.png", str(number), label) for number, label in enumerate(labels))
 
 

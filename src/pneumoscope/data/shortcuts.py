@@ -177,7 +177,7 @@ class Question:
     """A choice between two classes, with its folds.
 
     Attributes:
-        images: indices of the images that take part.
+        films: indices of the images that take part.
         target: bool, one an image of ``films``.
         folds: (training, held out) positions in ``films``.
         resamples: (500, images) how often each image is in each bootstrap sample of patients.

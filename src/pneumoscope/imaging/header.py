@@ -100,7 +100,7 @@ def source_facts(dataset: Dataset) -> dict[str, str]:
 
 
 def _age_by_dates(dataset: Dataset) -> dict[str, str]:
-    """``patient_age`` from Patient's Birth Date and the day of the film, as an age string (PS3.5 6.2)."""
+    """``patient_age`` from Patient's Birth Date and the day of the image, as an age string (PS3.5 6.2)."""
     born = _day(dataset, "PatientBirthDate")
     days = (_day(dataset, name) for name in ("AcquisitionDate", "ContentDate", "SeriesDate", "StudyDate"))
     taken = next((day for day in days if day is not None), None)

@@ -125,7 +125,7 @@ def expose(films: Tensor, config: AugmentationConfig, generator: Generator) -> T
 
 
 def _histograms(levels: Tensor) -> Tensor:
-    """(B, 256) shares of the grey levels of (B, P) films."""
+    """(B, 256) shares of the grey levels of (B, P) images."""
     offsets = LEVELS * torch.arange(len(levels)).unsqueeze(1)
     counts = torch.bincount((levels + offsets).flatten(), minlength=LEVELS * len(levels))
     return counts.view(len(levels), LEVELS).float() / levels.shape[1]

@@ -118,7 +118,7 @@ def _earlier_seconds(directory: Path, dataset: Dataset) -> dict[str, float]:
         return {}
     content = read_json(file)
     if content["command"] != "ladder" or content["inputs"].get("dataset") != dataset.hash:
-        what = "other films" if content["command"] == "ladder" else f"another kind ({content['command']})"
+        what = "other images" if content["command"] == "ladder" else f"another kind ({content['command']})"
         raise ConfigError(
             f"the folder holds a run of {what}", where=directory, remedy="choose another folder"
         )

@@ -260,7 +260,7 @@ def _evaluate(
     validation: Sequence[Sample],
     dataset_hash: str,
 ) -> dict[str, Any]:
-    protocol = "validation films of the run, which also chose its calibration and operating points"
+    protocol = "validation images of the run, which also chose its calibration and operating points"
     evaluation = evaluate(
         table,
         default,

@@ -284,7 +284,7 @@ def write_results(document: Mapping[str, Any], config: SearchConfig, directory: 
         note = (
             f"# Trial {best['number']} of {len(document['trials'])}: {config.objective} {best['value']:.5f}"
         )
-        write_text(directory / "best.toml", f"{note} on validation films.\n{to_toml(run)}")
+        write_text(directory / "best.toml", f"{note} on validation images.\n{to_toml(run)}")
 
 
 def to_toml(config: TrainConfig) -> str:

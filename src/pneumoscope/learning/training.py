@@ -145,7 +145,7 @@ def train(
 
 @dataclass(frozen=True)
 class Fitted:
-    """A network with its best weights, in evaluation mode, and its training and validation films."""
+    """A network with its best weights, in evaluation mode, and its training and validation images."""
 
     network: Network
     initial_weights: str

@@ -10,7 +10,7 @@ def register(app: typer.Typer) -> None:
     from pneumoscope.cli.data import app as data
     from pneumoscope_clinic.cli import audit, clinic, monitor, pacs, serve
 
-    app.add_typer(pacs.app, name="pacs", help="A DICOM node that examines films; pull, echo, deliveries.")
+    app.add_typer(pacs.app, name="pacs", help="A DICOM node that examines images; pull, echo, deliveries.")
     app.add_typer(monitor.app, name="monitor", help="Drift, agreement with readers, alarms.")
     app.add_typer(audit.app, name="audit", help="The audit log of an installation: verify it, show it.")
     app.add_typer(clinic.app, name="clinic", help="Users, tokens, bundles, retention of an installation.")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Users, tokens, bundles, retention of an installation.")
 users = typer.Typer(no_args_is_help=True, help="Who may log in.")
 tokens = typer.Typer(no_args_is_help=True, help="Tokens of programs.")
-bundles = typer.Typer(no_args_is_help=True, help="Which bundle examines films.")
+bundles = typer.Typer(no_args_is_help=True, help="Which bundle examines images.")
 app.add_typer(users, name="users")
 app.add_typer(tokens, name="tokens")
 app.add_typer(bundles, name="bundles")
@@ -41,13 +41,13 @@ app.add_typer(bundles, name="bundles")
 Folder = Annotated[Path, typer.Argument(help="Folder of the backup.")]
 
 _SHOWN = 20
-"""Films that are named when their bytes are missing."""
+"""Images that are named when their bytes are missing."""
 _WORDS = {
     "studies": "studies",
-    "films": "films with their results",
-    "pixels": "films' pixels",
+    "films": "images with their results",
+    "pixels": "images' pixels",
     "identities": "identities",
-    "orphans": "files that no film knows",
+    "orphans": "files that no image knows",
 }
 _SHORTEST = 8
 """Digits of an id that pages show (``web.film_view.study_title``)."""
@@ -157,7 +157,7 @@ def revoke_token(
 
 @bundles.command("list")
 def list_bundles(config: ConfigFile = None, data_dir: DataDir = None) -> None:
-    """Show which bundles examined films here, the newest first."""
+    """Show which bundles examined images here, the newest first."""
     from pneumoscope_clinic.store.bundles import activations, active_bundle
 
     with clinic_store(config, data_dir) as store:
@@ -172,7 +172,7 @@ def activate_bundle(
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Let a bundle examine films from now on; nothing needs a restart."""
+    """Let a bundle examine images from now on; nothing needs a restart."""
     from pneumoscope_clinic.store.bundles import activate
 
     with clinic_store(config, data_dir) as store:
@@ -190,11 +190,11 @@ def rollback_bundle(config: ConfigFile = None, data_dir: DataDir = None) -> None
 
 @app.command("retry")
 def retry_films(config: ConfigFile = None, data_dir: DataDir = None) -> None:
-    """Examine the films again whose examination was given up through no fault of theirs."""
+    """Examine the images again whose examination was given up through no fault of theirs."""
     from pneumoscope_clinic.store.queue import Queue
 
     with clinic_store(config, data_dir) as store:
-        print(f"{Queue(store).revive('examine', terminal_actor())} films are examined again.")
+        print(f"{Queue(store).revive('examine', terminal_actor())} images are examined again.")
 
 
 @app.command("settings")
@@ -221,7 +221,7 @@ def backup(
     print(f"{folder}: {made.blobs} files and the database of {made.made_at}.")
     print(f"Head of the audit log: {made.audit_head}")
     if made.key:
-        print("The key is in it: whoever has the folder can read the films.")
+        print("The key is in it: whoever has the folder can read the images.")
     else:
         print(f"The key is not in it. Keep {key_file} elsewhere: without it nothing opens.")
 
@@ -234,7 +234,7 @@ def restore(folder: Folder, config: ConfigFile = None, data_dir: DataDir = None)
     settings = clinic_settings(config, data_dir=data_dir)
     found = put_back(settings, folder, terminal_actor())
     whole = "whole" if not found.audit_problem else found.audit_problem
-    print(f"{settings.directory}: {found.films - len(found.missing)} of {found.films} films readable.")
+    print(f"{settings.directory}: {found.films - len(found.missing)} of {found.films} images readable.")
     print(f"Audit log: {found.audit_rows} rows, {whole}.")
     for film in found.missing[:_SHOWN]:
         print(f"missing or damaged: {film}")
@@ -263,7 +263,7 @@ def delete_study(
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Delete a study with its films, results and feedback, for good."""
+    """Delete a study with its images, results and feedback, for good."""
     with clinic_store(config, data_dir) as store:
         from pneumoscope_clinic.store.retention import delete_study
 
@@ -304,7 +304,7 @@ def export_feedback(
         Path, typer.Argument(metavar="OUT", help="A new folder, or that of an earlier export.")
     ],
     licence: Annotated[
-        str, typer.Option(help="Terms under which the films may be used; there is no export without.")
+        str, typer.Option(help="Terms under which the images may be used; there is no export without.")
     ] = "",
     since: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only feedback from this day on (UTC).")
@@ -316,7 +316,7 @@ def export_feedback(
     data_dir: DataDir = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Turn confirmed films with consent into a data set: de-identified, text in the picture covered."""
+    """Turn confirmed images with consent into a data set: de-identified, text in the picture covered."""
     with clinic_store(config, data_dir) as store:
         from pneumoscope_clinic.export_feedback import Wishes, export_feedback
         from pneumoscope_clinic.store.bundles import active_bundle
@@ -327,7 +327,7 @@ def export_feedback(
         bundle = active_bundle(store).location
         with (
             Sandbox(bundle, store.settings.limits) as sandbox,
-            progress_bar("Exporting films") as progress,
+            progress_bar("Exporting images") as progress,
         ):
             done = export_feedback(
                 store, output, wishes, sandbox.picture, actor=terminal_actor(), progress=progress
@@ -344,7 +344,7 @@ def export_feedback(
         return
     print_dataset(done.dataset)
     console().print(
-        f"{done.added} films are new, {done.removed} went, {sum(done.left_out.values())} left out."
+        f"{done.added} images are new, {done.removed} went, {sum(done.left_out.values())} left out."
     )
     for reason, count in done.left_out.items():
         console().print(f"  {count}: {reason}")

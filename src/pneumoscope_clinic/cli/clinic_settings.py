@@ -23,7 +23,7 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings (TOML); also by PNEUMOSCOPE_CONFIG.")
 ]
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Database, films and key; ~/.local/share/pneumoscope.")
+    Path | None, typer.Option("--data-dir", help="Database, images and key; ~/.local/share/pneumoscope.")
 ]
 
 

@@ -37,7 +37,7 @@ def report(
         print(json.dumps(document(board), indent=2, ensure_ascii=False))
     else:
         films = sum(day.films for day in board.days)
-        console().print(f"{films} films in {days} days, {len(board.alarms)} alarms open.")
+        console().print(f"{films} images in {days} days, {len(board.alarms)} alarms open.")
     notes().print(f"page: {page}")
 
 
@@ -52,7 +52,7 @@ def check(config: ConfigFile = None, data_dir: DataDir = None, as_json: Json = F
         print(json.dumps({"looks": len(found.looks), "blocks": len(found.blocks), "opened": found.opened,
                           "resolved": found.resolved, "unsent": found.unsent}))  # fmt: skip
         return
-    console().print(f"{len(found.looks)} looks at films, {len(found.blocks)} at feedback.")
+    console().print(f"{len(found.looks)} looks at images, {len(found.blocks)} at feedback.")
     for word, kinds in (("opened", found.opened), ("resolved", found.resolved)):
         for kind in kinds:
             console().print(f"{word}: {kind}")
@@ -92,7 +92,7 @@ def alarms(
 @app.command("baseline")
 def baseline(
     restart: Annotated[
-        bool, typer.Option("--restart", help="Take the films from now on as the new baseline.")
+        bool, typer.Option("--restart", help="Take the images from now on as the new baseline.")
     ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -107,7 +107,7 @@ def baseline(
             restart_baseline(store, bundle_id, terminal_actor())
         where = progress(store, bundle_id)
     missing = where.films_until_baseline
-    state = f"{missing} films are still missing" if missing else "it is complete"
+    state = f"{missing} images are still missing" if missing else "it is complete"
     console().print(
-        f"Baseline of {bundle_id}: {state}. {where.films_until_window} films until the next window."
+        f"Baseline of {bundle_id}: {state}. {where.films_until_window} images until the next window."
     )

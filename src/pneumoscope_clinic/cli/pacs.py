@@ -37,7 +37,7 @@ def pacs(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen at; 0 for any. Default: 11112.")] = None,
     ae_title: Annotated[str | None, typer.Option(help="Our AE title. Default: PNEUMOSCOPE.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that examine films. Default: 2.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that examine images. Default: 2.")] = None,
     bundle: Annotated[
         str | None, typer.Option(help="Bundle of a new installation: a shipped name or a directory.")
     ] = None,
@@ -46,7 +46,7 @@ def pacs(
         typer.Option("--shadow/--no-shadow", help="Examine and store, but show and send nothing."),
     ] = None,
 ) -> None:
-    """Listen for films (C-STORE), examine them, and send results where the configuration says.
+    """Listen for images (C-STORE), examine them, and send results where the configuration says.
 
     Runs until Ctrl-C or SIGTERM. Nothing is lost when it is killed: it goes on where it was.
     """
@@ -74,13 +74,13 @@ def pull(
     since: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only studies from this day on.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take so many films at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take so many images at most.")] = None,
     url: Annotated[str | None, typer.Option(help="DICOMweb address. Default: dicomweb.url.")] = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts as JSON.")] = False,
 ) -> None:
-    """Take films from a PACS by DICOMweb and queue them; what was taken before is skipped."""
+    """Take images from a PACS by DICOMweb and queue them; what was taken before is skipped."""
     pairs = _pairs(query or [])
     with clinic_store(config, data_dir, dicomweb__url=url) as store:
         from pneumoscope_clinic.dicom.http_clients import WebSource
@@ -96,7 +96,7 @@ def pull(
         print(json.dumps(counts))
     else:
         console().print(
-            f"{pulled.taken} films taken, {pulled.known} were here, {pulled.failed} were not given"
+            f"{pulled.taken} images taken, {pulled.known} were here, {pulled.failed} were not given"
         )
     if pulled.taken:
         notes().print("they are examined by `pneumoscope pacs` or `pneumoscope serve`")
@@ -179,7 +179,7 @@ def _announce(settings: ClinicSettings, address: tuple[str, int], bundle_id: str
     )
     console().print(f"bundle {bundle_id}, data in {settings.directory}")
     peers = ", ".join(peer.ae_title for peer in dicom.peers) or "anyone on this machine"
-    console().print(f"takes films from: {peers}")
+    console().print(f"takes images from: {peers}")
     destinations = ", ".join(f"{found.name} ({found.kind})" for found in settings.destinations)
     console().print(
         f"sends results to: {destinations or 'nobody; see destinations in docs/configuration.md'}"
@@ -241,7 +241,7 @@ def _delivery(job: Job) -> dict[str, Any]:
 
 
 def _print_deliveries(rows: list[dict[str, Any]]) -> None:
-    """One paragraph for each destination and reason; film by film they are in the JSON."""
+    """One paragraph for each destination and reason; image by image they are in the JSON."""
     if not rows:
         console().print("no result waits for a destination")
         return

@@ -34,7 +34,7 @@ def serve(
     data_dir: DataDir = None,
     host: Annotated[str | None, typer.Option(help="Address to listen at; 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="8765; 0 is any that is free.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that examine films; 2.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that examine images; 2.")] = None,
     bundle: Annotated[str | None, typer.Option(help="Bundle of a new installation; reference.")] = None,
     shadow: Annotated[
         bool | None, typer.Option("--shadow/--no-shadow", help="Store results, show them to nobody.")

@@ -65,7 +65,7 @@ def ending(association: Association) -> Iterator[Association]:
 
 
 def film_classes(settings: DicomSettings) -> tuple[str, ...]:
-    """SOP classes of films that are accepted (PS3.4 table B.5-1).
+    """SOP classes of images that are accepted (PS3.4 table B.5-1).
 
     Digital X-Ray *for processing* is none of them: it is raw detector data, which nobody reads and no bundle
     was trained on.
@@ -77,9 +77,9 @@ def film_classes(settings: DicomSettings) -> tuple[str, ...]:
 
 
 def film_transfer_syntaxes() -> tuple[str, ...]:
-    """Transfer syntaxes of films, all that ``imaging`` decodes; the first that a sender offers is taken.
+    """Transfer syntaxes of images, all that ``imaging`` decodes; the first that a sender offers is taken.
 
-    Native ones come first, then lossless ones: nobody shall compress a film for us with loss.
+    Native ones come first, then lossless ones: nobody shall compress an image for us with loss.
     """
     from pydicom import uid
 

@@ -1,7 +1,7 @@
 """Delivery of results to destinations, with retries, idempotent.
 
 What is not accepted is sent again with exponential backoff, across restarts, until it is older than
-``deliver_days``; it is the same object each time, down to its UIDs. In shadow mode nothing is sent. A film
+``deliver_days``; it is the same object each time, down to its UIDs. In shadow mode nothing is sent. An image
 that did not come as DICOM (or whose identity is not kept) has no study in a PACS: it goes to FHIR
 destinations alone, its subject a pseudonym.
 """
@@ -66,7 +66,7 @@ class Deliverer:
     """Handler of ``deliver`` jobs; a context manager.
 
     Args:
-        store: of the films.
+        store: of the images.
         client: makes the client of a destination.
     """
 
@@ -93,7 +93,7 @@ class Deliverer:
     def __call__(self, claim: Claim) -> None:
         """Deliver one result, and settle the job."""
         state = self._states[claim.target]
-        if state.left() > 0:  # not every film has to find out for itself
+        if state.left() > 0:  # not every image has to find out for itself
             self._queue.retry(claim, state.problem, state.left() + state.turn(claim.job_id))
             return
         try:
@@ -120,7 +120,7 @@ class Deliverer:
             study_id, identified = film.study_id, film.identity is not None
         if destination.kind != "fhir" and not identified:
             raise _IdentityErasedError(
-                "patient and study of the film are not kept any more", remedy="send the film again"
+                "patient and study of the image are not kept any more", remedy="send the image again"
             )
         store, film_id = self._store, claim.film_id
         result = load_result(
@@ -144,7 +144,7 @@ class Deliverer:
             if not state.up:
                 _wake(session, claim.target, state.suspects)
         state.succeeded(claim.job_id)
-        _log.info("result of film %s delivered to %s: %d objects", claim.film_id, claim.target, count)
+        _log.info("result of image %s delivered to %s: %d objects", claim.film_id, claim.target, count)
 
     def _failed(self, claim: Claim, error: Exception) -> None:
         known = error if isinstance(error, PneumoscopeError) else None
@@ -161,11 +161,11 @@ class Deliverer:
                 audit_log.append(
                     self._store, session, "deliveries", "result.given-up", claim.film_id, to=claim.target
                 )
-            _log.error("result of film %s given up for %s: %s", claim.film_id, claim.target, text)
+            _log.error("result of image %s given up for %s: %s", claim.film_id, claim.target, text)
             return
         self._queue.retry(claim, said, pause)
         _log.warning(
-            "result of film %s not delivered to %s, again in %.0f s: %s",
+            "result of image %s not delivered to %s, again in %.0f s: %s",
             claim.film_id, claim.target, pause, text,
         )  # fmt: skip
 
@@ -180,7 +180,7 @@ class Deliverer:
         return self._clients[destination.name]
 
     def _ready(self) -> Sandbox:
-        """The process that decodes films; which bundle it opens does not matter."""
+        """The process that decodes images; which bundle it opens does not matter."""
         if self._sandbox is None:
             self._sandbox = Sandbox(
                 active_bundle(self._store).location, self._store.settings.limits, threads=1
@@ -189,7 +189,7 @@ class Deliverer:
 
 
 class _IdentityErasedError(InputError):
-    """Nothing leads back to the study of a film: no later attempt can do better."""
+    """Nothing leads back to the study of an image: no later attempt can do better."""
 
 
 def retry_now(store: Store, actor: str, target: str | None = None) -> int:

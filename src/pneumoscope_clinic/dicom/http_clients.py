@@ -101,7 +101,7 @@ _MODALITY, _STUDY, _SERIES, _INSTANCE, _CLASS = "00080060", "0020000D", "0020000
 
 @dataclass(frozen=True, slots=True)
 class FilmReference:
-    """Where a film is on the server."""
+    """Where an image is on the server."""
 
     study_uid: str
     series_uid: str
@@ -122,11 +122,11 @@ class StowClient:
         self._client = _client(destination.url, session)
 
     def deliver(self, study: StudyResults) -> int:
-        """Store the DICOM objects of a study's films; how many there were.
+        """Store the DICOM objects of a study's images; how many there were.
 
         Raises:
             DeliveryError: the server cannot be reached, or refused one of them.
-            InputError: a film did not come as DICOM.
+            InputError: an image did not come as DICOM.
         """
         datasets = [made for film in study.films for made in dicom_objects(film, self._destination.objects)]
         if datasets:
@@ -168,11 +168,11 @@ class StowClient:
 
 
 class WebSource:
-    """Where films are pulled from.
+    """Where images are pulled from.
 
     Args:
         settings: address and credentials.
-        max_mb: size of the largest film that is taken.
+        max_mb: size of the largest image that is taken.
 
     Raises:
         ConfigError: no address is configured.
@@ -189,11 +189,11 @@ class WebSource:
         self._client = _client(self._base, self._session)
 
     def find(self, query: Mapping[str, str], classes: Sequence[str]) -> Iterator[FilmReference]:
-        """Films of the studies that match, as the server lists them.
+        """Images of the studies that match, as the server lists them.
 
         Args:
             query: keyword or tag to value (PS3.18 table 8.3.4-1), of the study.
-            classes: SOP classes of films.
+            classes: SOP classes of images.
 
         Raises:
             DeliveryError: the server cannot be reached, or refuses the query.
@@ -213,10 +213,10 @@ class WebSource:
                         yield FilmReference(study, series_uid, _value(instance, _INSTANCE))
 
     def fetch(self, film: FilmReference) -> bytes:
-        """The bytes of a film, in the transfer syntax that the server keeps it in.
+        """The bytes of an image, in the transfer syntax that the server keeps it in.
 
         Raises:
-            DeliveryError: the server cannot be reached, does not give this film, or it is too large.
+            DeliveryError: the server cannot be reached, does not give this image, or it is too large.
         """
         address = "/".join(
             (self._base, "studies", film.study_uid, "series", film.series_uid, "instances", film.instance_uid)
@@ -234,7 +234,7 @@ class WebSource:
                 body += piece
                 if len(body) > self._max_bytes:
                     raise DeliveryError(
-                        "a film is larger than allowed",
+                        "an image is larger than allowed",
                         expected=f"at most {self._max_bytes / _MEBIBYTE:g} MB",
                         remedy="server.max_upload_mb allows more",
                     )

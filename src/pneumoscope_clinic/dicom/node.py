@@ -43,7 +43,7 @@ class Node:
     """Listens for associations; a context manager.
 
     Args:
-        store: takes the films; its settings say how and for whom to listen.
+        store: takes the images; its settings say how and for whom to listen.
 
     Raises:
         ConfigError: a certificate or an address of a peer cannot be used, or the port is taken.
@@ -138,7 +138,7 @@ class Node:
         _receiver(event).close()
 
     def _store_film(self, event: Event) -> int:
-        """Handler of C-STORE: success means that the film survives whatever happens next."""
+        """Handler of C-STORE: success means that the image survives whatever happens next."""
         request = cast("C_STORE", event.request)
         if request.AffectedSOPClassUID != event.context.abstract_syntax:
             return NOT_ITS_CLASS
@@ -151,12 +151,12 @@ class Node:
                 instance_uid=str(request.AffectedSOPInstanceUID),
             )
         except InputError as error:
-            _log.warning("a film was refused: %s", error.problem)
+            _log.warning("an image was refused: %s", error.problem)
             return CANNOT_UNDERSTAND
         except (OSError, SQLAlchemyError) as error:
-            _log.error("a film could not be stored: %s", type(error).__name__)
+            _log.error("an image could not be stored: %s", type(error).__name__)
             return OUT_OF_RESOURCES
-        _log.info("film %s received%s", received.film_id, " again" if received.again else "")
+        _log.info("image %s received%s", received.film_id, " again" if received.again else "")
         return SUCCESS
 
 

@@ -19,7 +19,7 @@ from pneumoscope_clinic.worker.intake import Sender, receive
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What a pull did: films taken, films that were here before, and those that the server did not give."""
+    """What a pull did: images taken, images that were here before, and those that the server did not give."""
 
     taken: int
     known: int
@@ -39,16 +39,16 @@ def pull(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
-    """Take the films of all studies that match ``query``.
+    """Take the images of all studies that match ``query``.
 
-    A film that is not given, is empty or too large, is counted and left; the next pull tries it again.
+    An image that is not given, is empty or too large, is counted and left; the next pull tries it again.
 
     Args:
-        store: takes the films.
+        store: takes the images.
         source: gives them.
         query: of studies, keyword or tag to value.
-        limit: most films to take.
-        progress: called after each film; the total is not known before the end.
+        limit: most images to take.
+        progress: called after each image; the total is not known before the end.
 
     Raises:
         DeliveryError: the server cannot be reached, or refuses the query.
@@ -76,7 +76,7 @@ def pull(
 
 
 def is_known(store: Store, film: FilmReference) -> bool:
-    """Whether a film of that SOP Instance UID is here, whichever way it came."""
+    """Whether an image of that SOP Instance UID is here, whichever way it came."""
     key = store.cipher.pseudonym(film.instance_uid, "instance")
     with store.read() as session:
         return session.scalar(select(Film.id).where(Film.instance_key == key).limit(1)) is not None

@@ -36,11 +36,11 @@ class StorageClient:
         self._settings = settings
 
     def deliver(self, study: StudyResults) -> int:
-        """Send the DICOM objects of a study's films; how many there were.
+        """Send the DICOM objects of a study's images; how many there were.
 
         Raises:
             DeliveryError: one of them was not stored. Those that were stay; sent again they are the same.
-            InputError: a film did not come as DICOM.
+            InputError: an image did not come as DICOM.
         """
         datasets = [made for film in study.films for made in dicom_objects(film, self._destination.objects)]
         if datasets:

@@ -1,1 +1,1 @@
-"""Watching films, answers, readers and the queue: drift, agreement, alarms, dashboard and report."""
+"""Watching images, answers, readers and the queue: drift, agreement, alarms, dashboard and report."""

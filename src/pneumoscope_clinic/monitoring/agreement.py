@@ -1,7 +1,8 @@
 """Agreement of results with readers' diagnoses, over time, and its sequential test.
 
-Readers choose which films they comment on, and a wrong answer provokes more comments than a right one: these
-figures describe the films with feedback, not all films. The share of films with feedback stands beside them.
+Readers choose which images they comment on, and a wrong answer provokes more comments than a right one: these
+figures describe the images with feedback, not all images. The share of images with feedback stands beside
+them.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from pneumoscope_clinic.store.tables import Feedback, Result, WatchWindow
 FEEDBACK = "feedback"
 
 BLOCK = 50
-"""Films with feedback in one test: an agreement of 0.65 where 0.85 is wanted is found within one block with a
-probability of 0.81 at the level 0.01 (exact binomial)."""
+"""Images with feedback in one test: an agreement of 0.65 where 0.85 is wanted is found within one block with
+a probability of 0.81 at the level 0.01 (exact binomial)."""
 
 _PNEUMONIA = frozenset({Label.BACTERIAL, Label.VIRAL, Label.PNEUMONIA})
 
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """One examined film; ``diagnosis`` and ``agrees`` are the reader's last word, None without one."""
+    """One examined image; ``diagnosis`` and ``agrees`` are the reader's last word, None without one."""
 
     at: datetime
     decision: str
@@ -43,7 +44,7 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of :data:`BLOCK` films with feedback: how many readers agreed with, and what that means.
+    """One block of :data:`BLOCK` images with feedback: how many readers agreed with, and what that means.
 
     ``p`` is the chance of so little agreement, or less, where the true one is the least that is wanted.
     """
@@ -56,7 +57,7 @@ class Block:
 
 
 def reviewed_films(session: Session, since: datetime) -> list[Reviewed]:
-    """Films examined since a time, each with the last feedback about it."""
+    """Images examined since a time, each with the last feedback about it."""
     last = select(func.max(Feedback.id).label("id")).group_by(Feedback.film_id).subquery()
     statement = (
         select(Result.created_at, Result.decision, Feedback.diagnosis, Feedback.agrees)
@@ -68,7 +69,7 @@ def reviewed_films(session: Session, since: datetime) -> list[Reviewed]:
 
 
 def agreement(films: Sequence[Reviewed], start: date | None = None) -> Agreement:
-    """The figures of some films; a film without an answer counts as abstained and in nothing else."""
+    """The figures of some images; an image without an answer counts as abstained and in nothing else."""
     reviewed = [film for film in films if film.diagnosis is not None]
     answered = [film for film in reviewed if film.decision != Decision.ABSTAIN]
     ill = [film for film in answered if film.diagnosis in _PNEUMONIA]
@@ -85,7 +86,7 @@ def agreement(films: Sequence[Reviewed], start: date | None = None) -> Agreement
 
 
 def by_week(films: Iterable[Reviewed]) -> tuple[Agreement, ...]:
-    """One row a week (Monday to Sunday, UTC) that has films, the oldest first."""
+    """One row a week (Monday to Sunday, UTC) that has images, the oldest first."""
     weeks: dict[date, list[Reviewed]] = defaultdict(list)
     for film in films:
         day = film.at.date()
@@ -94,7 +95,7 @@ def by_week(films: Iterable[Reviewed]) -> tuple[Agreement, ...]:
 
 
 def advance_agreement(store: Store, bundle_id: str) -> list[Block]:
-    """Count all new feedback, the first about each film; returns the blocks that it completes, oldest first.
+    """Count all new feedback, the first about each image; returns the blocks that it completes, oldest first.
 
     A block is tested once, by the exact binomial test against ``monitoring.min_agreement`` at
     ``monitoring.false_alarm_rate``: the upper Clopper-Pearson limit at twice that rate lies below it.
@@ -114,7 +115,7 @@ def _new_feedback(store: Store, bundle_id: str) -> bool:
 
 
 def _feedback_after(session: Session, bundle_id: str) -> Select[datetime, bool]:
-    """Time and agreement of the first feedback about each answered film, as far as it is not counted yet."""
+    """Time and agreement of the first feedback about each answered image, as far as it is not counted yet."""
     after = counted_until(session, FEEDBACK, bundle_id)
     first = select(func.min(Feedback.id)).group_by(Feedback.film_id)
     statement = (

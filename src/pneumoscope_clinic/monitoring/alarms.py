@@ -2,7 +2,7 @@
 
 Each goes to the database (dashboard), to the log, and to ``monitoring.webhook_url`` as JSON, again with every
 check until it is accepted; authorised by the token of ``monitoring.webhook_token_file`` (RFC 6750) and signed
-with it (``X-Pneumoscope-Signature: sha256=<HMAC-SHA-256 of the body>``). The text names no patient, film or
+with it (``X-Pneumoscope-Signature: sha256=<HMAC-SHA-256 of the body>``). The text names no patient, image or
 file.
 """
 

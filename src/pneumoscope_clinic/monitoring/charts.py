@@ -142,7 +142,7 @@ def _legend(chart: Chart) -> list[str]:
 
 
 def volume_chart(days: Sequence[Day], of: ChartWords) -> Chart:
-    """Films by day, stacked by answer."""
+    """Images by day, stacked by answer."""
     names = (of("Pneumonia likely"), of("Pneumonia unlikely"), of("No answer"), of("Refused"))
     top = _round_up(max((day.films for day in days), default=0))
     step = (WIDTH - LEFT) / max(1, len(days))
@@ -159,7 +159,7 @@ def volume_chart(days: Sequence[Day], of: ChartWords) -> Chart:
             pieces.append(Piece(series, round(LEFT + (number + 0.1) * step, 1), round(height, 1),
                                 round(0.8 * step, 1), round(size, 1), text))  # fmt: skip
     return Chart(
-        text=of("Films by day"),
+        text=of("Images by day"),
         columns=(of("Day"), *names, of("Failed")),
         rows=[
             (
@@ -181,7 +181,7 @@ def volume_chart(days: Sequence[Day], of: ChartWords) -> Chart:
 
 
 def agreement_chart(weeks: Sequence[Agreement], least: float, of: ChartWords) -> Chart | None:
-    """Agreement by week with its 95 % interval and the alarm's limit; None where no film was reviewed."""
+    """Agreement by week with its 95 % interval and the alarm's limit; None where no image was reviewed."""
     known = [
         (week, week.agreement) for week in weeks if week.agreement is not None and week.start is not None
     ]
@@ -199,7 +199,7 @@ def agreement_chart(weeks: Sequence[Agreement], least: float, of: ChartWords) ->
         rows.append((day, value, interval, of.number(found.n)))
     return Chart(
         text=of("Agreement with readers by week"),
-        columns=(of("Week from"), of("Agreement"), of("95 % interval"), of("Films")),
+        columns=(of("Week from"), of("Agreement"), of("95 % interval"), of("Images")),
         rows=rows,
         ticks=[Label(of.percent(share, 0), y=_height(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
         labels=_dates([of.short_day(week.start) for week, _ in known if week.start is not None], step),

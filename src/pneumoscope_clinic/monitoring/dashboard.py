@@ -1,4 +1,4 @@
-"""Queries of the dashboard and the monitoring report; films of silent mode count."""
+"""Queries of the dashboard and the monitoring report; images of silent mode count."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.tables import Job, Result, now
 
 _SELECTIVE = (
-    "Agreement, sensitivity and specificity are those of the {reviewed} films with a reader's diagnosis "
-    "out of {films}: readers choose which films they comment on, so they may differ for the others."
+    "Agreement, sensitivity and specificity are those of the {reviewed} images with a reader's diagnosis "
+    "out of {films}: readers choose which images they comment on, so they may differ for the others."
 )
-_NO_BUNDLE = "The active bundle's directory is gone: nothing is compared with its validation films."
+_NO_BUNDLE = "The active bundle's directory is gone: nothing is compared with its validation images."
 _BASELINE = (
-    "Exposure, size, devices, probabilities and shares are compared with the first films here under this "
-    "bundle (baseline): the bundle keeps no distribution of them. {missing} films are still missing for it."
+    "Exposure, size, devices, probabilities and shares are compared with the first images here under this "
+    "bundle (baseline): the bundle keeps no distribution of them. {missing} images are still missing for it."
 )
 NOTES = (_SELECTIVE, _NO_BUNDLE, _BASELINE)
 """Templates of ``Dashboard.notes``."""
@@ -92,12 +92,12 @@ def bundle_document(location: str) -> Mapping[str, Any] | None:
 def expectation(
     document: Mapping[str, Any] | None, operating_point: str | None, positive_rate: float | None
 ) -> Validation | None:
-    """What the validation films make one expect here, at an operating point (None: the bundle's default).
+    """What the validation images make one expect here, at an operating point (None: the bundle's default).
 
     Args:
         document: ``bundle.json``.
         operating_point: its name.
-        positive_rate: share called positive here, of the answered films.
+        positive_rate: share called positive here, of the answered images.
     """
     if document is None:
         return None

@@ -6,8 +6,8 @@ the chi-square test with rare categories pooled, bounds of the gate by an exact 
 correction (Scand J Stat 6, 1979) holds the chance of any false finding in one look at ``level``.
 
 A bundle keeps the bounds of its gate's feature distance and picture distance, each an order statistic of its
-validation films. It keeps no distribution of exposure, size, device or probability: for these the reference
-is the *baseline*, the first films here under this bundle. Each row says which one it was compared with.
+validation images. It keeps no distribution of exposure, size, device or probability: for these the reference
+is the *baseline*, the first images here under this bundle. Each row says which one it was compared with.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pneumoscope_clinic.monitoring.records import DriftRow
 MIN_FILMS = 20
 """Fewer values of a quantity are not compared; the tests find nothing in so few at the levels used."""
 
-_MIN_EXPECTED = 5.0  # films of a cell in the chi-square test (Cochran, Biometrics 10, 1954)
+_MIN_EXPECTED = 5.0  # images of a cell in the chi-square test (Cochran, Biometrics 10, 1954)
 _PSI_BINS = 10
 _POOLED = "\0others"
 
@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 NUMBER, SHARE, MIX = "number", "share", "mix"
 
 Numbers = dict[str, Any]
-"""By quantity: sorted values (number), [successes, films] (share), or films by category (mix)."""
+"""By quantity: sorted values (number), [successes, images] (share), or images by category (mix)."""
 
 _DIGITS = 5  # significant; finer than any difference that matters, and half as long in the database
 _SELECTION = "selection"
@@ -47,7 +47,7 @@ _SELECTION = "selection"
 
 @dataclass(frozen=True, slots=True)
 class FilmRow:
-    """What monitoring reads of one examined film; ``patient`` is a keyed hash, else the study's id."""
+    """What monitoring reads of one examined image; ``patient`` is a keyed hash, else the study's id."""
 
     at: datetime
     patient: str
@@ -62,7 +62,7 @@ class FilmRow:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One thing that is watched; ``read`` gives its value for a film, None where the film has none."""
+    """One thing that is watched; ``read`` gives its value for an image, None where the image has none."""
 
     name: str
     title: str
@@ -103,7 +103,7 @@ QUANTITIES = (
     Quantity("contrast", "Contrast", "input", NUMBER, _drift("contrast")),
     Quantity("exposure_low", "Dark end of the exposure", "input", NUMBER, _drift("exposure_low")),
     Quantity("exposure_high", "Bright end of the exposure", "input", NUMBER, _drift("exposure_high")),
-    Quantity("size", "Film size in pixels", "input", NUMBER, _pixels),
+    Quantity("size", "Image size in pixels", "input", NUMBER, _pixels),
     Quantity("aspect", "Width over height", "input", NUMBER, _aspect),
     Quantity("age", "Age of the patients", "input", NUMBER, lambda film: film.age_years),
     Quantity("device", "Devices", "input", MIX, _device),
@@ -144,7 +144,7 @@ def numbers_of(films: Sequence[FilmRow]) -> Numbers:
 
 
 def pooled(parts: Sequence[Numbers]) -> Numbers:
-    """The numbers of several sets of films together."""
+    """The numbers of several sets of images together."""
     found: Numbers = {}
     for quantity in QUANTITIES:
         values = [part[quantity.name] for part in parts if quantity.name in part]
@@ -166,7 +166,7 @@ def _rounded(value: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A value that ``beyond`` of ``n`` validation films exceed; quantity names what it bounds."""
+    """A value that ``beyond`` of ``n`` validation images exceed; quantity names what it bounds."""
 
     quantity: str
     value: float
@@ -174,9 +174,9 @@ class Bound:
     n: int
 
     def p_value(self, exceeding: int, films: int) -> float:
-        """Chance that so many of ``films``, or more, exceed the bound though they are usual films.
+        """Chance that so many of ``films``, or more, exceed the bound though they are usual images.
 
-        The chance of one new film to exceed the r-th smallest of n exchangeable values is Beta(n + 1 - r, r)
+        The chance of one new image to exceed the r-th smallest of n exchangeable values is Beta(n + 1 - r, r)
         distributed (David & Nagaraja, Order Statistics, 3rd ed., 2.1), so the count is beta-binomial: exact
         for any distribution without ties.
         """
@@ -210,8 +210,8 @@ def compare(
     """Every quantity of ``present`` against its references.
 
     Args:
-        present: films of now.
-        baseline: the first films under this bundle; None while there are too few of them.
+        present: images of now.
+        baseline: the first images under this bundle; None while there are too few of them.
         bundle: bounds of the gate.
         level: chance of any row with ``drifted`` when nothing has changed.
     """
@@ -229,7 +229,7 @@ def population_stability(reference: Sequence[float], present: Sequence[float]) -
     """Population stability index over the reference's tenths; counts are raised by a half against empty bins.
 
     Usual reading (Siddiqi, Credit Risk Scorecards, 2006): below 0.1 no change, above 0.25 a marked one. It
-    grows with fewer films though nothing has changed, so nothing is decided by it.
+    grows with fewer images though nothing has changed, so nothing is decided by it.
     """
     edges = np.unique(np.quantile(reference, np.linspace(0, 1, _PSI_BINS + 1)[1:-1]))
     shares = []

@@ -28,13 +28,13 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What readers said about the films of a period.
+    """What readers said about the images of a period.
 
     Attributes:
         start: of the period; None is all of the dashboard's days.
         films: examined; reviewed: of them with a reader's diagnosis; abstained: reviewed ones that got no
             answer.
-        agreement: share of the answered and reviewed films that the reader agreed with.
+        agreement: share of the answered and reviewed images that the reader agreed with.
         sensitivity, specificity: of the answers against the readers' diagnoses; ``other`` counts as no
             pneumonia.
     """
@@ -55,14 +55,15 @@ class DriftRow:
     Attributes:
         quantity: its name (``contrast``, ``device``, ``positive``, ...); title: in words.
         group: ``input`` or ``output``.
-        reference: ``bundle`` (its validation films) or ``baseline`` (the first films here under this bundle).
+        reference: ``bundle`` (its validation images) or ``baseline`` (the first images here under this
+            bundle).
         reference_value, present_value: means, or shares in [0, 1] for ``kind`` ``share``; None for a mix.
         kind: ``number``, ``share`` or ``mix``.
         test: what was computed.
         p: its p value; adjusted: after Holm's correction over the tests of the window.
         psi: population stability index, a figure and no test; None where it makes no sense.
         drifted: adjusted is at most the false-alarm rate.
-        n, reference_n: films.
+        n, reference_n: images.
     """
 
     quantity: str
@@ -109,10 +110,10 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What the bundle's validation films make one expect here.
+    """What the bundle's validation images make one expect here.
 
     Attributes:
-        n: films; positive_rate: share called positive among them, at their prevalence.
+        n: images; positive_rate: share called positive among them, at their prevalence.
         implied_prevalence: share with pneumonia that would give the positive rate of here (Rogan & Gladen,
             Am J Epidemiol 107, 1978), in [0, 1]; None without answers.
         ppv, npv: at that prevalence.
@@ -132,11 +133,11 @@ class Dashboard:
 
     Attributes:
         bundle_id: in use; None before the first activation.
-        days: one row a day, the oldest first, days without films included.
-        agreement: over all days; agreement_by_week: weeks (Monday first) that have films, the oldest first.
-        drift: of the last complete window; window_end: time of its last film, None before the first one.
-        films_until_baseline: films that the baseline still lacks, 0 once it is complete.
-        films_until_window: films that the window under way still lacks.
+        days: one row a day, the oldest first, days without images included.
+        agreement: over all days; agreement_by_week: weeks (Monday first) that have images, the oldest first.
+        drift: of the last complete window; window_end: time of its last image, None before the first one.
+        films_until_baseline: images that the baseline still lacks, 0 once it is complete.
+        films_until_window: images that the window under way still lacks.
         shadow: silent mode is on.
         notes: what a reader of the figures must know, as sentences.
         validation: None where the bundle does not say.

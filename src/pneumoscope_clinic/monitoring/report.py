@@ -85,9 +85,9 @@ def _cards(board: Dashboard) -> Iterator[tuple[str, str, str]]:
         ("Specificity against readers", board.agreement.specificity),
     ):
         if estimate is None:
-            yield name, "–", "no films"
+            yield name, "–", "no images"
         else:
-            yield name, _share(estimate.value), f"{_range(estimate)}, {estimate.n:,} films"
+            yield name, _share(estimate.value), f"{_range(estimate)}, {estimate.n:,} images"
 
 
 def _range(estimate: Estimate) -> str:

@@ -44,7 +44,7 @@ PART = "-part"
 """Ends the kind of the row that holds a window which is not full."""
 
 BASELINE_WINDOWS = 2
-"""Twice as many films as in a window: a test of 200 against 400 finds what one of 133 against many would."""
+"""Twice as many images as in a window: a test of 200 against 400 finds what one of 133 against many would."""
 
 _SHARE_OF_LAST_LOOK = 0.5
 _PATIENTS = "patients"
@@ -57,8 +57,8 @@ class Look:
 
     Attributes:
         complete: the window is full.
-        until: time of the last film.
-        n: films.
+        until: time of the last image.
+        n: images.
         level: chance that any row drifted though nothing has changed.
         rows: what was compared.
     """
@@ -72,7 +72,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where monitoring stands: films that the baseline and the present window still lack, the last look."""
+    """Where monitoring stands: images that the baseline and the present window still lack, the last look."""
 
     films_until_baseline: int
     films_until_window: int
@@ -80,13 +80,13 @@ class Progress:
 
 
 def schedule(window: int, rate: float) -> tuple[tuple[int, float], ...]:
-    """The looks at a window: how many films it holds then, and the level; the levels add up to ``rate``."""
+    """The looks at a window: how many images it holds then, and the level; the levels add up to ``rate``."""
     quarter, early = window // 4, rate * (1 - _SHARE_OF_LAST_LOOK) / 3
     return (quarter, early), (2 * quarter, early), (3 * quarter, early), (window, rate * _SHARE_OF_LAST_LOOK)
 
 
 def advance(store: Store, bundle_id: str, bundle: BundleReference) -> list[Look]:
-    """Count all new films; returns the looks that they made due, the oldest first."""
+    """Count all new images; returns the looks that they made due, the oldest first."""
     looks = []
     while _has_new(store, bundle_id):
         with store.write() as session:
@@ -120,7 +120,7 @@ def baseline_restarted_at(store: Store, bundle_id: str) -> datetime | None:
 
 
 def restart_baseline(store: Store, bundle_id: str, actor: str) -> None:
-    """Take the films from now on as the new baseline: after a change that is known and wanted."""
+    """Take the images from now on as the new baseline: after a change that is known and wanted."""
     with store.write() as session:
         _forget_part(session, bundle_id)
         row = WatchWindow(kind=FILMS, bundle_id=bundle_id, baseline=True, n=0, until=now())
@@ -151,7 +151,7 @@ def _has_new(store: Store, bundle_id: str) -> bool:
 def _advance_to_next_look(
     store: Store, session: Session, bundle_id: str, bundle: BundleReference
 ) -> Look | None:
-    """Count films up to the next look, or all there are, which may make none due."""
+    """Count images up to the next look, or all there are, which may make none due."""
     settings = store.settings.monitoring
     part = part_of(session, FILMS, bundle_id)
     before: dict[str, Any] = {_PATIENTS: []} if part is None else part.numbers
@@ -195,7 +195,7 @@ def _close_window(
 def _next_films(
     session: Session, bundle_id: str, patients: set[str], count: int
 ) -> tuple[list[FilmRow], datetime | None]:
-    """At most ``count`` new films, one a patient and none of ``patients``; time of the last one read."""
+    """At most ``count`` new images, one a patient and none of ``patients``; time of the last one read."""
     films: list[FilmRow] = []
     until = None
     with closing(_stream(session, bundle_id, counted_until(session, FILMS, bundle_id))) as stream:

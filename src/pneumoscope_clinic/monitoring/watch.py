@@ -33,7 +33,7 @@ from pneumoscope_clinic.store.retention import Deleted, apply_retention
 from pneumoscope_clinic.store.tables import Activation, Job, now
 
 QUEUE_MINUTES = 15.0
-"""A film that has been due for so long means that no worker examines."""
+"""An image that has been due for so long means that no worker examines."""
 
 FAILURES_HOURS = 24.0
 """Jobs that failed through our fault, or results that reached nobody, raise an alarm for so long."""
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a pass found: looks at films, blocks of feedback, alarms opened and resolved, messages unsent."""
+    """What a pass found: looks at images, blocks of feedback, alarms opened and resolved, messages unsent."""
 
     looks: tuple[Look, ...]
     blocks: tuple[Block, ...]
@@ -101,14 +101,14 @@ def check(store: Store) -> Checked:
 
 
 def retain(store: Store, *, dry_run: bool = False) -> Deleted:
-    """Apply the retention policy; films and feedback that no check has counted are counted first."""
+    """Apply the retention policy; images and feedback that no check has counted are counted first."""
     if not dry_run and activations(store, 1):
         _count_new(store, _Changes(store))
     return apply_retention(store, dry_run=dry_run)
 
 
 def _count_new(store: Store, changes: _Changes) -> tuple[list[Look], list[Block]]:
-    """Give all new films and feedback to the sequential tests; open and resolve the alarms that follow."""
+    """Give all new images and feedback to the sequential tests; open and resolve the alarms that follow."""
     bundle = active_bundle(store)
     looks = advance(store, bundle.bundle_id, bundle_reference(bundle_document(bundle.location)))
     blocks = advance_agreement(store, bundle.bundle_id)
@@ -147,7 +147,7 @@ class _Changes:
                     self.settle(None, alarm.kind)
 
     def follow_bundle(self, bundle: Activation) -> None:
-        """Resolve alarms about films of an earlier bundle, or against an earlier baseline."""
+        """Resolve alarms about images of an earlier bundle, or against an earlier baseline."""
         restarted = baseline_restarted_at(self._store, bundle.bundle_id)
         start = bundle.at if restarted is None else max(bundle.at, restarted)
         for alarm in self._open_drift_alarms():
@@ -164,12 +164,12 @@ def _drift_kind(row: DriftRow) -> str:
 
 
 def _drift_finding(row: DriftRow, look: Look) -> AlarmCause:
-    of = "the bundle's validation films" if row.reference == "bundle" else "the baseline"
+    of = "the bundle's validation images" if row.reference == "bundle" else "the baseline"
     if row.reference_value is None or row.present_value is None:
         figures = "another mix than in"
     else:
         present, before = (_figure(row, value) for value in (row.present_value, row.reference_value))
-        figures = f"{present} in the last {row.n} films, {before} in"
+        figures = f"{present} in the last {row.n} images, {before} in"
     message = f"{row.title}: {figures} {of} ({row.test}, p = {row.adjusted:.2g} after correction)"
     return AlarmCause(_drift_kind(row), message, row.adjusted, look.level)
 
@@ -190,17 +190,17 @@ def _agreement_finding(block: Block, limit: float) -> AlarmCause | None:
 
 
 def _queue_finding(store: Store) -> AlarmCause | None:
-    """Films that are due and not done: no worker runs, or too few, or one died with a film in its hands."""
+    """Images that are due and not done: no worker runs, or too few, or one died at work."""
     with store.read() as session:
         minutes = waiting_minutes(session).get("examine", 0.0)
     if minutes < QUEUE_MINUTES:
         return None
-    message = f"The oldest film has waited for {minutes:.0f} minutes; are the workers running?"
+    message = f"The oldest image has waited for {minutes:.0f} minutes; are the workers running?"
     return AlarmCause("queue", message, minutes, QUEUE_MINUTES)
 
 
 def _failure_finding(store: Store) -> AlarmCause | None:
-    """Results that reached nobody and films that failed through no fault of theirs."""
+    """Results that reached nobody and images that failed through no fault of theirs."""
     since = now() - timedelta(hours=FAILURES_HOURS)
     with store.read() as session:
         rows = session.execute(

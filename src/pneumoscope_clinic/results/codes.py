@@ -55,7 +55,7 @@ ETIOLOGIES = MappingProxyType(
     {"BACTERIAL": BACTERIAL_PNEUMONIA, "VIRAL": VIRAL_PNEUMONIA, "UNCERTAIN": UNDETERMINED}
 )
 
-GATE = Code("gate", OWN_SCHEME, "Suitability of the film for this algorithm")
+GATE = Code("gate", OWN_SCHEME, "Suitability of the image for this algorithm")
 INTERVAL = Code("interval", OWN_SCHEME, "95 % interval of the probability")
 VERDICTS = MappingProxyType(
     {

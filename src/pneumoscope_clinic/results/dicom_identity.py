@@ -67,19 +67,19 @@ def source_reference(result: StoredResult) -> Dataset:
     """The source as far as a result needs it: patient, study, and what identifies the image.
 
     The text is Unicode (Specific Character Set ISO_IR 192). A UID that the header lacks, or that is none, is
-    one of ours that depends on the film alone. Class and modality are computed radiography whatever the
+    one of ours that depends on the image alone. Class and modality are computed radiography whatever the
     source is, because highdicom knows the modules of current standard classes only; :func:`finalize` puts the
     true one where the result refers to it.
 
     Raises:
-        InputError: the film came without a DICOM header (JPEG, PNG): no study awaits its results.
+        InputError: the image came without a DICOM header (JPEG, PNG): no study awaits its results.
     """
     from pydicom.dataset import Dataset
     from pydicom.uid import ComputedRadiographyImageStorage
 
     header = result.header
     if header is None:
-        raise InputError("a film that is no DICOM object has no DICOM results", where=result.film_id)
+        raise InputError("an image that is no DICOM object has no DICOM results", where=result.film_id)
     source = Dataset()
     source.SpecificCharacterSet = "ISO_IR 192"
     with collected_warnings():  # of odd values, which are checked one by one below
@@ -178,7 +178,7 @@ def image_reference(source: Dataset, purpose: Code | None = None) -> Dataset:
 
 
 def created_at(result: StoredResult, source: Dataset) -> datetime:
-    """When the film was examined, in the time zone of the source, or in this computer's."""
+    """When the image was examined, in the time zone of the source, or in this computer's."""
     offset = _OFFSET.fullmatch(source.get("TimezoneOffsetFromUTC", ""))
     if offset is None:
         return result.examined_at.astimezone()
@@ -190,7 +190,7 @@ def created_at(result: StoredResult, source: Dataset) -> datetime:
 def instance_arguments(result: StoredResult, kind: Kind) -> dict[str, Any]:
     """Arguments of every highdicom object: its UIDs, series and equipment.
 
-    UIDs depend on film, bundle, operating point and kind: the same result sent twice is the same object.
+    UIDs depend on image, bundle, operating point and kind: the same result sent twice is the same object.
     """
     words = (result.film_id, result.bundle_id, str(result.document["operating_point"]), kind.name)
     return {

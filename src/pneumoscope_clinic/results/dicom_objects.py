@@ -42,7 +42,7 @@ def structured_report(result: StoredResult, source: Dataset) -> Dataset:
     """The report as a :class:`highdicom.sr.Comprehensive3DSR`, ready to store.
 
     Args:
-        result: of a film that came as DICOM.
+        result: of an image that came as DICOM.
         source: :func:`pneumoscope_clinic.results.dicom_identity.source_reference` of it.
     """
     from highdicom import sr
@@ -132,7 +132,7 @@ def _algorithm(result: StoredResult) -> Any:
 
 
 def _measurements(result: StoredResult) -> list[Any]:
-    """Probability and threshold, TID 300; none for a film that was not answered."""
+    """Probability and threshold, TID 300; none for an image that was not answered."""
     from highdicom.sr import Measurement
 
     from pneumoscope_clinic.results.codes import PROBABILITY, THRESHOLD, UNITY
@@ -147,7 +147,7 @@ def _measurements(result: StoredResult) -> list[Any]:
 
 
 def _evaluations(result: StoredResult) -> list[Any]:
-    """Presence of pneumonia, the gate's verdict and, of a positive film, the etiology."""
+    """Presence of pneumonia, the gate's verdict and, of a positive image, the etiology."""
     from highdicom.sr import QualitativeEvaluation
 
     from pneumoscope_clinic.results.codes import (
@@ -181,18 +181,18 @@ def secondary_capture(result: StoredResult, source: Dataset) -> Dataset:
     would have to hold for the legend, too.
 
     Args:
-        result: of a film that came as DICOM and was explained.
+        result: of an image that came as DICOM and was explained.
         source: :func:`pneumoscope_clinic.results.dicom_identity.source_reference` of it.
 
     Raises:
-        ValueError: the film was not explained.
+        ValueError: the image was not explained.
     """
     from highdicom.sc import SCImage
     from pydicom.sr.codedict import codes
     from pydicom.uid import ExplicitVRLittleEndian
 
     if result.image is None or result.target is None or result.heat_map is None:
-        raise ValueError("the film was not explained")
+        raise ValueError("the image was not explained")
     maps = {result.target: on_grid(result.heat_map, result.original_size)}
     arguments = instance_arguments(result, _SC)
     capture = SCImage.from_ref_dataset(
@@ -219,10 +219,10 @@ def encapsulated_pdf(result: StoredResult, source: Dataset, pdf: bytes) -> Datas
     """``pdf`` as a DICOM object, ready to store.
 
     Burned In Annotation (are identities on it? PS3.3 C.24.2) is NO only where the source says so of itself:
-    the page's text names nobody, but the page shows the film.
+    the page's text names nobody, but the page shows the image.
 
     Args:
-        result: of a film that came as DICOM.
+        result: of an image that came as DICOM.
         source: :func:`pneumoscope_clinic.results.dicom_identity.source_reference` of it.
         pdf: the file's content.
     """
@@ -274,12 +274,12 @@ KINDS = tuple(_MAKERS)
 def dicom_objects(result: StoredResult, kinds: Collection[str] = ("sr", "sc")) -> list[Dataset]:
     """The objects of a result, in the order of :data:`KINDS`, each with ``file_meta`` and preamble.
 
-    A film that was not explained (refused by the gate) has no heat map, so no capture and no presentation
+    An image that was not explained (refused by the gate) has no heat map, so no capture and no presentation
     state; its Structured Report and PDF say why there is no answer. The same result gives the same objects,
     UIDs included, whenever it is asked for.
 
     Raises:
-        InputError: the film did not come as DICOM.
+        InputError: the image did not come as DICOM.
         ValueError: there is no such kind.
     """
     unknown = set(kinds) - set(KINDS)

@@ -52,7 +52,7 @@ _OIDS = "urn:ietf:rfc:3986"  # system of identifiers that are URNs themselves, F
 
 @dataclass(frozen=True, slots=True)
 class StudyResults:
-    """The results of one study: its number with us, and its films, at least one."""
+    """The results of one study: its number with us, and its images, at least one."""
 
     study_id: str
     films: Sequence[StoredResult]
@@ -76,16 +76,16 @@ def fhir_bundle(study: StudyResults, *, identities: bool) -> Resource:
     """The study's results as a transaction Bundle, ready to POST to a server's base address.
 
     Args:
-        study: with at least one film.
+        study: with at least one image.
         identities: whether patient and imaging study are named, by logical references: Patient ID and its
             issuer, Study Instance UID. Otherwise the patient is a pseudonym, one a study, and nothing from
             the source's header is in the Bundle.
 
     Raises:
-        ValueError: the study has no film.
+        ValueError: the study has no image.
     """
     if not study.films:
-        raise ValueError("a study without films has no result")
+        raise ValueError("a study without images has no result")
     context = _context(study, identities)
     bundles = dict.fromkeys(film.bundle_id for film in study.films)
     entries = [_entry(_device(bundle), own_uid("device", __version__, bundle)) for bundle in bundles]
@@ -130,7 +130,7 @@ def _device(bundle_id: str) -> Resource:
 
 
 def _observation(film: StoredResult, context: Mapping[str, Any]) -> Resource:
-    """Is there pneumonia on this film? A refused film has no value but the reason why it is missing."""
+    """Is there pneumonia on this image? A refused image has no value but the reason why it is missing."""
     document, examined = film.document, film.examined_at.isoformat(timespec="seconds")
     observation: Resource = {
         "resourceType": "Observation",
@@ -162,7 +162,7 @@ def _observation(film: StoredResult, context: Mapping[str, Any]) -> Resource:
 
 
 def _components(film: StoredResult) -> list[Resource]:
-    """Gate, etiology and, of an answered film, probability and threshold."""
+    """Gate, etiology and, of an answered image, probability and threshold."""
     document = film.document
     found: list[Resource] = [
         {"code": _concept(GATE), "valueCodeableConcept": _concept(VERDICTS[document["gate"]["verdict"]])}
@@ -185,7 +185,7 @@ def _share(value: float) -> Resource:
 
 
 def _report(study: StudyResults, context: Mapping[str, Any]) -> Resource:
-    """One report about all films; preliminary, because a reader decides."""
+    """One report about all images; preliminary, because a reader decides."""
     examined = max(film.examined_at for film in study.films).isoformat(timespec="seconds")
     report: Resource = {
         "resourceType": "DiagnosticReport",

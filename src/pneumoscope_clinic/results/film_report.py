@@ -71,7 +71,7 @@ def film_report_html(result: StoredResult, translate: Translate = str, page: Pag
     """The page as HTML; every value is escaped, and what a template lacks is an error.
 
     Args:
-        result: of any film, answered or not.
+        result: of any image, answered or not.
         translate: translates a message; ``str`` leaves English.
         page: what else stands on it.
     """
@@ -112,7 +112,7 @@ def film_report_pdf(result: StoredResult, translate: Translate = str, page: Page
 
 
 def _validated_point(result: StoredResult) -> dict[str, Any] | None:
-    """Sensitivity and specificity on validation films; cards have them at the default operating point."""
+    """Sensitivity and specificity on validation images; cards have them at the default operating point."""
     card = result.bundle_card
     if not card or result.document["operating_point"] != card["default_operating_point"]:
         return None

@@ -30,9 +30,9 @@ def answer_sentence(document: Mapping[str, Any], translate: Translate = str) -> 
     """The decision in one plain sentence; in two where the image was refused and answered by force."""
     _ = translate
     if document["probability"] is None:
-        return _("Not answered: the film is not suitable for this algorithm.")
+        return _("Not answered: the image is not suitable for this algorithm.")
     if document["decision"] == "ABSTAIN":
-        sentence = _("No answer: the film singles out neither pneumonia nor its absence.")
+        sentence = _("No answer: the image singles out neither pneumonia nor its absence.")
     else:
         positive = document["decision"] == "POSITIVE"
         sentence = (
@@ -43,7 +43,7 @@ def answer_sentence(document: Mapping[str, Any], translate: Translate = str) -> 
             )
         ).format(probability=_(percent(document["probability"])), threshold=_(percent(document["threshold"])))
     if document["forced"]:
-        sentence = f"{_('The film was refused and answered by force.')} {sentence}"
+        sentence = f"{_('The image was refused and answered by force.')} {sentence}"
     return sentence
 
 

@@ -30,7 +30,7 @@ GRID = 128
 far below the 8,191 points that one element of explicit VR holds (PS3.5 7.1.2)."""
 
 LINE_COLOUR = (85, 0, 90)
-"""CIELab of the lines: yellow, which no grey film hides."""
+"""CIELab of the lines: yellow, which no grey image hides."""
 
 Points = npt.NDArray[np.float64]
 
@@ -39,8 +39,8 @@ def contours(result: StoredResult, level: float) -> list[Points]:
     """Lines along which the heat map of the likelier class passes ``level``.
 
     Returns:
-        (N, 2) column, row in pixels of the original film each, the outer corner of its first pixel is 0, 0
-        (PS3.3 C.10.5.1.2); none for a film that was not explained.
+        (N, 2) column, row in pixels of the original image each, the outer corner of its first pixel is 0, 0
+        (PS3.3 C.10.5.1.2); none for an image that was not explained.
     """
     from contourpy import contour_generator
 
@@ -57,7 +57,7 @@ def presentation_state(result: StoredResult, source: Dataset) -> Dataset | None:
     """The presentation state as :class:`highdicom.pr.GrayscaleSoftcopyPresentationState`, ready to store.
 
     Args:
-        result: of a film that came as DICOM.
+        result: of an image that came as DICOM.
         source: :func:`pneumoscope_clinic.results.dicom_identity.source_reference` of it.
 
     Returns:

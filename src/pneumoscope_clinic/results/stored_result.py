@@ -40,7 +40,7 @@ class StoredResult:
         original_size: rows and columns of the image as stored.
         examined_at: with a time zone.
         bundle_card: of the bundle that answered; empty where it is no longer known.
-        image: (h, w) uint8, bright = dense, on the original pixel grid or smaller; None where nobody asked
+        film: (h, w) uint8, bright = dense, on the original pixel grid or smaller; None where nobody asked
             for pixels.
         heat_maps: by pneumonia class, each (h, w) uint8, 255 = 1.0; any size, it covers the whole image;
             empty for one that was not explained.
@@ -110,7 +110,7 @@ def load_result(
     Args:
         store: the clinic's.
         film_id: which.
-        image: decodes it; None leaves pixels and heat maps out.
+        film: decodes it; None leaves pixels and heat maps out.
         identified: with the header of the source, where it is kept.
 
     Raises:
@@ -119,7 +119,7 @@ def load_result(
     with store.read() as session:
         film = session.get(Film, film_id)
         if film is None or film.result is None:
-            raise PneumoscopeError("the film has no result", where=film_id)
+            raise PneumoscopeError("the image has no result", where=film_id)
         result, identity, facts = film.result, film.identity, film.facts
     return StoredResult(
         film_id=film_id,

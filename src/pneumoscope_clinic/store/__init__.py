@@ -1,1 +1,1 @@
-"""Studies, films, jobs, accounts and the audit log in one database, and the films beside it."""
+"""Studies, images, jobs, accounts and the audit log in one database, and the images beside it."""

@@ -61,7 +61,7 @@ class BackupCheck:
     """What :func:`check` found.
 
     Attributes:
-        films: films whose bytes ought to be there.
+        films: images whose bytes ought to be there.
         missing: ids of those whose bytes are not, or cannot be decrypted.
         audit_rows: of the audit log.
         audit_problem: empty when its chain is whole.
@@ -168,7 +168,7 @@ def restore(settings: ClinicSettings, folder: Path, actor: str) -> BackupCheck:
 
 
 def check(store: Store, audit_head: str | None = None) -> BackupCheck:
-    """Walk the audit log and decrypt every film that ought to be there.
+    """Walk the audit log and decrypt every image that ought to be there.
 
     Args:
         store: the clinic's.
@@ -198,7 +198,7 @@ def _hold_received(blobs: Path, held: Path) -> None:
     for file in _names(blobs / "received"):
         try:
             os.link(file, held / file.name)
-        except FileNotFoundError:  # its film was examined just before
+        except FileNotFoundError:  # its image was examined just before
             continue
         except OSError:  # a file system without links
             shutil.copy2(file, held / file.name)

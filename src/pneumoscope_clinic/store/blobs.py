@@ -19,7 +19,7 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class Blobs:
-    """Encrypted files under ``root``, one for each kind and film.
+    """Encrypted files under ``root``, one for each kind and image.
 
     Args:
         root: folder; made, for its owner alone, when it is missing.
@@ -64,7 +64,7 @@ class Blobs:
         self._file(kind, film_id).unlink(missing_ok=True)
 
     def names(self, kind: str) -> Iterator[tuple[str, float]]:
-        """Name (film id) and time of change, in seconds since 1970, of all files of a kind."""
+        """Name (image id) and time of change, in seconds since 1970, of all files of a kind."""
         for file in (self.root / kind).glob("??/*"):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 yield file.name, file.stat().st_mtime

@@ -58,7 +58,7 @@ def activations(store: Store, limit: int = 100) -> list[Activation]:
 
 
 def activate(store: Store, location: str, actor: str, *, only_first: bool = False) -> Activation:
-    """Let a bundle examine films from now on; workers open it with their next film.
+    """Let a bundle examine images from now on; workers open it with their next image.
 
     Args:
         store: the clinic's.

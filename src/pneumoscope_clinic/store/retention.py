@@ -42,13 +42,13 @@ POLICY = "retention"
 """The actor in the audit log."""
 
 ORPHAN_AGE_S = 3600.0
-"""A blob without a row that is younger may belong to a film that is being received."""
+"""A blob without a row that is younger may belong to an image that is being received."""
 
 _REPEATED_WITHIN = timedelta(days=30)
 """How long a request with an Idempotency-Key may be repeated."""
 
 _FILLED_WITHIN = timedelta(days=1)
-"""A batch without films that is younger may get its first one yet."""
+"""A batch without images that is younger may get its first one yet."""
 
 GIVEN_UP_DAYS = 7.0
 
@@ -57,7 +57,7 @@ _BLOCK = 100  # studies in one transaction: nobody waits long for the write lock
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """Counts: studies with their films, films whose pixels went, identities erased, blobs without a row."""
+    """Counts: studies with their images, images whose pixels went, identities erased, blobs without a row."""
 
     studies: int = 0
     films: int = 0
@@ -90,7 +90,7 @@ def apply_retention(store: Store, *, dry_run: bool = False) -> Deleted:
 
 
 def _forget_leftovers(store: Store) -> None:
-    """Forget Idempotency-Keys that nobody will repeat any more, and batches without films."""
+    """Forget Idempotency-Keys that nobody will repeat any more, and batches without images."""
     has_films = exists().where(Film.batch_id == Batch.id)
     with store.write() as session:
         session.execute(delete(Idempotency).where(Idempotency.created_at < now() - _REPEATED_WITHIN))
@@ -98,7 +98,7 @@ def _forget_leftovers(store: Store) -> None:
 
 
 def delete_study(store: Store, study_id: str, actor: str) -> Deleted:
-    """Delete a study with its films, results and feedback, now.
+    """Delete a study with its images, results and feedback, now.
 
     Raises:
         InputError: there is no such study.
@@ -131,7 +131,7 @@ def sweep(store: Store, *, dry_run: bool = False) -> int:
 
 
 def _wanted(kind: str) -> ColumnElement[bool]:
-    """Films that keep their blob of a kind: received ones until examined or given up, all else until over."""
+    """Images that keep their blob of a kind: received ones until examined or given up, others until over."""
     if kind != "received":
         return Film.pixels_gone.is_(False)
     put_off = (Job.film_id == Film.id) & (Job.kind == "examine") & (Job.state == "failed") & at_our_fault()
@@ -139,7 +139,7 @@ def _wanted(kind: str) -> ColumnElement[bool]:
 
 
 def _open_job(*kinds: str) -> ColumnElement[bool]:
-    """The film has a job of one of ``kinds`` (none: of any) that is not settled."""
+    """The image has a job of one of ``kinds`` (none: of any) that is not settled."""
     found = (Job.film_id == Film.id) & Job.state.in_(("waiting", "running"))
     return exists().where(found & Job.kind.in_(kinds) if kinds else found)
 
@@ -160,7 +160,7 @@ def _expire_studies(store: Store, dry_run: bool) -> tuple[int, int]:
 
 
 def _in_blocks(store: Store, over: ColumnElement[bool]) -> Iterator[tuple[int, int]]:
-    """Delete the studies that are over, a block a transaction; yields studies and films of each block."""
+    """Delete the studies that are over, a block a transaction; yields studies and images of each block."""
     while True:
         with store.write() as session:
             block = session.scalars(select(Study).where(over).order_by(Study.id).limit(_BLOCK)).all()
@@ -172,7 +172,7 @@ def _in_blocks(store: Store, over: ColumnElement[bool]) -> Iterator[tuple[int, i
 
 
 def _delete(store: Store, session: Session, studies: Sequence[Study], actor: str) -> list[str]:
-    """Delete the rows of studies within the caller's transaction; returns their films."""
+    """Delete the rows of studies within the caller's transaction; returns their images."""
     film_ids = [film.id for study in studies for film in study.films]
     keep_totals(session, film_ids)
     for study in studies:
@@ -188,7 +188,7 @@ def _discard(store: Store, film_ids: Sequence[str]) -> None:
 
 
 def _expire_pixels(store: Store, dry_run: bool) -> int:
-    """Delete what shows the film (its bytes, its picture, its heat maps); the answer stays."""
+    """Delete what shows the image (its bytes, its picture, its heat maps); the answer stays."""
     days = store.settings.privacy.retain_film_days
     if days is None:
         return 0
@@ -210,7 +210,7 @@ def _expire_pixels(store: Store, dry_run: bool) -> int:
 
 
 def _erase_identities(store: Store, dry_run: bool) -> int:
-    """Forget identities that the policy does not keep: all, or those of films whose results are delivered.
+    """Forget identities that the policy does not keep: all, or those of images whose results are delivered.
 
     A delivery that was given up leaves :data:`GIVEN_UP_DAYS` to put the destination right and send again.
     """
@@ -251,7 +251,7 @@ def _forget(store: Store) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A total: its name, the label of a row, what a row adds (a whole number), and the film it is of."""
+    """A total: its name, the label of a row, what a row adds (a whole number), and the image it is of."""
 
     name: str
     label: InstrumentedAttribute[str]
@@ -276,7 +276,7 @@ def totals(session: Session, counted: Counted) -> dict[str, int]:
 
 
 def keep_totals(session: Session, film_ids: Collection[str]) -> None:
-    """Add what goes with films to what is gone, within the transaction that deletes them."""
+    """Add what goes with images to what is gone, within the transaction that deletes them."""
     for counted in (FILMS, RESULTS, FEEDBACK, EXAMINING):
         for label, amount in session.execute(_present(counted).where(counted.film_id.in_(film_ids))).all():
             row = session.get(Total, (counted.name, label))

@@ -1,4 +1,4 @@
-"""Queries of studies, films and feedback, limited to what the viewer may see by role.
+"""Queries of studies, images and feedback, limited to what the viewer may see by role.
 
 What is not the viewer's is reported as missing, so that an id tells nothing. Results of silent mode are
 withheld here, in one place (:func:`shown`).
@@ -55,7 +55,7 @@ class StudyPage:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackEntry:
-    """A reader's final diagnosis: one of DIAGNOSES; ``consent``: the film may be used for training."""
+    """A reader's final diagnosis: one of DIAGNOSES; ``consent``: the image may be used for training."""
 
     diagnosis: str
     comment: str = ""
@@ -92,7 +92,7 @@ def list_studies(
 
 
 def study_of(store: Store, viewer: Viewer, study_id: str) -> Study:
-    """A study with films, results, jobs and feedback.
+    """A study with images, results, jobs and feedback.
 
     Raises:
         NotFoundError: it is not there, or not the viewer's.
@@ -105,7 +105,7 @@ def study_of(store: Store, viewer: Viewer, study_id: str) -> Study:
 
 
 def film_of(store: Store, viewer: Viewer, film_id: str) -> Film:
-    """A film with its study, result, jobs and feedback.
+    """An image with its study, result, jobs and feedback.
 
     Raises:
         NotFoundError: it is not there, or not the viewer's.
@@ -118,12 +118,12 @@ def film_of(store: Store, viewer: Viewer, film_id: str) -> Film:
             .options(selectinload(Film.jobs), selectinload(Film.feedback), selectinload(Film.study))
         )
     if found is None:
-        raise NotFoundError("there is no such film")
+        raise NotFoundError("there is no such image")
     return found
 
 
 def create_batch(store: Store, viewer: Viewer) -> Batch:
-    """A batch for films that will be sent together."""
+    """A batch for images that will be sent together."""
     with store.write() as session:
         batch = Batch(owner_id=viewer.user_id)
         session.add(batch)
@@ -131,7 +131,7 @@ def create_batch(store: Store, viewer: Viewer) -> Batch:
 
 
 def batch_of(store: Store, viewer: Viewer, batch_id: str) -> tuple[Batch, list[Film]]:
-    """A batch and its films in the order of arrival.
+    """A batch and its images in the order of arrival.
 
     Raises:
         NotFoundError: it is not there, or another user's (a reviewer sees all).
@@ -150,7 +150,8 @@ def add_feedback(store: Store, viewer: Viewer, film_id: str, entry: FeedbackEntr
     point.
 
     Raises:
-        NotFoundError: no such film, or not the viewer's. ConfigError: not a diagnosis, or too long a comment.
+        NotFoundError: no such image, or not the viewer's. ConfigError: not a diagnosis, or too long a
+            comment.
     """
     with store.write() as session:
         return put_feedback(store, session, viewer, film_id, entry)
@@ -167,7 +168,7 @@ def put_feedback(
         )
     film = session.scalar(select(Film).join(Study).where(Film.id == film_id, _visible(viewer)))
     if film is None:
-        raise NotFoundError("there is no such film")
+        raise NotFoundError("there is no such image")
     row = Feedback(
         film_id=film.id,
         user_id=viewer.user_id,

@@ -1,6 +1,6 @@
 """The tables of the clinic's database, as SQLAlchemy classes; a test compares them with the migrations.
 
-Identifiers that leave the database (studies, films, batches) are random, so that nobody can guess one. Times
+Identifiers that leave the database (studies, images, batches) are random, so that nobody can guess one. Times
 are UTC. What could name a patient is in ``Film.identity`` alone, encrypted.
 """
 
@@ -127,7 +127,7 @@ class Attempt(Base):
 
 
 class Activation(Base):
-    """A bundle that examines films from ``at`` on; the last row is the one in use."""
+    """A bundle that examines images from ``at`` on; the last row is the one in use."""
 
     __tablename__ = "activations"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -139,7 +139,7 @@ class Activation(Base):
 
 
 class Batch(Base):
-    """Films that were sent together."""
+    """Images that were sent together."""
 
     __tablename__ = "batches"
     id: Mapped[str] = mapped_column(String(32), primary_key=True, default=new_id)
@@ -148,10 +148,10 @@ class Batch(Base):
 
 
 class Study(Base):
-    """One or more films of one examination of a patient.
+    """One or more images of one examination of a patient.
 
     ``owner_id`` is who sent it; None came from the PACS and is seen by every reader. ``study_key`` and
-    ``patient_key`` are keyed hashes of Study Instance UID and Patient ID, None where the film has none.
+    ``patient_key`` are keyed hashes of Study Instance UID and Patient ID, None where the image has none.
     ``reference`` is what the sender calls it (a bed, a case number), encrypted.
     """
 
@@ -168,10 +168,10 @@ class Study(Base):
 
 
 class Film(Base):
-    """One film. Its bytes are a blob named after its id; the columns say nothing that names a patient.
+    """One image. Its bytes are a blob named after its id; the columns say nothing that names a patient.
 
     ``source`` is ``web``, ``api``, ``dimse`` or ``dicomweb``. ``facts`` (format, modality, manufacturer,
-    device, view, rows, columns, ...) and the columns after it are known once the film is examined.
+    device, view, rows, columns, ...) and the columns after it are known once the image is examined.
     ``identity`` is the encrypted DICOM header that results need (JSON model, PS3.18 F). ``pixels_gone``: the
     retention policy has deleted the blob.
     """
@@ -200,7 +200,7 @@ class Film(Base):
 
 
 class Job(Base):
-    """Work on a film that must be done once.
+    """Work on an image that must be done once.
 
     ``kind`` is ``examine``, ``picture`` or ``deliver``; ``target`` is the destination of a delivery, else
     empty. ``state`` is ``waiting``, ``running``, ``done`` or ``failed``. ``crashes``: attempts that ended
@@ -228,7 +228,7 @@ class Job(Base):
 
 
 class Result(Base):
-    """The answer about a film; at most one. ``record``: of ``inference.examination``.
+    """The answer about an image; at most one. ``record``: of ``inference.examination``.
 
     ``drift`` are the numbers that monitoring compares (exposure, size, feature distance). ``shadow``: made in
     silent mode, shown to nobody.
@@ -251,8 +251,9 @@ class Result(Base):
 
 
 class Feedback(Base):
-    """A reader's final diagnosis of a film: ``normal``, ``bacterial``, ``viral``, ``pneumonia-unspecified``,
-    ``other``. Rows are only added; the last one of a film counts. ``consent``: may be used for training.
+    """A final diagnosis: ``normal``, ``bacterial``, ``viral``, ``pneumonia-unspecified`` or ``other``.
+
+    Rows are only added; the last one of an image counts. ``consent``: may be used for training.
     """
 
     __tablename__ = "feedback"
@@ -282,12 +283,12 @@ class Alarm(Base):
 
 
 class WatchWindow(Base):
-    """A stretch of films or of feedback that monitoring has looked at, once.
+    """A stretch of images or of feedback that monitoring has looked at, once.
 
     ``kind`` is ``films`` or ``feedback``; ``films-part`` and ``feedback-part`` hold what retention deleted
     of the one under way. ``until`` is the time of its last row. ``numbers`` holds each quantity by itself,
-    sorted, so that nothing in it is a film any more; ``tests`` what was found. ``baseline``: the reference of
-    later ones. A row of no films (``n`` 0) starts a new baseline.
+    sorted, so that nothing in it is an image any more; ``tests`` what was found. ``baseline``: the reference
+    of later ones. A row of no images (``n`` 0) starts a new baseline.
     """
 
     __tablename__ = "watch_windows"

@@ -67,10 +67,10 @@ from pneumoscope_clinic.web.openapi import (
 from pneumoscope_clinic.worker.intake import Sender, receive
 
 MOST_FILMS = 200
-"""Films in one batch request."""
+"""Images in one batch request."""
 
 LONGEST_WAIT_S = 60.0
-"""A GET waits for a film no longer: proxies close connections that are silent for about as long."""
+"""A GET waits for an image no longer: proxies close connections that are silent for about as long."""
 
 Reference = Annotated[
     str | None, Form(max_length=LONGEST_REFERENCE, description="what you call the study; kept encrypted")
@@ -109,7 +109,7 @@ router = APIRouter(prefix="/v1", generate_unique_id_function=lambda route: route
     response_model=FilmOut,
     response_description="examined, or failed: see `state`",
     responses={202: {"model": FilmOut, "description": "taken, not examined yet", "headers": TAKEN}, **SENT},
-    summary="Examine one film",
+    summary="Examine one image",
 )
 async def examine_film(
     request: Request,
@@ -125,7 +125,7 @@ async def examine_film(
     wait: Annotated[bool, Query(description="false: answer at once with 202")] = True,
     key: Key = None,
 ) -> Response:
-    """The answer about a film (200), or where to find it later (202)."""
+    """The answer about an image (200), or where to find it later (202)."""
     store = store_of(request)
     content = await film.read()
 
@@ -151,7 +151,7 @@ async def examine_film(
     tags=["films"],
     response_model=FilmOut,
     responses=problems(404, 422),
-    summary="A film, its state and its result",
+    summary="An image, its state and its result",
 )
 async def film(
     request: Request,
@@ -159,10 +159,10 @@ async def film(
     film_id: Id,
     wait: Annotated[
         float,
-        Query(ge=0, le=LONGEST_WAIT_S, description="seconds to wait for a film that is not examined yet"),
+        Query(ge=0, le=LONGEST_WAIT_S, description="seconds to wait for an image that is not examined yet"),
     ] = 0,
 ) -> FilmOut:
-    """What is known about a film now, or after ``wait`` seconds at most."""
+    """What is known about an image now, or after ``wait`` seconds at most."""
     store = store_of(request)
 
     def look() -> FilmOut:
@@ -180,10 +180,10 @@ async def film(
     tags=["films"],
     responses={**of_type("image/jpeg"), **problems(404, 422)},
     response_class=Response,
-    summary="The film as grey JPEG",
+    summary="The image as grey JPEG",
 )
 async def film_picture(request: Request, viewer: Reader, film_id: Id) -> Response:
-    """The film for the eye, on its original grid, bright where it is dense."""
+    """The image for the eye, on its original grid, bright where it is dense."""
     store = store_of(request)
     await run_in_threadpool(film_of, store, viewer, film_id)
     await pictures.drawn(request, film_id)
@@ -201,15 +201,15 @@ def film_heat_map(
     request: Request,
     viewer: Reader,
     film_id: Id,
-    name: Annotated[str, Path(pattern="^[a-z-]{1,32}$", description="one of the film's `heat_maps`")],
+    name: Annotated[str, Path(pattern="^[a-z-]{1,32}$", description="one of the image's `heat_maps`")],
 ) -> Response:
-    """The evidence for a class, 255 the strongest; stretch it over the film."""
+    """The evidence for a class, 255 the strongest; stretch it over the image."""
     store = store_of(request)
     content = None
     if shown(film_of(store, viewer, film_id)) is not None:
         content = pictures.heat_map_png(store, film_id, name)
     if content is None:
-        raise NotFoundError("the film has no such heat map")
+        raise NotFoundError("the image has no such heat map")
     return Response(content, media_type="image/png")
 
 
@@ -221,12 +221,12 @@ def film_heat_map(
     summary="The one-page report as PDF",
 )
 async def film_report(request: Request, viewer: Reader, film_id: Id) -> Response:
-    """Film, heat map, answer and limits on one page; it names no patient."""
+    """Image, heat map, answer and limits on one page; it names no patient."""
     from pneumoscope_clinic.results.film_report import film_report_pdf
 
     store = store_of(request)
     if shown(await run_in_threadpool(film_of, store, viewer, film_id)) is None:
-        raise NotFoundError("the film has no result")
+        raise NotFoundError("the image has no result")
     await pictures.drawn(request, film_id)
     content = await run_in_threadpool(lambda: film_report_pdf(pictures.illustrated_result(store, film_id)))
     return Response(content, media_type="application/pdf")
@@ -239,7 +239,7 @@ async def film_report(request: Request, viewer: Reader, film_id: Id) -> Response
     status_code=202,
     response_description="taken; ask for the batch until `open` is 0",
     responses={202: {"headers": TAKEN}, **SENT},
-    summary="Examine several films",
+    summary="Examine several images",
 )
 async def examine_batch(
     request: Request,
@@ -252,7 +252,7 @@ async def examine_batch(
     photograph: Photograph = False,
     key: Key = None,
 ) -> Response:
-    """Films that are examined one after the other, each a study of its own unless DICOM says otherwise."""
+    """Images that are examined one after the other, each a study of its own unless DICOM says otherwise."""
     store = store_of(request)
     contents = [await part.read() for part in films]
     if not all(contents):
@@ -280,7 +280,7 @@ async def examine_batch(
     tags=["films"],
     response_model=BatchOut,
     responses=problems(404, 422),
-    summary="A batch and its films",
+    summary="A batch and its images",
 )
 def batch(request: Request, viewer: Reader, batch_id: Id) -> BatchOut:
     """How far a batch is."""
@@ -300,10 +300,10 @@ def studies(
     since: Annotated[Moment | None, Query(description="received then or later; without a zone: UTC")] = None,
     until: Annotated[Moment | None, Query(description="received before")] = None,
     decision: Annotated[
-        Literal["POSITIVE", "NEGATIVE", "ABSTAIN"] | None, Query(description="of one of its films")
+        Literal["POSITIVE", "NEGATIVE", "ABSTAIN"] | None, Query(description="of one of its images")
     ] = None,
     state: Annotated[
-        Literal["waiting", "done", "failed"] | None, Query(description="of one of its films")
+        Literal["waiting", "done", "failed"] | None, Query(description="of one of its images")
     ] = None,
     feedback: Annotated[bool | None, Query(description="whether a reader gave a diagnosis")] = None,
     after: Annotated[str | None, Query(max_length=200, description="`next` of the page before")] = None,
@@ -321,10 +321,10 @@ def studies(
     tags=["studies"],
     response_model=StudyOut,
     responses=problems(404, 422),
-    summary="A study with its films",
+    summary="A study with its images",
 )
 def study(request: Request, viewer: Reader, study_id: Id) -> StudyOut:
-    """A study, its films and their results."""
+    """A study, its images and their results."""
     store = store_of(request)
     return _study_out(store, study_of(store, viewer, study_id))
 
@@ -359,7 +359,7 @@ def study_fhir(request: Request, viewer: Reader, study_id: Id) -> Response:
 def give_feedback(
     request: Request, viewer: Diagnostician, film_id: Id, entry: FeedbackIn, key: Key = None
 ) -> FeedbackOut:
-    """Keep a reader's final diagnosis; the last one of a film counts."""
+    """Keep a reader's final diagnosis; the last one of an image counts."""
     store = store_of(request)
     given = FeedbackEntry(entry.diagnosis, entry.comment, entry.consent)
     fingerprint = sha256_bytes(f"{film_id} {entry.model_dump_json()}".encode())
@@ -389,7 +389,7 @@ def bundles(request: Request, viewer: Reader) -> list[BundleOut]:
 def _options(
     store: Store, age_years: float | None, photograph: bool, operating_point: str | None
 ) -> dict[str, Any]:
-    """Options of an examination; a wrong operating point is the request's fault, not the film's."""
+    """Options of an examination; a wrong operating point is the request's fault, not the image's."""
     if operating_point is not None:
         points = open_active(store).operating_points
         if operating_point not in points:
@@ -416,7 +416,7 @@ def _batch_out(store: Store, viewer: Viewer, batch_id: str) -> BatchOut:
 
 
 def _film_out(store: Store, film: Film) -> FilmOut:
-    """A film with result and feedback; ``film`` has its jobs and feedback loaded."""
+    """An image with result and feedback; ``film`` has its jobs and feedback loaded."""
     state, problem = state_of(film)
     result = shown(film)
     record = {} if result is None else result.record
@@ -443,7 +443,7 @@ def _film_out(store: Store, film: Film) -> FilmOut:
 
 
 def _study_out(store: Store, study: Study) -> StudyOut:
-    """A study with its films."""
+    """A study with its images."""
     films = [_film_out(store, film) for film in study.films]
     return StudyOut(
         id=study.id, reference=reference_of(store, study), received_at=study.created_at, films=films

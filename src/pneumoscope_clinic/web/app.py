@@ -32,7 +32,7 @@ from pneumoscope_clinic.web.waiting import Waiting
 
 _DESCRIPTION = "Chest radiographs in, answers about pneumonia out. Decision support, not a medical device."
 _FORM_OVERHEAD = 2**20
-"""Bytes of a request beyond its films: field names, boundaries, a reference."""
+"""Bytes of a request beyond its images: field names, boundaries, a reference."""
 
 
 def create_app(store: Store) -> FastAPI:

@@ -1,4 +1,4 @@
-"""The gauge of a film's page: where probability, threshold and the range without an answer stand."""
+"""The gauge of an image's page: where probability, threshold and the range without an answer stand."""
 
 from __future__ import annotations
 

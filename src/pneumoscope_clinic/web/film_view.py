@@ -48,7 +48,7 @@ _OUTCOMES = {
     "negative": N_("Pneumonia unlikely"),
 }
 _STATES = {"waiting": "waiting", "running": "running", "failed": "failed", "done": "waiting"}
-"""Of a film without a result; a job that is done has one a moment later."""
+"""Of an image without a result; a job that is done has one a moment later."""
 _VERDICTS = {
     Verdict.ANSWER: N_("passed"),
     Verdict.WARN: N_("passed with a warning"),
@@ -66,9 +66,9 @@ _WORDS = (  # of records, operating points and labels, shown by templates
     N_("rule-in"), N_("cost"), N_("pneumonia-unspecified"), N_("other"),
 )  # fmt: skip
 _SHIPPED_LIMITS = (  # of the bundles inside the package
-    N_("Trained on films of one hospital; other devices, ages and diseases may shift its answers."),
-    N_("The films came without clinical histories, and etiology labels are noisy."),
-    N_("It tells pneumonia from normal films only; it does not look for any other finding."),
+    N_("Trained on images of one hospital; other devices, ages and diseases may shift its answers."),
+    N_("The images came without clinical histories, and etiology labels are noisy."),
+    N_("It tells pneumonia from normal images only; it does not look for any other finding."),
     N_(
         "Research and decision support on frontal chest radiographs of children, beside a reader who "
         "decides. Not a medical device; not for use without a radiologist or paediatrician."
@@ -78,7 +78,7 @@ _SHIPPED_LIMITS = (  # of the bundles inside the package
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a film: ``key`` names icon and colour, ``title`` says it."""
+    """What became of an image: ``key`` names icon and colour, ``title`` says it."""
 
     key: str
     title: str
@@ -95,7 +95,7 @@ class Map:
 
 @dataclass(frozen=True, slots=True)
 class FilmView:
-    """A film for the study page; ``record`` is None while there is no answer that may be shown."""
+    """An image for the study page; ``record`` is None while there is no answer that may be shown."""
 
     id: str
     address: str
@@ -126,7 +126,7 @@ class FilmView:
 
     @property
     def may_judge(self) -> bool:
-        """A diagnosis may be given: the film was examined, whatever the answer."""
+        """A diagnosis may be given: the image was examined, whatever the answer."""
         return self.shown.key in ("positive", "negative", "abstained", "refused", "withheld")
 
 
@@ -163,7 +163,7 @@ def verdict_title(verdict: str, of: Words) -> str:
 
 
 def film_view(film: Film, of: Words, document: Mapping[str, Any] | None) -> FilmView:
-    """Everything that the study page shows of a film.
+    """Everything that the study page shows of an image.
 
     Args:
         film: loaded with study, result and jobs.
@@ -204,20 +204,20 @@ def film_view(film: Film, of: Words, document: Mapping[str, Any] | None) -> Film
 
 def _no_answer(film: Film, key: str, of: Words) -> str:
     if key == "withheld":
-        return of("The film was received and examined. In silent mode the answer is shown to nobody.")
+        return of("The image was received and examined. In silent mode the answer is shown to nobody.")
     if key == "running":
-        return of("The film is being examined; this takes a few seconds.")
+        return of("The image is being examined; this takes a few seconds.")
     if key == "waiting":
-        return of("The film is safe and waits for its examination.")
+        return of("The image is safe and waits for its examination.")
     return problem_sentence(state_of(film)[1] or {}, of)
 
 
 def _no_picture(film: Film, key: str, of: Words) -> str:
     if film.pixels_gone:
-        return of("The film's pixels were deleted when their time was over; the answer stays.")
+        return of("The image's pixels were deleted when their time was over; the answer stays.")
     if key == "failed":
-        return of("There is no picture: the film could not be read, for the reason on this page.")
-    return of("The film is shown once it is examined.")
+        return of("There is no picture: the image could not be read, for the reason on this page.")
+    return of("The image is shown once it is examined.")
 
 
 def _sentence(text: str) -> str:
@@ -226,7 +226,7 @@ def _sentence(text: str) -> str:
 
 
 def _point(record: Mapping[str, Any], document: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The operating point with what validation films showed there, where the bundle is at hand."""
+    """The operating point with what validation images showed there, where the bundle is at hand."""
     points = [] if document is None else document["operating_points"]
     return next((one for one in points if one["name"] == record["operating_point"]), None)
 
@@ -251,7 +251,7 @@ def _gauge_text(record: Mapping[str, Any] | None, of: Words) -> str:
 
 
 def _calibration(record: Mapping[str, Any] | None, document: Mapping[str, Any] | None, of: Words) -> str:
-    """The interval of the probability, or else how far such probabilities were off on validation films."""
+    """The interval of the probability, or else how far such probabilities were off on validation images."""
     interval = None if record is None else interval_sentence(record, of)
     if interval is not None:
         return interval
@@ -259,8 +259,8 @@ def _calibration(record: Mapping[str, Any] | None, document: Mapping[str, Any] |
     if error is None:
         return ""
     message = (
-        "Over {n} validation films such probabilities were off by {value} on average (expected calibration "
-        "error, 95 % interval {low} to {high}). The bundle has no interval for a single film."
+        "Over {n} validation images such probabilities were off by {value} on average (expected calibration "
+        "error, 95 % interval {low} to {high}). The bundle has no interval for a single image."
     )
     figures = {key: of.percent(error[key]) for key in ("value", "low", "high")}
     return of(message).format(n=of.number(error["n"]), **figures)
@@ -288,7 +288,7 @@ def _answer_facts(
 
 
 def _validated(point: Mapping[str, Any] | None, of: Words) -> str:
-    """What the threshold did on validation films, with 95 % intervals where there are some."""
+    """What the threshold did on validation images, with 95 % intervals where there are some."""
     if point is None or "intervals" not in point:
         return ""
     values: list[str] = []
@@ -296,7 +296,7 @@ def _validated(point: Mapping[str, Any] | None, of: Words) -> str:
         found = point["intervals"][key]
         values += [of.percent(found[part]) for part in ("value", "low", "high")] + [of.number(found["n"])]
     message = (
-        "On validation films: sensitivity {0} ({1} to {2}, n = {3}), specificity {4} ({5} to {6}, n = {7})."
+        "On validation images: sensitivity {0} ({1} to {2}, n = {3}), specificity {4} ({5} to {6}, n = {7})."
     )
     return of(message).format(*values)
 
@@ -316,7 +316,7 @@ def _film_facts(film: Film, of: Words) -> list[tuple[str, str, str]]:
     kind = [str(known[name]) for name in ("format", "modality", "view_position") if known.get(name)]
     if "rows" in known:
         kind.append(f"{of.number(known['columns'])} × {of.number(known['rows'])}")
-    facts = [(of("Film"), ", ".join(kind), str(known.get("manufacturer") or ""))]
+    facts = [(of("Image"), ", ".join(kind), str(known.get("manufacturer") or ""))]
     if film.age_years is not None:
         facts.append(
             (

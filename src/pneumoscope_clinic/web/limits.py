@@ -112,7 +112,7 @@ class Guard:
         if before <= _STRANGERS_BYTES < read and not await run_in_threadpool(self.is_known, scope):
             await answer.refuse(401, "nobody is logged in", "a valid token or session before a large body")
         if self._held > _BODIES_AT_ONCE * self.max_bytes:
-            await answer.refuse(503, "too many films arrive at once", "fewer requests at a time")
+            await answer.refuse(503, "too many images arrive at once", "fewer requests at a time")
 
 
 class _Body:

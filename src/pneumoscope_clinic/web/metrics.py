@@ -34,8 +34,8 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, by name."""
-        yield self._counts("films_received", "Films received", FILMS, "source")
-        yield self._counts("results", "Films examined", RESULTS, "decision")
+        yield self._counts("films_received", "Images received", FILMS, "source")
+        yield self._counts("results", "Images examined", RESULTS, "decision")
         yield self._counts("feedback", "Final diagnoses given by readers", FEEDBACK, "diagnosis")
         jobs = GaugeMetricFamily("pneumoscope_jobs", "Jobs in the queue", labels=("kind", "state"))
         for (kind, state), count in sorted(Queue(self._store).depth().items()):
@@ -58,7 +58,7 @@ class _Collector(Collector):
             )
             seconds = sum(totals(session, EXAMINING).values()) / _NS
         yield GaugeMetricFamily(
-            "pneumoscope_oldest_waiting_seconds", "How long the film that is due for longest has waited", age
+            "pneumoscope_oldest_waiting_seconds", "How long the image that is due for longest has waited", age
         )
         yield GaugeMetricFamily("pneumoscope_open_alarms", "Alarms that are open", float(alarms or 0))
         yield CounterMetricFamily("pneumoscope_examining_seconds", "Time spent on examinations", seconds)

@@ -22,9 +22,9 @@ Chest radiographs in, answers about pneumonia out. Research and decision support
 one; its scopes are `examine`, `read` and `feedback`. The scope that an operation needs stands beside it. A
 token sees what its user sees: own studies and those of the PACS, all of them for a reviewer.
 
-**A film** is examined by a queue. `POST /v1/examine` waits for the answer (200); with `wait=false`, or when
-it takes too long, it answers 202 and `GET /v1/films/{film_id}` has the answer later. A film whose `state` is
-`failed` has a `problem` in place of a result. Whatever was answered with 200 or 202 is on disk.
+**An image** is examined by a queue. `POST /v1/examine` waits for the answer (200); with `wait=false`, or when
+it takes too long, it answers 202 and `GET /v1/films/{film_id}` has the answer later. An image whose `state`
+is `failed` has a `problem` in place of a result. Whatever was answered with 200 or 202 is on disk.
 
 **Repeat** any POST with the same `Idempotency-Key`, after a broken connection or a 5xx: it makes nothing new
 and answers as the first one did. Another request with a used key is answered with 409.
@@ -36,7 +36,7 @@ been right, `remedy` what to do. 503 means later: see `Retry-After`.
 """
 
 _TAGS = [
-    {"name": "films", "description": "Examine films and see what came of it."},
+    {"name": "films", "description": "Examine images and see what came of it."},
     {"name": "studies", "description": "What was examined, to browse and to take over into other systems."},
     {"name": "feedback", "description": "What the readers found."},
     {"name": "bundles", "description": "Which model answers."},
@@ -141,11 +141,11 @@ Key = Annotated[
 ]
 Age = Annotated[
     float | None,
-    Form(ge=0, le=130, allow_inf_nan=False, description="of the patient, where the film does not say it"),
+    Form(ge=0, le=130, allow_inf_nan=False, description="of the patient, where the image does not say it"),
 ]
 
 Photograph = Annotated[
-    bool, Form(description="a photograph of a film: it is made grey, cut to the film, and warned of")
+    bool, Form(description="a photograph of a film: it is made grey, cut to the image, and warned of")
 ]
 
 

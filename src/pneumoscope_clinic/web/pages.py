@@ -30,13 +30,13 @@ _TEXTS = {
         N_("You may not do this, or the page is too old. Go back, load it again and repeat."),
     ),
     404: (N_("Not found"), N_("There is no such page, or it is not yours to see.")),
-    408: (N_("Too slow"), N_("The films took too long to arrive. Send fewer at a time.")),
+    408: (N_("Too slow"), N_("The images took too long to arrive. Send fewer at a time.")),
     413: (N_("Too large"), N_("The file is larger than allowed here.")),
     422: (N_("Not understood"), N_("The request is not complete or not well formed.")),
     429: (N_("Too many requests"), N_("Wait a few minutes and try again.")),
     500: (
         N_("Something went wrong here"),
-        N_("The error is in the server's log. Films that were received are safe."),
+        N_("The error is in the server's log. Images that were received are safe."),
     ),
     503: (N_("Not ready"), N_("The server cannot do this at the moment. Try again in a minute.")),
 }

@@ -22,7 +22,7 @@ from pneumoscope_clinic.web.translation import Words
 router = APIRouter(include_in_schema=False)
 
 LOOK_S = 0.5
-"""Between two looks at the films of a page that waits."""
+"""Between two looks at the images of a page that waits."""
 LONGEST_S = 120.0
 """Of one stream of events; the browser opens another."""
 
@@ -32,7 +32,7 @@ State = dict[str, Any]
 
 @router.get("/batches/{batch_id}")
 def batch_page(request: Request, batch_id: str, viewer: Reader) -> Response:
-    """The films of a batch and how far they are."""
+    """The images of a batch and how far they are."""
     store = store_of(request)
     batch, films = batch_of(store, viewer, batch_id)
     of = reader_words(request, viewer)
@@ -55,34 +55,34 @@ def batch_events(request: Request, batch_id: str, viewer: Reader) -> Response:
 
 @router.get("/films/{film_id}")
 def film_page(request: Request, film_id: str, viewer: Reader) -> Response:
-    """Lead to the study of a film, which may change when its file says so."""
+    """Lead to the study of an image, which may change when its file says so."""
     film = film_of(store_of(request), viewer, film_id)
     return RedirectResponse(f"/studies/{film.study_id}/films/{film.id}", status_code=303)
 
 
 @router.get("/films/{film_id}/state")
 def film_state(request: Request, film_id: str, viewer: Reader) -> State:
-    """How far a film is."""
+    """How far an image is."""
     return _state([film_of(store_of(request), viewer, film_id)], reader_words(request, viewer))
 
 
 @router.get("/films/{film_id}/events")
 def film_events(request: Request, film_id: str, viewer: Reader) -> Response:
-    """How far a film is, as events."""
+    """How far an image is, as events."""
     store, of = store_of(request), reader_words(request, viewer)
     film_of(store, viewer, film_id)
     return _events(request, lambda: _state([film_of(store, viewer, film_id)], of))
 
 
 def _state(films: Sequence[Film], of: Words) -> State:
-    """Plain values: films with their outcome, how many are done, and a sentence."""
+    """Plain values: images with their outcome, how many are done, and a sentence."""
     rows = []
     for film in films:
         shown = outcome_of(film, of)
         probability = shown_probability(film, of) or "–"
         rows.append({"id": film.id, "outcome": shown.key, "title": shown.title, "probability": probability})
     done = sum(row["outcome"] not in ("waiting", "running") for row in rows)
-    said = of("{done} of {count} films examined").format(done=of.number(done), count=of.number(len(rows)))
+    said = of("{done} of {count} images examined").format(done=of.number(done), count=of.number(len(rows)))
     return {"count": len(rows), "done": done, "said": said, "films": rows}
 
 
@@ -103,7 +103,7 @@ def _events(request: Request, look: Callable[[], State]) -> Response:
 
 
 async def _stream(request: Request, look: Callable[[], State]) -> AsyncIterator[str]:
-    """The state whenever it changes, until all films are settled, the reader leaves, or it takes too long."""
+    """The state whenever it changes, until all images are settled, the reader leaves, or time is up."""
     last = None
     for _ in range(round(LONGEST_S / LOOK_S)):
         if await request.is_disconnected():

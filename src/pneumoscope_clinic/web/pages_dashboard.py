@@ -104,7 +104,7 @@ def _alarm(alarm: Any, board: Dashboard, of: Words) -> dict[str, Any]:
     titles = {
         "drift": of("Drift"),
         "agreement": of("Agreement with readers"),
-        "queue": of("Films wait"),
+        "queue": of("Images wait"),
         "failures": of("Work was given up"),
     }
     return {
@@ -147,9 +147,9 @@ def _cards(board: Dashboard, of: Words) -> list[dict[str, str]]:
     seconds = [day.seconds for day in board.days if day.seconds is not None]
     taken = of("{n} s each (median of the last day)").format(n=of.number(seconds[-1], 1)) if seconds else ""
     cards = [
-        (of("Films examined"), of.number(films), taken),
+        (of("Images examined"), of.number(films), taken),
         (of("Called positive, of the answered"), *_estimate(board.positive_rate, of)),
-        (of("No answer, of the films not refused"), *_estimate(board.abstention_rate, of)),
+        (of("No answer, of the images not refused"), *_estimate(board.abstention_rate, of)),
         (of("Refused by the gate"), *_estimate(board.refusal_rate, of)),
         (of("Agreement with readers"), *_estimate(board.agreement.agreement, of)),
         (of("Not readable"), of.number(failed), ""),
@@ -182,9 +182,9 @@ def _drift(row: DriftRow, of: Words) -> dict[str, Any]:
 
 def _drift_note(board: Dashboard, of: Words) -> str:
     if board.window_end is None:
-        return of("Nothing is compared yet: {n} films are missing for the first window.").format(
+        return of("Nothing is compared yet: {n} images are missing for the first window.").format(
             n=of.number(board.films_until_window)
         )
     return of(
-        "The last window of films, until {time}, against the reference; p is corrected for their number."
+        "The last window of images, until {time}, against the reference; p is corrected for their number."
     ).format(time=of.time(board.window_end))

@@ -34,7 +34,7 @@ router = APIRouter(include_in_schema=False)
 N_ = str  # marks messages for the extraction
 
 _SCOPES = {
-    "examine": N_("send films"),
+    "examine": N_("send images"),
     "read": N_("read studies and results"),
     "feedback": N_("give diagnoses"),
     "admin": N_("administer"),

@@ -47,8 +47,8 @@ PRESETS = (
     ("176 150", N_("mediastinum and bones")),
     ("128 128", N_("high contrast")),
 )
-"""Level and width on the film's 256 grey levels. A film has no fixed scale like that of a CT: these are our
-own choices, made by eye on the Guangzhou films."""
+"""Level and width on the image's 256 grey levels. There is no fixed scale like that of a CT: these are our
+own choices, made by eye on the Guangzhou images."""
 _STOPS = 17
 """Control points of the heat map's scale (``inference.overlay``)."""
 
@@ -57,21 +57,21 @@ Reader = Annotated[Viewer, Depends(page_viewer)]
 
 @router.get("/studies/{study_id}")
 def study_page(request: Request, study_id: str, viewer: Reader) -> Response:
-    """The first film of a study."""
+    """The first image of a study."""
     study = study_of(store_of(request), viewer, study_id)
     return RedirectResponse(f"/studies/{study.id}/films/{study.films[0].id}", status_code=303)
 
 
 @router.get("/studies/{study_id}/films/{film_id}")
 def film_page(request: Request, study_id: str, film_id: str, viewer: Reader, said: str = "") -> Response:
-    """A film with its answer."""
+    """An image with its answer."""
     notice = reader_words(request, viewer)("The diagnosis is saved.") if said == "saved" else ""
     return _page(request, viewer, _film(store_of(request), viewer, study_id, film_id), notice=notice)
 
 
 @router.get("/studies/{study_id}/films/{film_id}/picture.jpg")
 async def film_picture(request: Request, study_id: str, film_id: str, viewer: Reader) -> Response:
-    """The film in grey on its original grid."""
+    """The image in grey on its original grid."""
     store = store_of(request)
     film = await run_in_threadpool(_film, store, viewer, study_id, film_id)
     await drawn(request, film.id)
@@ -148,13 +148,13 @@ def give_diagnosis(
 def _film(store: Store, viewer: Viewer, study_id: str, film_id: str) -> Film:
     film = film_of(store, viewer, film_id)
     if film.study_id != study_id:
-        raise NotFoundError("there is no such film")
+        raise NotFoundError("there is no such image")
     return film
 
 
 def _answered(film: Film) -> Film:
     if shown(film) is None:
-        raise NotFoundError("the film has no answer that may be shown")
+        raise NotFoundError("the image has no answer that may be shown")
     return film
 
 
@@ -290,7 +290,7 @@ def _capital(text: str) -> str:
 def _problem(film: Film, given: Mapping[str, str]) -> str:
     """What is wrong with a diagnosis as the form gave it; empty when nothing is."""
     if film.result is None:
-        return N_("The film is not examined yet.")
+        return N_("The image is not examined yet.")
     if given["diagnosis"] not in DIAGNOSES:
         return N_("Choose a final diagnosis.")
     return N_("The comment is too long.") if len(given["comment"]) > LONGEST_COMMENT else ""

@@ -34,13 +34,13 @@ def upload_page(request: Request, viewer: Reader) -> Response:
 
 @router.post("/batches", dependencies=[Depends(check_csrf)])
 def new_batch(request: Request, viewer: Reader) -> JSONResponse:
-    """A batch that films are then sent to."""
+    """A batch that images are then sent to."""
     return JSONResponse({"batch": create_batch(store_of(request), viewer).id}, status_code=201)
 
 
 @router.post("/upload", dependencies=[Depends(check_csrf)])
 async def upload(request: Request, viewer: Reader) -> Response:
-    """Take the films of a form; a browser is led on, the page's script gets JSON."""
+    """Take the images of a form; a browser is led on, the page's script gets JSON."""
     form = await request.form()
     wants_json = request.headers.get("accept", "").startswith("application/json")
     try:
@@ -57,7 +57,7 @@ async def upload(request: Request, viewer: Reader) -> Response:
 
 
 async def _taken(request: Request, viewer: Viewer, form: FormData) -> tuple[str, str]:
-    """Keep the films of a form; returns where they are followed, and the id of the last.
+    """Keep the images of a form; returns where they are followed, and the id of the last.
 
     Raises:
         InputError: there is none, or the age is none; in the reader's language.
@@ -109,7 +109,7 @@ def _age(form: FormData, problem: str) -> float | None:
 def _take(
     store: Store, viewer: Viewer, contents: list[bytes], form: FormData, age: float | None
 ) -> tuple[str, str]:
-    """Keep the films; returns where they are followed, and the id of the last."""
+    """Keep the images; returns where they are followed, and the id of the last."""
     batch_id = _batch(store, viewer, _text(form, "batch"), len(contents))
     sender = Sender(actor=viewer.actor, owner_id=viewer.user_id, source="web")
     reference = _text(form, "reference")[:LONGEST_REFERENCE] or None
@@ -123,7 +123,7 @@ def _take(
 
 
 def _batch(store: Store, viewer: Viewer, given: str, count: int) -> str | None:
-    """The viewer's own batch of that id; a new one for several films without."""
+    """The viewer's own batch of that id; a new one for several images without."""
     if given:
         batch, _ = batch_of(store, viewer, given)
         if batch.owner_id != viewer.user_id:

@@ -144,7 +144,7 @@ def _summary(sort: str, of: Words) -> str:
 
 
 def _row(store: Store, study: Study, of: Words) -> dict[str, Any]:
-    """A study in one line: that of its film which needs looking at most."""
+    """A study in one line: that of its image which needs looking at most."""
     film = min(study.films, key=_urgency)
     result = shown(film)
     last = film.feedback[-1] if film.feedback else None

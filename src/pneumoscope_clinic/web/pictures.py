@@ -26,14 +26,14 @@ _PAUSE = timedelta(minutes=1)
 
 
 async def drawn(request: Request, film_id: str) -> None:
-    """Wait until the film is drawn, at most ``limits.film_seconds``; no thread waits with it.
+    """Wait until the image is drawn, at most ``limits.film_seconds``; no thread waits with it.
 
     Args:
         request: whose application's.
-        film_id: of a film that the caller may see.
+        film_id: of an image that the caller may see.
 
     Raises:
-        InputError: the film's pixels were deleted.
+        InputError: the image's pixels were deleted.
         NotFoundError: it is not examined.
         PneumoscopeError: no worker drew it in time.
     """
@@ -43,19 +43,19 @@ async def drawn(request: Request, film_id: str) -> None:
     seconds = store.settings.limits.film_seconds
     if not await request.app.state.waiting.settled(film_id, "picture", seconds):
         raise PneumoscopeError(
-            "no worker drew the film in time", where=film_id, remedy="try again in a minute"
+            "no worker drew the image in time", where=film_id, remedy="try again in a minute"
         )
 
 
 def picture(store: Store, film_id: str) -> bytes:
-    """The film as grey JPEG on its original grid, once it is :func:`drawn`.
+    """The image as grey JPEG on its original grid, once it is :func:`drawn`.
 
     Raises:
-        InputError: the film could not be drawn.
+        InputError: the image could not be drawn.
     """
     found = store.blobs.get("pictures", film_id)
     if found is None:
-        raise InputError("the film cannot be drawn", where=film_id)
+        raise InputError("the image cannot be drawn", where=film_id)
     return found
 
 
@@ -66,9 +66,9 @@ def _ask(store: Store, film_id: str) -> bool:
     with store.write() as session:
         film = session.get(Film, film_id)
         if film is None or film.pixels_gone:
-            raise InputError("the film's pixels were deleted", where=film_id)
-        if film.result is None:  # a failed job would stay failed when the film is examined later
-            raise NotFoundError("there is no picture of a film that is not examined", where=film_id)
+            raise InputError("the image's pixels were deleted", where=film_id)
+        if film.result is None:  # a failed job would stay failed when the image is examined later
+            raise NotFoundError("there is no picture of an image that is not examined", where=film_id)
         drawing = select(Job).where(Job.film_id == film_id, Job.kind == "picture")
         job = session.scalar(drawing)
         if job is None:

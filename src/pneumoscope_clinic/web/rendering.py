@@ -24,7 +24,7 @@ N_ = str  # marks messages for the extraction
 
 _PAGES = (
     ("worklist", "/", N_("Worklist"), "reader"),
-    ("upload", "/upload", N_("Add films"), "reader"),
+    ("upload", "/upload", N_("Add images"), "reader"),
     ("dashboard", "/dashboard", N_("Dashboard"), "reader"),
     ("bundle", "/bundle", N_("Bundle"), "reader"),
     ("users", "/users", N_("Users"), "admin"),

@@ -23,7 +23,7 @@ _AWAY_S = 1.0
 
 
 class Waiting:
-    """Wakes those who wait for jobs of films.
+    """Wakes those who wait for jobs of images.
 
     Args:
         store: of the jobs.
@@ -41,7 +41,7 @@ class Waiting:
         return sum(len(events) for events in self._waiting.values())
 
     async def settled(self, film_id: str, kind: str, seconds: float) -> bool:
-        """Whether the job of ``kind`` of a film is done or has failed within ``seconds``.
+        """Whether the job of ``kind`` of an image is done or has failed within ``seconds``.
 
         Any number of callers may wait for one job, each for as long as it likes.
         """

@@ -1,1 +1,1 @@
-"""A film from outside to a stored result: intake, sandbox, worker."""
+"""An image from outside to a stored result: intake, sandbox, worker."""

@@ -65,7 +65,7 @@ def deidentified(image: bytes | Dataset, kind: str) -> bytes:
         return _dicom(parse_dataset(image)) if kind == "DICOM" else clean_raster(image, kind)
     except MemoryError:
         raise
-    except Exception as error:  # of many kinds, as the damage; its text may quote the film
+    except Exception as error:  # of many kinds, as the damage; its text may quote the image
         raise image_error(UnreadableFileError, "not-deidentifiable", error=type(error).__name__) from error
 
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 _LENGTH = struct.Struct(">I")
 _LARGEST_HEADER = 64 * 2**20
 _LARGEST_BLOBS = 2 * 2**30
-"""Bytes of all parts of a message: more than a film of the greatest size and what is made of it."""
+"""Bytes of all parts of a message: more than an image of the greatest size and what is made of it."""
 
 
 def write_frame(stream: IO[bytes], values: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:

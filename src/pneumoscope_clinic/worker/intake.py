@@ -27,7 +27,7 @@ from pneumoscope_clinic.worker.deidentification import coarse_age
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sent a film: ``actor`` for the audit log, ``owner_id`` or None, ``source`` as in ``Film``."""
+    """Who sent an image: ``actor`` for the audit log, ``owner_id`` or None, ``source`` as in ``Film``."""
 
     actor: str
     owner_id: int | None
@@ -36,7 +36,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Where a film is now; ``again``: it was there before."""
+    """Where an image is now; ``again``: it was there before."""
 
     film_id: str
     study_id: str
@@ -54,21 +54,21 @@ def receive(
     instance_uid: str | None = None,
     idempotency_key: str | None = None,
 ) -> Received:
-    """Keep a film and queue its examination; when this returns, neither a crash nor a power cut loses it.
+    """Keep an image and queue its examination; when this returns, neither a crash nor a power cut loses it.
 
     Args:
         store: keeps it.
-        content: bytes of the film, unread.
+        content: bytes of the image, unread.
         sender: who sent it.
         reference: what the sender calls the study; kept encrypted.
         batch_id: of the batch that it belongs to.
         options: ``age_years``, ``operating_point``, ``force`` of the examination.
-        instance_uid: SOP Instance UID of a film that came by DICOM.
+        instance_uid: SOP Instance UID of an image that came by DICOM.
         idempotency_key: the request's, of the sender that ``owner_id`` names.
 
     Raises:
         UnreadableFileError: there are no bytes.
-        ConflictError: the key was used for another request, or its film was deleted.
+        ConflictError: the key was used for another request, or its image was deleted.
     """
     if not content:
         raise UnreadableFileError("the file is empty", remedy="copy it again from its source")
@@ -102,7 +102,7 @@ def _coarse(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def study_of_uid(session: Session, store: Store, study_uid: str, owner_id: int | None) -> Study | None:
-    """The study that holds the films of a DICOM study, as far as its owner is the same."""
+    """The study that holds the images of a DICOM study, as far as its owner is the same."""
     key = store.cipher.pseudonym(study_uid, "study")
     owner = Study.owner_id.is_(None) if owner_id is None else Study.owner_id == owner_id
     return session.scalar(
@@ -118,7 +118,7 @@ class _Request:
 
 
 def _insert(store: Store, film: Film, request: _Request) -> Received | None:
-    """Keep and queue the film in one transaction; returns the film that was there before, if there was."""
+    """Keep and queue the image in one transaction; returns the image that was there before, if there was."""
     sender = request.sender
     with store.write() as session:
         known = _known(session, film, request)
@@ -141,7 +141,7 @@ def _insert(store: Store, film: Film, request: _Request) -> Received | None:
 
 
 def _known(session: Session, film: Film, request: _Request) -> Received | None:
-    """The film that this one is a repetition of: same request, or same DICOM instance of one owner."""
+    """The image that this one is a repetition of: same request, or same DICOM instance of one owner."""
     owner_id = request.sender.owner_id
     earlier = recalled(session, owner_id, request.idempotency_key, _fingerprint(film))
     if earlier is not None:

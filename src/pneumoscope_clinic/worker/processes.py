@@ -128,7 +128,7 @@ def _run(target: Target, settings: ClinicSettings) -> None:
         target(settings)
     except (
         Exception
-    ) as error:  # multiprocessing would print its text and that of its causes, which may quote a film
+    ) as error:  # multiprocessing would print its text and that of its causes, which may quote an image
         name = multiprocessing.current_process().name
         _log.error("%s failed with %s%s", name, type(error).__name__, place_of(error.__traceback__))
         raise SystemExit(1) from None

@@ -31,11 +31,11 @@ _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "OMP_NUM_THRE
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What came of a film.
+    """What came of an image.
 
     Attributes:
         record: of ``inference.examination``, with ``limitations`` and ``versions``.
-        facts, drift: plain values of the film.
+        facts, drift: plain values of the image.
         names: ``study_instance_uid``, ``sop_instance_uid`` and ``patient_id`` of DICOM, else None each.
         age_years, sex: of the patient, or None.
         film: the de-identified bytes.
@@ -59,9 +59,9 @@ class Sandbox:
 
     Args:
         bundle: location for ``load_bundle``.
-        limits: time and memory of one film.
+        limits: time and memory of one image.
         threads: of one network pass; None as ``load_bundle``.
-        alive: called every second while a film is examined (a worker renews its lease there).
+        alive: called every second while an image is examined (a worker renews its lease there).
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Sandbox:
     def examine(
         self, content: bytes, options: Mapping[str, Any] | None = None, *, shared: bool = False
     ) -> Examined:
-        """Take one film through the line; ``shared``: others are examined meanwhile, so one thread must do.
+        """Take one image through the line; ``shared``: others are examined meanwhile, so one thread must do.
 
         Raises:
             PneumoscopeError: as ``examine`` does, of the same kind.
-            SandboxDiedError: the film took too long, too much memory, or crashed its decoder.
+            SandboxDiedError: the image took too long, too much memory, or crashed its decoder.
         """
         values, blobs = self._ask(
             {"task": "examine", "options": dict(options or {}), "shared": shared}, content
@@ -110,7 +110,7 @@ class Sandbox:
             return Examined(**kept, film=blobs["film"], identity=blobs.get("identity"), heat_maps=maps)
 
     def picture(self, content: bytes) -> npt.NDArray[np.uint8]:
-        """The film for the eye, (H, W) uint8 on its original grid, bright = dense.
+        """The image for the eye, (H, W) uint8 on its original grid, bright = dense.
 
         Raises:
             PneumoscopeError, SandboxDiedError: as :meth:`examine`.
@@ -163,7 +163,7 @@ class Sandbox:
 
     @contextlib.contextmanager
     def _believed(self) -> Iterator[None]:
-        """End a process whose answer is not what it should be: a film may have taken it over."""
+        """End a process whose answer is not what it should be: an image may have taken it over."""
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -232,7 +232,7 @@ class _Watch:
             left -= step
             try:
                 self._alive()
-            except BaseException as error:  # raised again where the film was asked for
+            except BaseException as error:  # raised again where the image was asked for
                 self.problem = error
                 self._process.kill()
                 return

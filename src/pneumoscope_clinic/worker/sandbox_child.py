@@ -40,12 +40,12 @@ def main() -> None:
     # Libraries that print would break the protocol: their standard output is our standard error.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    logging.disable(logging.CRITICAL)  # their log lines may hold values of a film's header
+    logging.disable(logging.CRITICAL)  # their log lines may hold values of an image's header
     given, _ = read_frame(sys.stdin.buffer)
     die_with(given["parent"])
     try:
-        # With all cores for a film alone, and with one where other films are examined beside it: threads that
-        # wait for each other on a busy core waste it (docs/benchmarks.md).
+        # With all cores for an image alone, and with one where other images are examined beside it: threads
+        # that wait for each other on a busy core waste it (docs/benchmarks.md).
         bundles = {shared: load_bundle(given["bundle"], threads=1 if shared else given["threads"])
                    for shared in (False, True)}  # fmt: skip
         for bundle in bundles.values():
@@ -82,7 +82,7 @@ def _answer(out: BinaryIO, bundle: Bundle, request: dict[str, Any], content: byt
 
 
 def _libraries(bundle: Bundle) -> list[Path]:
-    """What is read while a film is examined: decoders are imported when one needs them."""
+    """What is read while an image is examined: decoders are imported when one needs them."""
     return [Path(path) for path in dict.fromkeys((sys.prefix, sys.base_prefix, *sys.path, *_SYSTEM))] + [
         bundle.directory
     ]

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 FILM_NAME = "film"
-"""What a film is called in records and messages, whatever its file was called."""
+"""What an image is called in records and messages, whatever its file was called."""
 
 MAP_SIDE = 512
 """Longest side of a stored heat map in pixels; the network's own map is far coarser."""
@@ -58,12 +58,12 @@ _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 def examine_film(
     content: bytes, bundle: Bundle, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Take a film through the line.
+    """Take an image through the line.
 
     Args:
         content: its bytes.
         bundle: examines.
-        options: ``age_years`` of a patient whose film does not say it, ``operating_point``, ``force``;
+        options: ``age_years`` of a patient whose image does not say it, ``operating_point``, ``force``;
             absent or None as in ``examine``.
             ``photograph``: the picture is a photograph of a film, which is told by its EXIF, too.
 
@@ -73,7 +73,7 @@ def examine_film(
         ``map_shape``).
 
     Raises:
-        UnreadableFileError: the bytes are no readable film; its text does not name the patient.
+        UnreadableFileError: the bytes are no readable image; its text does not name the patient.
     """
     try:
         return _examined(content, bundle, options)
@@ -131,16 +131,16 @@ def _examined(
 
 
 def draw_picture(content: bytes) -> npt.NDArray[np.uint8]:
-    """The film for the eye, (H, W) uint8 on its original grid, bright = dense.
+    """The image for the eye, (H, W) uint8 on its original grid, bright = dense.
 
     Raises:
-        UnreadableFileError: the bytes are no readable film.
+        UnreadableFileError: the bytes are no readable image.
     """
     return np.rint(read_radiograph(content).pixels * 255).astype(np.uint8)
 
 
 def drift_numbers(film: Radiograph, examination: Examination) -> dict[str, float]:
-    """What monitoring compares: exposure of the film (0 to 1), size in pixels, the gate's scores."""
+    """What monitoring compares: exposure of the image (0 to 1), size in pixels, the gate's scores."""
     sample = film.pixels[::4, ::4]
     low, middle, high = (float(value) for value in np.percentile(sample, (5, 50, 95)))
     return {
@@ -156,7 +156,7 @@ def drift_numbers(film: Radiograph, examination: Examination) -> dict[str, float
 
 
 def _film_alone(content: bytes, is_said: bool) -> tuple[bytes, tuple[Finding, ...]]:
-    """The film on a photograph with a warning, or the film as it is."""
+    """The image on a photograph with a warning, or the image as it is."""
     if image_format(content) in (None, "DICOM") or not (is_said or is_photograph(content)):
         return content, ()
     return photographed_film(content), (Finding.note("photograph"),)
@@ -179,7 +179,7 @@ def _parsed(content: bytes) -> tuple[Dataset | None, list[Finding]]:
 
 
 def _names(content: bytes) -> set[str]:
-    """What a DICOM film may name its patient by, as far as its header can be read."""
+    """What a DICOM image may name its patient by, as far as its header can be read."""
     import pydicom
 
     if image_format(content) != "DICOM":

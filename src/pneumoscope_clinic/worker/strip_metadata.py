@@ -35,10 +35,10 @@ _ON_DEEP_GREY = "I;16"
 
 
 def clean_raster(content: bytes, kind: str) -> bytes:
-    """A film of ``kind`` JPEG, PNG, TIFF or BMP without metadata.
+    """An image of ``kind`` JPEG, PNG, TIFF or BMP without metadata.
 
     Raises:
-        ValueError, OSError: the bytes are no such film.
+        ValueError, OSError: the bytes are no such image.
     """
     try:
         if kind in ("JPEG", "PNG"):

@@ -46,7 +46,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 0.25
-"""Between two looks at the queue without a notification: films of other machines, retries, lost leases."""
+"""Between two looks at the queue without a notification: images of other machines, retries, lost leases."""
 
 _RETRY_S = 1.0
 _ATTEMPTS_AT_OUR_FAULT = 12
@@ -74,11 +74,11 @@ def _work(queue: Queue, claim: Claim, handler: Handler) -> None:
     try:
         handler(claim)
     except LeaseLostError:
-        _log.warning("%s of film %s was done by another worker", claim.kind, claim.film_id)
+        _log.warning("%s of image %s was done by another worker", claim.kind, claim.film_id)
     except OperationalError:
         raise
-    except Exception as error:  # one job must not end the worker; the error's text may quote a film
-        _log.error("%s of film %s failed: %s", claim.kind, claim.film_id, type(error).__name__)
+    except Exception as error:  # one job must not end the worker; the error's text may quote an image
+        _log.error("%s of image %s failed: %s", claim.kind, claim.film_id, type(error).__name__)
         with contextlib.suppress(LeaseLostError):  # then it is another's
             _put_off(queue, claim, error)
 
@@ -121,16 +121,16 @@ class FilmHandlers:
             self._sandbox.close()
 
     def warm_up(self) -> None:
-        """Start the sandbox before the first film comes."""
+        """Start the sandbox before the first image comes."""
         self._ready()
 
     def examine(self, claim: Claim) -> None:
-        """Examine a film and store its result, with the jobs of its delivery, in one transaction."""
+        """Examine an image and store its result, with the jobs of its delivery, in one transaction."""
         started = time.perf_counter()
         with self._store.read() as session:
             film = session.get_one(Film, claim.film_id)
             if film.result is not None:  # cannot be, but a second result would be worse than a check
-                raise LeaseLostError(f"film {film.id}")
+                raise LeaseLostError(f"image {film.id}")
             options = {"operating_point": self._store.settings.operating_point, **film.options}
         content = self._content(claim, "received")
         if content is None:
@@ -141,7 +141,7 @@ class FilmHandlers:
             self._keep(claim, examined, time.perf_counter() - started)
 
     def picture(self, claim: Claim) -> None:
-        """Draw a film for the screen."""
+        """Draw an image for the screen."""
         content = self._content(claim, "films")
         if content is None:
             return
@@ -201,7 +201,7 @@ class FilmHandlers:
         return None
 
     def _give_up(self, claim: Claim, error: PneumoscopeError) -> None:
-        """Fail a film that cannot be examined; what was sent cannot be de-identified, so it is not kept."""
+        """Fail an image that cannot be examined; what was sent cannot be de-identified, so it is not kept."""
         said = {**problem(error), "fault": THE_FILMS}
         with self._store.write() as session:
             fail(session, claim, said)
@@ -234,7 +234,7 @@ class FilmHandlers:
 
 
 def _keeps_identity(settings: ClinicSettings) -> bool:
-    """Whether the header of a film is kept: always, or because a result will need it on its way."""
+    """Whether the header of an image is kept: always, or because a result will need it on its way."""
     kept = settings.privacy.keep_identities
     return kept == "always" or (
         kept == "until-delivered" and bool(settings.destinations) and not settings.shadow
@@ -259,7 +259,7 @@ def _result(film: Film, examined: Examined, seconds: float, shadow: bool) -> Res
 
 
 def _join_study(store: Store, session: Session, film: Film, names: Mapping[str, Any]) -> None:
-    """Films of one DICOM study share a study; the one made at intake goes when it is empty."""
+    """Images of one DICOM study share a study; the one made at intake goes when it is empty."""
     study = film.study
     if names.get("patient_id"):
         study.patient_key = store.cipher.pseudonym(names["patient_id"], "patient")
