@@ -66,9 +66,9 @@ _WORDS = (  # of records, operating points and labels, shown by templates
     N_("rule-in"), N_("cost"), N_("pneumonia-unspecified"), N_("other"),
 )  # fmt: skip
 _SHIPPED_LIMITS = (  # of the bundles inside the package
-    N_("Trained on images of one hospital; other devices, ages and diseases may shift its answers."),
-    N_("The images came without clinical histories, and etiology labels are noisy."),
-    N_("It tells pneumonia from normal images only; it does not look for any other finding."),
+    N_("Trained on films of one hospital; other devices, ages and diseases may shift its answers."),
+    N_("The films came without clinical histories, and etiology labels are noisy."),
+    N_("It tells pneumonia from normal films only; it does not look for any other finding."),
     N_(
         "Research and decision support on frontal chest radiographs of children, beside a reader who "
         "decides. Not a medical device; not for use without a radiologist or paediatrician."
