@@ -15,10 +15,10 @@ from pneumoscope.core.findings import (
     Severity,
     from_dict,
     message,
-    percent,
     to_dict,
     unique,
 )
+from pneumoscope.core.format import probability as format_probability
 
 FRENCH = {
     "{share:percent} of it lies outside the lungs.": "{share:percent} sont hors des poumons.",
@@ -105,4 +105,4 @@ def test_an_error_of_the_table_has_code_parameters_and_text() -> None:
     [(0, "< 0.1 %"), (0.0009, "< 0.1 %"), (0.5, "50.0 %"), (0.9991, "> 99.9 %"), (1, "> 99.9 %")],
 )
 def test_probabilities_are_never_certain(probability: float, text: str) -> None:
-    assert percent(probability) == text
+    assert format_probability(probability) == text

@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-from pneumoscope.core.findings import percent
+from pneumoscope.core.format import probability
 
 
 class Writer:
@@ -71,8 +71,8 @@ def _line(row: dict[str, Any]) -> str:
         return f"{row['file']}: ABSTAIN, refused: {'; '.join(gate['reasons'])}"
     answer = row["decision"] + (f", {row['etiology'].lower()}" if row["etiology"] else "")
     line = (
-        f"{row['file']}: {answer}; probability of pneumonia {percent(row['probability'])}{_interval(row)}"
-        f" ({row['operating_point']}: from {percent(row['threshold'])})"
+        f"{row['file']}: {answer}; probability of pneumonia {probability(row['probability'])}{_interval(row)}"
+        f" ({row['operating_point']}: from {probability(row['threshold'])})"
     )
     if row["reasons"]:
         line += f"; {'; '.join(row['reasons'])}"
@@ -84,7 +84,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _interval(row: dict[str, Any]) -> str:
     ends = row["probability_interval"]
-    return "" if ends is None else f", 95 % interval {percent(ends[0])} to {percent(ends[1])}"
+    return "" if ends is None else f", 95 % interval {probability(ends[0])} to {probability(ends[1])}"
 
 
 def _explained(row: dict[str, Any]) -> list[str]:

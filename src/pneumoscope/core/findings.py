@@ -13,6 +13,8 @@ from string import Formatter
 from types import MappingProxyType
 from typing import Any, Self
 
+from pneumoscope.core.format import probability
+
 Value = str | int | float
 Translate = Callable[[str], str]
 """Translates an English message template, word or figure (gettext); ``str`` leaves it as it is."""
@@ -203,18 +205,11 @@ WORDS = (
 """What parameters put into messages and has a translation."""
 
 
-def percent(probability: float) -> str:
-    """A probability as people read it; never 0 % or 100 %, which no model can mean."""
-    if probability < 0.001:
-        return "< 0.1 %"
-    return "> 99.9 %" if probability > 0.999 else f"{100 * probability:.1f} %"
-
-
 _FIGURES: Mapping[str, Callable[[Any], str]] = MappingProxyType(
     {
         "percent": lambda value: f"{100 * value:.0f} %",
         "rate": lambda value: f"{100 * value:.3g} %",
-        "probability": percent,
+        "probability": probability,
         "number": lambda value: f"{value:g}",
         "word": str,
     }

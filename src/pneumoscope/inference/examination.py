@@ -19,7 +19,8 @@ import numpy.typing as npt
 from typing_extensions import TypedDict
 
 from pneumoscope.core.errors import PneumoscopeError
-from pneumoscope.core.findings import Finding, Severity, message, messages, percent, to_dict, unique
+from pneumoscope.core.findings import Finding, Severity, message, messages, to_dict, unique
+from pneumoscope.core.format import probability as format_probability
 from pneumoscope.core.records import AnswerSet, Decision, Explanation, GateVerdict, Prediction
 
 SCHEMA_VERSION = 1
@@ -175,7 +176,8 @@ def _headline(examination: Examination) -> str:
     if prediction is None:
         return "ABSTAIN, refused"
     etiology = f", {str(prediction.etiology).lower()}" if prediction.etiology else ""
-    return f"{prediction.decision}{etiology}; probability of pneumonia {percent(prediction.probability)}"
+    probability = format_probability(prediction.probability)
+    return f"{prediction.decision}{etiology}; probability of pneumonia {probability}"
 
 
 def _picture(examination: Examination) -> str:

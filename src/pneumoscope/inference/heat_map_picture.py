@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.core.files import atomic_path
-from pneumoscope.core.findings import percent
+from pneumoscope.core.format import probability
 from pneumoscope.core.records import FloatArray, NearestCase, Radiograph
 from pneumoscope.inference.overlay import LEVELS, RGB, colours, contour, grey, overlay
 
@@ -78,7 +78,7 @@ def caption_of(document: Mapping[str, Any]) -> Caption:
     if document["forced"]:
         lines.insert(0, f"FORCED although refused: {'; '.join(document['gate']['reasons'])}")
     if document["probability"] is not None:
-        shown = percent(document["probability"])
+        shown = probability(document["probability"])
         lines.insert(0, f"{document['decision']}, probability of pneumonia {shown}")
     return Caption(
         explanation["target"],
@@ -154,7 +154,7 @@ def draw_heat_map(
 def _title(caption: Caption, name: str) -> str:
     if caption.probabilities is None:
         return name
-    return f"{name} {percent(caption.probabilities[name])}"
+    return f"{name} {probability(caption.probabilities[name])}"
 
 
 def _stack(parts: Sequence[Picture]) -> RGB:

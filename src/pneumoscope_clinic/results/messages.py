@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from pneumoscope.core.findings import MESSAGES, Finding, Severity, fill, from_dict, message, percent
+from pneumoscope.core.findings import MESSAGES, Finding, Severity, fill, from_dict, message
+from pneumoscope.core.format import probability
 
 Translate = Callable[[str], str]
 """Translates an English message, word or figure; ``str`` leaves it as it is."""
@@ -41,7 +42,10 @@ def answer_sentence(document: Mapping[str, Any], translate: Translate = str) -> 
             else _(
                 "Pneumonia is unlikely: its probability, {probability}, is under the threshold, {threshold}."
             )
-        ).format(probability=_(percent(document["probability"])), threshold=_(percent(document["threshold"])))
+        ).format(
+            probability=_(probability(document["probability"])),
+            threshold=_(probability(document["threshold"])),
+        )
     if document["forced"]:
         sentence = f"{_('The image was refused and answered by force.')} {sentence}"
     return sentence
