@@ -55,7 +55,7 @@ def test_import_tells_what_it_found(films: Path, tmp_path: Path) -> None:
     assert found["problem_reasons"] == {"the file is empty": 1}
     shown = run("import", films, "-o", tmp_path / "set").stdout
     for word in (
-        "images (kaggle)",
+        "films (kaggle)",
         "train",
         "8 (40%)",
         "Files not used: 1",
@@ -138,7 +138,7 @@ def test_audit(films: Path, tmp_path: Path) -> None:
     assert (dataset / "audit" / "audit.html").read_text().startswith("<!")
     run("split", dataset)
     shown = run("audit", dataset, "--split", "default").stdout
-    assert "images: audit" in shown
+    assert "films: audit" in shown
     assert "audit.html" in shown
 
 

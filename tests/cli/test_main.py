@@ -59,7 +59,7 @@ def test_a_wrong_command_line_is_the_users_fault(monkeypatch, capsys, arguments)
         (["data", "split", "no-data"], ["error:", "no-data"]),
         (
             ["data", "import", "no-films", "-o", "set"],
-            ["error:", "no such file or folder", "where: no-images"],
+            ["error:", "no such file or folder", "where: no-films"],
         ),
         (["train", "no-films", "--network", "mlp"], ["error:", "no-films"]),
         (["train", "x", "--config", "no.toml"], ["error: no such configuration file", "where: no.toml"]),

@@ -185,7 +185,7 @@ def test_a_wrong_parameter(clinic: RunningClinic, form: dict[str, str], where: s
 def test_fields_that_are_unknown_or_given_twice(clinic: RunningClinic) -> None:
     two = [("film", ("a.png", png_film())), ("film", ("b.png", png_film()))]
     answer = clinic.client.post("/v1/examine", files=two)
-    assert "2 fields 'image'" in problem(answer, 422)["title"]
+    assert "2 fields 'film'" in problem(answer, 422)["title"]
     for path, name in (("/v1/examine", "film"), ("/v1/batches", "films")):
         answer = clinic.client.post(path, files={name: png_film()}, data={"agee_years": "3"})
         assert "unknown field" in problem(answer, 422)["title"]

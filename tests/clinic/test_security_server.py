@@ -16,7 +16,7 @@ from tests.clinic.test_security_access import account
 from tests.clinic.web_clinic import web_clinic
 
 HEADER_S, BODY_S, READING_S = 0.6, 1.0, 0.6
-FILM_PART = b'--b\r\nContent-Disposition: form-data; name="image"; filename="f"\r\n\r\n'
+FILM_PART = b'--b\r\nContent-Disposition: form-data; name="film"; filename="f"\r\n\r\n'
 
 
 @contextlib.contextmanager

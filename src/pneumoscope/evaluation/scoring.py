@@ -186,7 +186,7 @@ def check_leakage(document: Mapping[str, Any], samples: Sequence[Sample]) -> tup
 def leakage_error(leaks: Sequence[tuple[str, str]], scored: int) -> LeakageError:
     """The refusal to score ``scored`` images of which :func:`check_leakage` found ``leaks``; names ten."""
     films = sum(why == "film" for _, why in leaks)
-    lines = [f"{path} (same {why})" for path, why in leaks[:_SHOWN]]
+    lines = [f"{path} (same {'image' if why == 'film' else why})" for path, why in leaks[:_SHOWN]]
     if len(leaks) > _SHOWN:
         lines.append(f"and {len(leaks) - _SHOWN} more")
     return LeakageError(
