@@ -190,7 +190,7 @@ def test_the_dump_is_of_that_moment(clinic: Store, tmp_path: Path) -> None:
     assert len(rows_of(clinic)) == 2
     if clinic.engine.dialect.name == "sqlite":
         with sqlite3.connect(file) as connection:
-            assert connection.execute("SELECT count(*) FROM images").fetchone() == (1,)
+            assert connection.execute("SELECT count(*) FROM films").fetchone() == (1,)
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         connection.close()
 

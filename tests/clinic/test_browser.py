@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is n
 PAGES = ("/", "/upload", "/dashboard", "/bundle", "/settings", "/users", "/configuration", "/audit")
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 WIDE = {"width": 1280, "height": 800}
-LAUNCHED = "() => document.querySelector('[data-image]')?.dataset.ready === 'true'"
+LAUNCHED = "() => document.querySelector('[data-film]')?.dataset.ready === 'true'"
 
 
 @contextmanager
@@ -293,7 +293,7 @@ def test_films_are_dropped(reader, film_file):
 
 def test_the_form_says_that_nothing_was_chosen(reader):
     reader.page.goto("/upload")
-    reader.page.evaluate("() => document.querySelector('#images').removeAttribute('required')")
+    reader.page.evaluate("() => document.querySelector('#films').removeAttribute('required')")
     reader.page.click("button[type=submit]")
     assert reader.page.locator("[data-said]").inner_text() == "Choose at least one image."
 

@@ -32,7 +32,7 @@ XSS = (
 )
 INJECTIONS = (
     "' OR '1'='1' --",
-    "1; DROP TABLE images; --",
+    "1; DROP TABLE films; --",
     '" UNION SELECT password_hash FROM users --',
     "%' \\'; --",
     "\0",
