@@ -43,7 +43,7 @@ def test_without_any_configuration(tmp_path: Path) -> None:
     assert f"pneumoscope serves at {server.url}/ with reference@" in said
     assert "data in ~/.local/share/pneumoscope." in said
     assert "not a medical device" in said
-    assert (tmp_path / ".local/share/pneumoscope_clinic.db").is_file()
+    assert (tmp_path / ".local/share/pneumoscope/clinic.db").is_file()
     assert (tmp_path / ".local/share/pneumoscope/secret.key").stat().st_mode & 0o777 == 0o600
     answer = httpx.post(
         f"{server.url}/v1/examine",

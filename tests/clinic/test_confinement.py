@@ -75,5 +75,5 @@ def test_it_may_do_nothing_else(outcome, what):
 
 
 def test_it_still_works(outcome):
-    assert outcome["memory file"] == "film"
+    assert outcome["memory file"] == "image"
     assert outcome["library"] == "PIL.TiffImagePlugin"

@@ -177,7 +177,7 @@ def test_nothing_of_the_patient_is_logged_and_nothing_by_libraries(node, caplog)
     said = [record.getMessage() for record in heard]
     assert [text for text in said if "received" in text] == said[-1:]
     assert not [text for text in CANARIES if text in " ".join(said)]
-    assert {record.name.partition(".")[0] for record in heard} == {"pneumoscope"}
+    assert {record.name.partition(".")[0] for record in heard} == {"pneumoscope_clinic"}
 
 
 @needs_dcmtk
