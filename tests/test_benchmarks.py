@@ -112,7 +112,7 @@ def test_the_tables_name_the_goals():
     case = bench_training.Case("cnn-small", "small", 1, ("plain", "pneumoscope"), 2.0)
     films = material.Material("films", "", [], 0.0)
     rows = bench_training.rows_of(case, films, {"plain": [plain], "pneumoscope": [measured]})
-    assert rows[1] == ["cnn-small, images", "pneumoscope", "20.0", "4.00", "2", "3.1 %", "512 MB"]
+    assert rows[1] == ["cnn-small, films", "pneumoscope", "20.0", "4.00", "2", "3.1 %", "512 MB"]
     assert measuring.Table("T", ("a", "b"), [("1", "2")], ["Said."]).markdown() == (
         "### T\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\nSaid."
     )
