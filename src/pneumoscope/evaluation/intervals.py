@@ -49,7 +49,7 @@ def proportion_estimate(successes: int, trials: int) -> Estimate | None:
     if trials == 0:
         return None
     low, high = wilson(successes, trials)
-    return Estimate(successes / trials, low, high, trials, "Wilson score interval over images")
+    return Estimate(successes / trials, low, high, trials, "Wilson score interval over films")
 
 
 def predictive_value_estimates(
