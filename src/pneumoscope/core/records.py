@@ -5,7 +5,8 @@ A stage returns a new record rather than changing one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pneumoscope.core.errors import MissingExtraError
 from pneumoscope.core.findings import Finding, messages
 
 FloatArray = npt.NDArray[np.float32]
@@ -340,3 +342,16 @@ class Evaluation:
     dataset_hash: str
     protocol: str
     contaminated: bool = False
+
+
+def data_frame(rows: Sequence[Mapping[str, Any]], columns: list[str] | None = None) -> Any:
+    """``rows`` as a ``pandas.DataFrame``; pandas is imported here only.
+
+    Raises:
+        MissingExtraError: pandas is not installed.
+    """
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError as error:
+        raise MissingExtraError("to_frame needs pandas", remedy="pip install pandas") from error
+    return pandas.DataFrame(rows, columns=columns)

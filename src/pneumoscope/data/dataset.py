@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import importlib
 import io
 import os
 from collections import Counter, defaultdict
@@ -24,9 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pneumoscope.core.errors import DatasetError, InputError, MissingExtraError, UnreadableFileError
+from pneumoscope.core.errors import DatasetError, InputError, UnreadableFileError
 from pneumoscope.core.files import read_json, sha256_file, write_json, write_text
-from pneumoscope.core.records import Label, Sample
+from pneumoscope.core.records import Label, Sample, data_frame
 from pneumoscope.imaging.radiograph import read_radiograph
 
 SCHEMA_VERSION = 1
@@ -131,12 +130,8 @@ class Dataset:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            raise MissingExtraError("to_frame needs pandas", remedy="pip install pandas") from error
         rows = [{**asdict(sample), "label": str(sample.label)} for sample in self.samples]
-        return pandas.DataFrame(rows, columns=list(_COLUMNS))
+        return data_frame(rows, list(_COLUMNS))
 
     def _repr_html_(self) -> str:
         """For notebooks: images a class, with the first few as thumbnails."""

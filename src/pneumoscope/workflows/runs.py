@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pneumoscope.core.errors import ConfigError, InputError, MissingExtraError
 from pneumoscope.core.files import read_json
-from pneumoscope.core.records import Progress
+from pneumoscope.core.records import Progress, data_frame
 
 if TYPE_CHECKING:
     from pneumoscope.core.config import Config
@@ -45,11 +45,7 @@ class Tabular(ABC):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            raise MissingExtraError("to_frame needs pandas", remedy="pip install pandas") from error
-        return pandas.DataFrame(self.rows())
+        return data_frame(self.rows())
 
     def _repr_html_(self) -> str:
         """The rows as an HTML table, for notebooks."""
