@@ -1,6 +1,7 @@
 """The study: who may go on with it, what it samples, and what becomes of trials whose process died."""
 
 import datetime
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -181,3 +182,15 @@ def test_a_retried_trial_keeps_its_parameters_and_its_history(study):
 )  # fmt: skip
 def test_pruners(pruner, kind):
     assert type(search_study._pruner(SearchConfig(pruner=pruner))) is kind
+
+
+def test_results_are_of_one_moment(study, monkeypatch):
+    """A trial that another process completes while they are read is in the next results, best or not."""
+    running = study.ask()
+    earlier = study.get_trials()
+    study.tell(running, 0.1)
+    monkeypatch.setattr(study, "get_trials", lambda **_: earlier)
+    films = SimpleNamespace(dataset=SimpleNamespace(name="phantoms"), split={}, training=(), validation=())
+    document = search_study.results(study, SEARCH, films)
+    assert document["best"] == 0
+    assert [row["state"] for row in document["trials"]] == ["complete", "running"]

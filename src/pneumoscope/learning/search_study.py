@@ -25,7 +25,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
@@ -239,8 +239,10 @@ def results(study: optuna.Study, config: SearchConfig, films: TrainingSet) -> di
         ``pruned``, ``failed``, ``running``, ``waiting``), value, log_loss, auc, epochs, seconds, reason,
         folder, parameters and curve (value after each epoch, from the first).
     """
-    trials = study.get_trials()
+    trials = study.get_trials()  # once: other processes complete trials meanwhile
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    better = min if study.direction is StudyDirection.MINIMIZE else max
+    best = better(complete, key=lambda trial: trial.value, default=None)
     return {
         "search": config.model_dump(mode="json"),
         "searched": list(config.space.searched()),
@@ -258,7 +260,7 @@ def results(study: optuna.Study, config: SearchConfig, films: TrainingSet) -> di
         "base": 0
         if set(base_parameters(config.base, config.space)) == set(config.space.searched())
         else None,
-        "best": study.best_trial.number if complete else None,
+        "best": None if best is None else best.number,
         "importances": _importances(study) if len(complete) >= FEWEST_FOR_IMPORTANCE else {},
         "trials": [_row(trial) for trial in trials],
     }
