@@ -30,10 +30,10 @@ from pneumoscope.core.files import sha256_file, write_json
 from pneumoscope.core.records import FloatArray, Label, Preprocessing, Progress, Radiograph
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.phantom_drawing import PhantomConfig, draw_phantom
+from pneumoscope.imaging import lungs as shipped
+from pneumoscope.imaging.lungs import LUNG_SIZE
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
-from pneumoscope.inference import lungs as shipped
-from pneumoscope.inference.lungs import LUNG_SIZE
 from pneumoscope.learning.augmentation import (
     add_noise,
     blank_borders,

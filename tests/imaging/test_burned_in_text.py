@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pneumoscope.core.records import FloatArray, Label
 from pneumoscope.data.phantom_drawing import PhantomConfig, draw_phantom
 from pneumoscope.imaging.burned_in_text import cover, find_text, mask_text
+from pneumoscope.imaging.lungs import segment_lungs
 from pneumoscope.imaging.radiograph import read_radiograph
-from pneumoscope.inference.lungs import segment_lungs
 
 SIDE = 512
 UNMARKED = PhantomConfig(markers=False)

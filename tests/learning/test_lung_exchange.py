@@ -8,7 +8,7 @@ from pneumoscope.core.records import Label, Preprocessing
 from pneumoscope.data.cache import CacheWriter, PixelCache
 from pneumoscope.data.decoding import decode_films
 from pneumoscope.data.phantom_drawing import draw_phantom
-from pneumoscope.inference.lungs import segment_lungs
+from pneumoscope.imaging.lungs import segment_lungs
 from pneumoscope.learning import batches
 from pneumoscope.learning.augmentation import augment, exchange_bodies, hide_lungs
 from pneumoscope.learning.batches import lungs_of_cache

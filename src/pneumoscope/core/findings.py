@@ -159,6 +159,9 @@ MESSAGES: Mapping[str, str] = MappingProxyType(
             "95 % interval {low:probability} to {high:probability}, from validation images; images of "
             "another hospital can lie further off."
         ),
+        # What the network looks at (imaging.lungs).
+        "no-lung-field": "the lungs were not found; the whole radiograph was looked at instead",
+        "lung-completed": "one lung was found in part only; its field was completed by that of the other",
         # Where the evidence lies (inference.explanation).
         "no-zone": "No zone stands out.",
         "evidence-nowhere": (

@@ -6,9 +6,11 @@ A stage returns a new record rather than changing one.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -113,22 +115,47 @@ class Sample:
     file_bytes: int | None = None
 
 
+LUNG_SOURCE = 224
+"""Least shortest side of an image whose lungs are looked for: a rib is seven pixels wide."""
+
+CROP_MARGIN = 0.2
+"""Margin round a crop in training, as a share of its side: zoom, rotation and shift seldom reach beyond."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """How a radiograph becomes a model input; it belongs to the bundle, never to the caller.
 
     Attributes:
         size: side S of the square model input, in pixels.
-        fit: ``squash`` stretches both axes to S; ``letterbox`` keeps the aspect and pads with zeros.
-        exposure: ``percentile`` maps the given percentiles of the resized image to 0 and 1; ``none`` keeps
-            the values.
+        fit: ``squash`` stretches both axes to S; ``letterbox`` keeps the aspect and pads with zeros;
+            ``lungs`` crops to the box of both lungs and stretches that.
+        exposure: ``percentile`` maps the given percentiles of the resized image or crop to 0 and 1; ``none``
+            keeps the values.
         percentiles: lower and upper percentile of ``exposure``.
+        segmenter: ONNX file of the lung segmenter of fit ``lungs``; None is the package's own.
     """
 
     size: int = 224
     fit: str = "squash"
     exposure: str = "percentile"
     percentiles: tuple[float, float] = (0.5, 99.5)
+    segmenter: Path | None = field(default=None, compare=False)
+
+    @property
+    def source_size(self) -> int:
+        """Shortest side, in pixels, that an image may be reduced to when it is decoded."""
+        return self.size if self.fit != "lungs" else max(LUNG_SOURCE, 2 * self.size)
+
+    @property
+    def margin(self) -> int:
+        """Model pixels round the crop that training keeps, so that augmentation can move it."""
+        return 0 if self.fit != "lungs" else round(CROP_MARGIN * self.size)
+
+    @property
+    def context(self) -> int:
+        """Side of what training keeps of an image, in pixels."""
+        return self.size + 2 * self.margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +188,32 @@ class Geometry:
         original_size: rows, columns of the image.
         input_size: side S of the model input.
         content: (top, left, height, width) of the image inside the model input, in model pixels; for
-            ``squash`` (0, 0, S, S).
+            ``squash`` and ``lungs`` (0, 0, S, S).
+        box: (top, left, bottom, right) of the part of the image that is shown, as shares of its sides.
     """
 
     original_size: tuple[int, int]
     input_size: int
     content: tuple[int, int, int, int]
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+    @property
+    def crop(self) -> tuple[int, int, int, int]:
+        """The box in whole original pixels: first row and column, and those behind the last."""
+        rows, columns = self.original_size
+        top, left, bottom, right = self.box
+        first = math.floor(top * rows), math.floor(left * columns)
+        return (
+            *first,
+            max(first[0] + 1, math.ceil(bottom * rows)),
+            max(first[1] + 1, math.ceil(right * columns)),
+        )
 
     @property
     def scale(self) -> tuple[float, float]:
         """Model pixels per original pixel, (row, column)."""
-        return self.content[2] / self.original_size[0], self.content[3] / self.original_size[1]
+        top, left, bottom, right = self.crop
+        return self.content[2] / (bottom - top), self.content[3] / (right - left)
 
     @property
     def padding(self) -> tuple[int, int, int, int]:
@@ -181,11 +223,30 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
+class LungField:
+    """The lungs of a radiograph.
+
+    Attributes:
+        box: (top, left, bottom, right) of both lungs with a margin, as shares of the image's sides; the whole
+            image where they were not found.
+        state: ``found``; ``mended``, when one lung was completed by the other; ``not-found``.
+        log_odds: (2, G, G) of each lung on a grid over the whole image, that on the picture's left first.
+    """
+
+    box: tuple[float, float, float, float]
+    state: str
+    log_odds: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInput:
-    """What the network sees: array (1, S, S) float32 in [0, 1], and how it lies on the image."""
+    """What the network sees: array (1, S, S) float32 in [0, 1], how it lies on the image, and fit ``lungs``'
+    lung field.
+    """
 
     array: FloatArray
     geometry: Geometry
+    lungs: LungField | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Pixel cache: decoded images in one memory-mapped array, so that training never decodes an image twice.
 
-``DATASET/cache/<key of the preprocessing>/`` holds ``pixels.u8`` (raw rows of S * S bytes) and
+``DATASET/cache/<key of the preprocessing>/`` holds ``pixels.u8`` (raw rows of C * C bytes) and
 ``index.jsonl`` (one line a row: hash, size, header fields), both append-only. Rows are keyed by the hash
 of the file's content; a build that was killed goes on behind its last whole row.
 """
@@ -24,7 +24,7 @@ from pneumoscope.core.files import write_json
 from pneumoscope.core.records import FloatArray, Preprocessing, Progress, Sample
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.decoding import DecodedFilm, FilmFacts, decode_films
-from pneumoscope.imaging.preprocessing import fingerprint
+from pneumoscope.imaging.preprocessing import described, fingerprint, middle
 
 _ROWS_A_FLUSH = 64
 
@@ -38,7 +38,8 @@ class PixelCache:
     """A finished cache, read-only.
 
     Attributes:
-        pixels: (N, S, S) uint8 memory map, round(255 * model input).
+        pixels: (N, C, C) uint8 memory map, round(255 * model input) in the middle (S, S); round it lies what
+            augmentation may move into it (``Preprocessing.margin``).
         preprocessing: what the pixels were made with.
     """
 
@@ -46,7 +47,7 @@ class PixelCache:
         self.directory = Path(directory)
         self.preprocessing = preprocessing
         facts = read_index(self.directory)
-        side = preprocessing.size
+        side = preprocessing.context
         self._rows: Mapping[str, int] = {fact.sha256: row for row, fact in enumerate(facts)}
         try:
             self.pixels: npt.NDArray[np.uint8] = np.memmap(
@@ -70,7 +71,8 @@ class PixelCache:
         """
         rows = self.rows(samples)
         for start in range(0, len(rows), size):
-            pixels = self.pixels[rows[start : start + size]].astype(np.float32)
+            films = self.pixels[rows[start : start + size]]
+            pixels = middle(films, self.preprocessing.size).astype(np.float32)
             yield pixels[:, None] / np.float32(255)
 
     def rows(self, samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
@@ -191,11 +193,11 @@ class CacheWriter:
 
     def _recover(self) -> list[FilmFacts]:
         """Cut both files back to their last whole common row."""
-        write_json(self.directory / "preprocessing.json", asdict(self.preprocessing))
+        write_json(self.directory / "preprocessing.json", described(self.preprocessing))
         pixels, index = self.directory / "pixels.u8", self.directory / "index.jsonl"
         pixels.touch()
         index.touch()
-        row_bytes = self.preprocessing.size**2
+        row_bytes = self.preprocessing.context**2
         whole_rows = pixels.stat().st_size // row_bytes
         facts: list[FilmFacts] = []
         end = 0

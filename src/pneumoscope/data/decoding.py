@@ -23,7 +23,8 @@ from pneumoscope.core.errors import PneumoscopeError, UnreadableFileError
 from pneumoscope.core.files import sha256_file
 from pneumoscope.core.findings import messages
 from pneumoscope.core.records import Preprocessing
-from pneumoscope.imaging.preprocessing import to_model_input
+from pneumoscope.imaging.lungs import lung_findings
+from pneumoscope.imaging.preprocessing import to_training_input
 from pneumoscope.imaging.radiograph import read_radiograph
 
 _CHUNK = 16  # images a task: long enough to hide the cost of passing it, short enough for a smooth bar
@@ -47,7 +48,8 @@ class DecodedFilm:
 
     Attributes:
         file: what was opened; file_bytes: its length; sha256: of its content, None when it cannot be read.
-        facts, pixels: (S, S) uint8, round(255 * model input); both None when the image failed or was known.
+        facts, pixels: (C, C) uint8, round(255 * training input); both None when the image failed or was
+            known.
         error: why the image cannot be used, or None.
     """
 
@@ -70,14 +72,15 @@ class _Job:
             digest = sha256_file(file)
             if digest in self.known:
                 return DecodedFilm(file, file_bytes, digest)
-            radiograph = read_radiograph(file, min_size=self.preprocessing.size)
+            radiograph = read_radiograph(file, min_size=self.preprocessing.source_size)
         except UnreadableFileError as error:
             return DecodedFilm(file, error=_reason(error))
         except Exception as error:  # whatever a decoder trips over is told as this image's problem
             return DecodedFilm(file, error=f"{type(error).__name__}: {error}")
-        array = to_model_input(radiograph, self.preprocessing).array[0]
+        array, lungs = to_training_input(radiograph, self.preprocessing)
         height, width = radiograph.original_size
-        facts = FilmFacts(digest, width, height, dict(radiograph.source), messages(radiograph.findings))
+        findings = (*radiograph.findings, *lung_findings(lungs))
+        facts = FilmFacts(digest, width, height, dict(radiograph.source), messages(findings))
         return DecodedFilm(file, file_bytes, digest, facts, np.rint(array * 255).astype(np.uint8))
 
 

@@ -41,9 +41,9 @@ from pneumoscope.evaluation.stress import (
     run_stress,
     score_stress,
 )
+from pneumoscope.imaging.lungs import segmenter_id
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.imaging.stress import FilmChange, StressKind
-from pneumoscope.inference.lungs import segmenter_id
 from pneumoscope.inference.pipeline import examine
 
 OPEN = "open"

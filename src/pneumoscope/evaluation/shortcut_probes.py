@@ -32,9 +32,9 @@ from pneumoscope.data.shortcuts import (
 from pneumoscope.evaluation import metrics
 from pneumoscope.evaluation.intervals import bootstrap, bootstrap_estimate, proportion_estimate
 from pneumoscope.evaluation.stress import StressPlan, choose_some
+from pneumoscope.imaging.lungs import segment_lungs
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.stress import STRESSES, FilmChange, Stress, StressKind, recompress
-from pneumoscope.inference.lungs import segment_lungs
 
 SMALLEST_LUNGS = 0.08
 """Least share of the image: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
@@ -311,7 +311,7 @@ def _blank_frame(pixels: FloatArray, _: np.random.Generator) -> FloatArray:
 
 def _other_fit(preprocessing: Preprocessing) -> Stress:
     """The image made square the other way; it is square then, and the network's own way changes nothing."""
-    keeps = preprocessing.fit == "squash"
+    keeps = preprocessing.fit != "letterbox"
     other = replace(preprocessing, fit="letterbox" if keeps else "squash")
     return Stress(
         PROPORTIONS,

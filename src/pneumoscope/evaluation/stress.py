@@ -42,14 +42,15 @@ from pneumoscope.evaluation.intervals import (
 )
 from pneumoscope.evaluation.predictions import read_predictions
 from pneumoscope.evaluation.scoring import check_leakage, choose_films, leakage_error
+from pneumoscope.imaging.lungs import lung_findings
 from pneumoscope.imaging.polarity import check_polarity
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
+from pneumoscope.imaging.session import thread_count
 from pneumoscope.imaging.stress import STRESSES, FilmChange, StressKind
 from pneumoscope.inference.bundle import Bundle, load_bundle
 from pneumoscope.inference.gate import inspect_source, judge
 from pneumoscope.inference.prediction import calibrated_probabilities, run_network
-from pneumoscope.inference.session import thread_count
 
 UNCHANGED = "unchanged"
 _CHUNK = 8  # images prepared at a time: 8 x 19 inputs of 224 x 224 are 30 MB
@@ -276,9 +277,13 @@ def _prepare(job: _Job, sample: Sample) -> _Film:
         pixels = stress.apply(film.pixels, sample.sha256, job.seed)
         size = (pixels.shape[0], pixels.shape[1])
         states.append(check_polarity(replace(film, pixels=freeze(pixels), original_size=size)))
+    inputs = [to_model_input(state, job.preprocessing) for state in states]
     return _Film(
-        np.stack([to_model_input(state, job.preprocessing).array for state in states]),
-        tuple(inspect_source(state, job.preprocessing.size) for state in states),
+        np.stack([one.array for one in inputs]),
+        tuple(
+            (*inspect_source(state, job.preprocessing.size), *lung_findings(one.lungs))
+            for state, one in zip(states, inputs, strict=True)
+        ),
     )
 
 

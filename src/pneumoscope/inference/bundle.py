@@ -1,7 +1,8 @@
 """Model bundles: what training writes and everything else loads, one directory without a pickle.
 
-It holds ``model.onnx``, ``bundle.json``, ``arrays.npz`` and ``SHA256SUMS``, checked on load.
-The checksums find a damaged or edited file; they prove nothing about who made the bundle. Network and
+It holds ``model.onnx``, ``bundle.json``, ``arrays.npz`` and ``SHA256SUMS``, checked on load;
+where the network looks at the lung field, also ``lungs.onnx``, the segmenter that it was trained with. The
+checksums find a damaged or edited file; they prove nothing about who made the bundle. Network and
 arrays are opened when they are first needed.
 """
 
@@ -24,13 +25,15 @@ import numpy.typing as npt
 from pneumoscope.core.errors import BundleError, ConfigError
 from pneumoscope.core.files import read_json, sha256_file, write_json, write_text
 from pneumoscope.core.records import OperatingPoint, Preprocessing, Task, freeze
+from pneumoscope.imaging.lungs import segmenter_file
+from pneumoscope.imaging.session import open_session, run_session
 from pneumoscope.inference.schema import SCHEMA_VERSION, check_document
-from pneumoscope.inference.session import open_session, run_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 MODEL, DOCUMENT, ARRAYS, SUMS = "model.onnx", "bundle.json", "arrays.npz", "SHA256SUMS"
+SEGMENTER = "lungs.onnx"
 _SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)")
 _NEIGHBOUR_ARRAYS = ("neighbour_mean", "neighbour_components", "neighbour_codes", "neighbour_targets")
@@ -69,7 +72,10 @@ class Bundle:
         """How an image becomes the network's input."""
         values = self.document["preprocessing"]
         low, high = values["percentiles"]
-        return Preprocessing(values["size"], values["fit"], values["exposure"], (float(low), float(high)))
+        segmenter = self.directory / SEGMENTER if values["fit"] == "lungs" else None
+        return Preprocessing(
+            values["size"], values["fit"], values["exposure"], (float(low), float(high)), segmenter
+        )
 
     @cached_property
     def operating_points(self) -> Mapping[str, OperatingPoint]:
@@ -164,6 +170,8 @@ def load_bundle(name_or_directory: str | Path = "reference", *, threads: int | N
     except ValueError as error:
         raise BundleError(f"not valid JSON: {error}", where=file) from error
     check_document(document, file)
+    if document["preprocessing"]["fit"] == "lungs":
+        _check_segmenter(directory / SEGMENTER, document["preprocessing"]["segmenter"])
     return Bundle(directory, MappingProxyType(document), threads)
 
 
@@ -172,6 +180,7 @@ def write_bundle(
     model: Path,
     document: Mapping[str, Any],
     arrays: Mapping[str, npt.NDArray[Any]],
+    segmenter: Path | None = None,
 ) -> Bundle:
     """Write a bundle as a whole: ``directory`` appears, or is replaced, only when everything was checked.
 
@@ -181,6 +190,7 @@ def write_bundle(
         document: content of ``bundle.json``; ``schema_version`` and ``id`` are set here, ``created`` when
             it is missing.
         arrays: content of ``arrays.npz``; kept as float32.
+        segmenter: the lung segmenter of fit ``lungs``; None is the package's.
 
     Raises:
         BundleError: the document, an array or the network does not follow the contract, or ``directory``
@@ -204,7 +214,11 @@ def write_bundle(
         check_document(content, staged / DOCUMENT)
         write_json(staged / DOCUMENT, content)
         np.savez(staged / ARRAYS, **{k: np.asarray(v, np.float32) for k, v in arrays.items()})  # type: ignore[arg-type]
-        sums = (f"{sha256_file(staged / name)}  {name}\n" for name in (ARRAYS, DOCUMENT, MODEL))
+        names = [ARRAYS, DOCUMENT, MODEL]
+        if content["preprocessing"]["fit"] == "lungs":
+            shutil.copyfile(segmenter or segmenter_file(), staged / SEGMENTER)
+            names.append(SEGMENTER)
+        sums = (f"{sha256_file(staged / name)}  {name}\n" for name in sorted(names))
         write_text(staged / SUMS, "".join(sums))
         _check_runs(load_bundle(staged))
         if directory.exists():
@@ -260,6 +274,16 @@ def _check_sums(directory: Path) -> None:
                 where=directory / name,
                 remedy="copy the bundle again from where it came",
             )
+
+
+def _check_segmenter(file: Path, name: str) -> None:
+    if not file.is_file() or not sha256_file(file).startswith(name):
+        raise BundleError(
+            "missing, or another segmenter than the network was trained with",
+            where=file,
+            expected=f"a file whose SHA-256 begins with {name}",
+            remedy="copy the bundle again from where it came",
+        )
 
 
 def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str, Any], where: Path) -> None:

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import Decision, Explanation, FloatArray, ModelInput, Prediction, freeze
+from pneumoscope.imaging.lungs import lung_masks, segment_lungs
 from pneumoscope.imaging.preprocessing import to_original
 from pneumoscope.inference.bundle import Bundle
-from pneumoscope.inference.lungs import segment_lungs
 from pneumoscope.inference.neighbours import nearest_cases
 from pneumoscope.inference.prediction import run_network
 
@@ -95,7 +95,8 @@ def explain(
     shares = ZoneShares(MappingProxyType({}), None)
     if prediction.decision is not Decision.NEGATIVE:  # such an image has no zone to name
         reach = size / len(evidence[0]) / 2
-        lungs = segment_lungs(model_input.array)[0]
+        field = model_input.lungs
+        lungs = lung_masks(field, model_input.geometry) if field else segment_lungs(model_input.array)[0]
         shares = zone_shares(large[target], lungs, reach, mirrored=bool(mirrored))
     return Explanation(
         heat_map=maps[target],

@@ -22,15 +22,16 @@ from pneumoscope import __version__
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray, ModelInput, Radiograph, Verdict
+from pneumoscope.imaging.lungs import lung_findings
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
+from pneumoscope.imaging.session import thread_count
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.examination import Examination
 from pneumoscope.inference.explanation import explain as explain_image
 from pneumoscope.inference.explanation import is_mirrored
 from pneumoscope.inference.gate import Patient, inspect_source, judge
 from pneumoscope.inference.prediction import decide, run_network
-from pneumoscope.inference.session import thread_count
 
 if TYPE_CHECKING:
     from pneumoscope.imaging.radiograph import Source
@@ -133,13 +134,16 @@ def _prepare(
     source: Source, bundle: Bundle, request: _Request, radiograph: Radiograph | None = None
 ) -> _Prepared:
     """Read an image, at reduced size where the format allows, and make the network's input."""
-    size = bundle.preprocessing.size
-    read = radiograph or read_radiograph(source, min_size=size)
+    preprocessing = bundle.preprocessing
+    read = radiograph or read_radiograph(source, min_size=preprocessing.source_size)
+    model_input = to_model_input(read, preprocessing)
+    patient = Patient(request.age_years, bundle.usual_ages)
+    findings = inspect_source(read, preprocessing.size, patient)
     return _Prepared(
         file=str(source) if isinstance(source, str | Path) else "",
         radiograph=replace(read, pixels=_NO_PIXELS),
-        model_input=to_model_input(read, bundle.preprocessing),
-        findings=inspect_source(read, size, Patient(request.age_years, bundle.usual_ages)),
+        model_input=model_input,
+        findings=(*findings, *lung_findings(model_input.lungs)),
         image=np.rint(read.pixels * np.float32(255)).astype(np.uint8) if request.keep_image else None,
     )
 

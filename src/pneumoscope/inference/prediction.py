@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pneumoscope.core.errors import BundleError, PneumoscopeError
 from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import AnswerSet, Decision, Etiology, FloatArray, Prediction, Task
+from pneumoscope.imaging.session import run_session
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.schema import CALIBRATIONS
 from pneumoscope.inference.selection import (
@@ -28,7 +29,6 @@ from pneumoscope.inference.selection import (
     explain_decision,
     explain_etiology,
 )
-from pneumoscope.inference.session import run_session
 
 BATCH = 8
 """Images in one pass. More outgrow the processor's caches: MobileNetV2 at 160 pixels takes 6 % less time a

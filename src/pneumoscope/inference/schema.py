@@ -41,7 +41,7 @@ _CURVES: Mapping[str, tuple[str, ...]] = {
     "beta": ("a", "b", "c"),
     "isotonic": ("x", "y"),
 }
-_FITS = ("squash", "letterbox")
+_FITS = ("squash", "letterbox", "lungs")
 _EXPOSURES = ("percentile", "none")
 _EXPLANATIONS = ("class-activation", "occlusion")
 
@@ -111,7 +111,9 @@ def _check_neighbours(values: Any, where: Path) -> None:
 
 
 def _check_preprocessing(values: dict[str, Any], where: Path) -> None:
-    expected = {"size", "fit", "exposure", "percentiles"}
+    expected = {"size", "fit", "exposure", "percentiles"} | (
+        {"segmenter"} if values.get("fit") == "lungs" else set()
+    )
     _require(set(values) == expected, where, "preprocessing", f"the keys {sorted(expected)}", sorted(values))
     size, percentiles = values["size"], values["percentiles"]
     _require(isinstance(size, int) and 8 <= size <= 4096, where, "preprocessing.size", "8 to 4096", size)

@@ -62,28 +62,35 @@ def to_unit(films: Tensor) -> Tensor:
 
 
 def augment(
-    films: Tensor, config: AugmentationConfig, generator: Generator, lungs: Tensor | None = None
+    films: Tensor,
+    config: AugmentationConfig,
+    generator: Generator,
+    size: int | None = None,
+    lungs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Change each image at random.
 
     Args:
-        films: (B, S, S) uint8.
+        films: (B, C, C) uint8.
         config: the ranges.
         generator: source of all randomness, so that a batch can be repeated.
-        lungs: (B, S, S) uint8, 1 in the lungs; needed where the configuration changes bodies or hides lungs.
+        size: side S of the model input, which lies in the middle of the images; None is C.
+        lungs: (B, C, C) uint8, 1 in the lungs; needed where the configuration changes bodies or hides lungs.
 
     Returns:
         (B, 1, S, S) float32 in [0, 1], and (B,) bool: images whose lungs are hidden, which have no class.
     """
     hidden = torch.zeros(len(films), dtype=torch.bool)
+    size = size or films.shape[-1]
     if not config.enabled:
-        return to_unit(films), hidden
+        first = (films.shape[-1] - size) // 2
+        return to_unit(films[:, first : first + size, first : first + size]), hidden
     batch = expose(films, config, generator)
     soften(batch, config, generator)
     if lungs is None:
-        batch = move(batch, config, generator)
+        batch = move(batch, size, config, generator)
     else:
-        moved = move(torch.cat([batch, lungs.unsqueeze(1).float()], dim=1), config, generator)
+        moved = move(torch.cat([batch, lungs.unsqueeze(1).float()], dim=1), size, config, generator)
         batch, masks = moved[:, :1].contiguous(), moved[:, 1:].contiguous()
         exchange_bodies(batch, masks, config.body_probability, generator)
         hidden = hide_lungs(batch, masks, config.hidden_lungs_probability, generator)
@@ -154,8 +161,20 @@ def _bend(table: Tensor, config: AugmentationConfig, generator: Generator) -> No
     table[films] = curve.gather(1, (table[films] * (LEVELS - 1)).round().long())
 
 
-def move(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Tensor:
-    """Rotate, zoom, stretch, shear, shift and (when allowed) mirror (B, C, S, S), in one interpolation."""
+def move(batch: Tensor, size: int, config: AugmentationConfig, generator: Generator) -> Tensor:
+    """Rotate, zoom, stretch, shear, shift and (when allowed) mirror the middle of images, in one step.
+
+    So the crop moves on the image, and black comes in only where the image ends.
+
+    Args:
+        batch: (B, K, C, C).
+        size: side S of the middle, in pixels; ranges that are shares of a side are shares of S.
+        config: the ranges.
+        generator: source of all randomness.
+
+    Returns:
+        (B, K, S, S).
+    """
     count = len(batch)
     angle = uniform(count, -config.rotation_degrees, config.rotation_degrees, generator) * (math.pi / 180)
     shear = torch.tan(
@@ -174,7 +193,7 @@ def move(batch: Tensor, config: AugmentationConfig, generator: Generator) -> Ten
     matrix[:, 1, 0] = sin * zoom / stretch * mirror
     matrix[:, 1, 1] = (sin * shear + cos) * zoom / stretch
     matrix[:, :, 2] = shift
-    grid = _affine_grid(matrix, batch.shape[-1])
+    grid = _affine_grid(matrix, size) * (size / batch.shape[-1])
     return F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from pneumoscope.core.files import atomic_path
 from pneumoscope.core.records import Progress
 from pneumoscope.data.cache import PixelCache
-from pneumoscope.inference.lungs import segment_lungs, segmenter_id
+from pneumoscope.imaging.lungs import segment_lungs, segmenter_id
+from pneumoscope.imaging.preprocessing import middle
 from pneumoscope.learning.augmentation import augment, mix, to_unit
 from pneumoscope.learning.config import AugmentationConfig, MixingConfig
 
@@ -39,15 +40,17 @@ class Films:
     """Images of a cache.
 
     Attributes:
-        pixels: (M, S, S) uint8 memory map.
+        pixels: (M, C, C) uint8 memory map, the model input in its middle.
         rows: (N,) into it.
         targets: (N,) class indices.
-        lungs: (M, S, S) uint8 memory map, 1 in the lungs; only where augmentation needs it.
+        size: side S of the model input; None is C.
+        lungs: (M, C, C) uint8 memory map, 1 in the lungs; only where augmentation needs it.
     """
 
     pixels: Pixels
     rows: IntArray
     targets: IntArray
+    size: int | None = None
     lungs: Pixels | None = None
 
     def __len__(self) -> int:
@@ -55,7 +58,7 @@ class Films:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as a file name: another process maps the cache itself instead of being sent a copy."""
-        return _map_again, (_file_of(self.pixels), self.rows, self.targets, _file_of(self.lungs))
+        return _map_again, (_file_of(self.pixels), self.rows, self.targets, self.size, _file_of(self.lungs))
 
 
 def _file_of(pixels: Pixels | None) -> Any:
@@ -64,14 +67,14 @@ def _file_of(pixels: Pixels | None) -> Any:
     return pixels
 
 
-def _map_again(pixels: Any, rows: IntArray, targets: IntArray, lungs: Any) -> Films:
+def _map_again(pixels: Any, rows: IntArray, targets: IntArray, size: int | None, lungs: Any) -> Films:
     def mapped(stored: Any) -> Any:
         if not isinstance(stored, tuple):
             return stored
         file, offset, shape = stored
         return np.memmap(file, np.uint8, "r", offset, shape)
 
-    return Films(mapped(pixels), rows, targets, mapped(lungs))
+    return Films(mapped(pixels), rows, targets, size, mapped(lungs))
 
 
 class Order(Protocol):
@@ -161,7 +164,7 @@ class FilmBatches:
         pixels = torch.from_numpy(self.films.pixels[rows])
         lungs = None if self.films.lungs is None else torch.from_numpy(self.films.lungs[rows])
         generator = torch.Generator().manual_seed(seed)
-        films, hidden = augment(pixels, self.augmentation, generator, lungs)
+        films, hidden = augment(pixels, self.augmentation, generator, self.films.size, lungs)
         if self.soft_targets is None:
             return films, torch.from_numpy(self.films.targets[positions])
         targets = self.soft_targets[positions]
@@ -223,4 +226,5 @@ def lungs_of_cache(cache: PixelCache, progress: Progress | None = None) -> npt.N
 def plain_batches(films: Films, batch_size: int) -> Iterator[Tensor]:
     """(B, 1, S, S) float32 batches of all images in order, without augmentation."""
     for start in range(0, len(films), batch_size):
-        yield to_unit(torch.from_numpy(films.pixels[films.rows[start : start + batch_size]]))
+        pixels = films.pixels[films.rows[start : start + batch_size]]
+        yield to_unit(torch.from_numpy(pixels if films.size is None else middle(pixels, films.size)))

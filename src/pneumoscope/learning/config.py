@@ -13,6 +13,9 @@ from pneumoscope.evaluation.selective import SelectionConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+LUNG_PERCENTILES = 1.0, 99.0
+"""Of a lung field: it has no black border and no marker, so that its ends are anatomy already."""
+
 
 class AugmentationConfig(Config):
     """Random changes of training images; each range is drawn uniformly, per image.
@@ -126,7 +129,11 @@ class TrainConfig(Config):
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning-rate factor per block from the head")
 
     size: int = Field(224, ge=16, le=1024, description="side of the model input in pixels")
-    fit: Literal["squash", "letterbox"] = "squash"
+    fit: Literal["squash", "letterbox", "lungs"] = Field(
+        "squash",
+        description="how an image becomes square: both axes stretched, padded, or the box of both lungs "
+        "stretched",
+    )
     exposure: Literal["percentile", "none"] = "percentile"
 
     epochs: int = Field(10, ge=1)
@@ -202,4 +209,5 @@ class TrainConfig(Config):
     @property
     def preprocessing(self) -> Preprocessing:
         """The preprocessing that the bundle will carry."""
-        return Preprocessing(size=self.size, fit=self.fit, exposure=self.exposure)
+        percentiles = LUNG_PERCENTILES if self.fit == "lungs" else Preprocessing().percentiles
+        return Preprocessing(self.size, self.fit, self.exposure, percentiles)

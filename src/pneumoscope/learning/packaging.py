@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pneumoscope.evaluation.operating_points import (
 from pneumoscope.evaluation.predictions import PredictionTable, tabulate
 from pneumoscope.evaluation.scoring import film_key, patient_key
 from pneumoscope.evaluation.selective import SelectionConfig, fit_etiology, fit_selection
+from pneumoscope.imaging.preprocessing import described
 from pneumoscope.inference.appearance import Appearance, fit_appearance, join, measure
 from pneumoscope.inference.bundle import Bundle, write_bundle
 from pneumoscope.inference.gate import fit_gate
@@ -238,7 +239,7 @@ def package(
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "feature_shape": list(scans[1].feature_shape),
         },
-        "preprocessing": asdict(config.preprocessing),
+        "preprocessing": described(config.preprocessing),
         **answers.document,
         **({} if config.usual_ages is None else {"population": {"age_years": list(config.usual_ages)}}),
         "explanation": {"method": "occlusion" if weight is None else config.heat_map},

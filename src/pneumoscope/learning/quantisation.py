@@ -50,10 +50,10 @@ from pneumoscope.evaluation.predictions import (
 )
 from pneumoscope.evaluation.scoring import film_key, predict_films
 from pneumoscope.evaluation.selective import SelectionConfig
+from pneumoscope.imaging.session import open_session, run_session
 from pneumoscope.inference.appearance import join, measure
 from pneumoscope.inference.bundle import MODEL, Bundle, load_bundle, write_bundle
 from pneumoscope.inference.prediction import BATCH
-from pneumoscope.inference.session import open_session, run_session
 from pneumoscope.learning.cross_validation import FIXED_POINT, evaluation_of
 from pneumoscope.learning.packaging import Choices, Scan, fit_answers
 from pneumoscope.learning.training import TrainingSet
@@ -204,7 +204,7 @@ def quantise(
             "calibration_films": len(shown),
             "versions": library_versions(),
         }
-        return write_bundle(directory, model, document, arrays)
+        return write_bundle(directory, model, document, arrays, bundle.preprocessing.segmenter)
 
 
 class _Counter:

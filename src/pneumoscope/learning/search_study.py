@@ -241,8 +241,8 @@ def results(study: optuna.Study, config: SearchConfig, films: TrainingSet) -> di
     """
     trials = study.get_trials()  # once: other processes complete trials meanwhile
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    better = min if study.direction is StudyDirection.MINIMIZE else max
-    best = better(complete, key=lambda trial: trial.value, default=None)
+    sign = 1 if study.direction is StudyDirection.MINIMIZE else -1
+    best = min(complete, key=lambda trial: sign * (trial.value or 0), default=None)
     return {
         "search": config.model_dump(mode="json"),
         "searched": list(config.space.searched()),

@@ -176,7 +176,7 @@ def fit_network(
             cache = build_cache(films.dataset, config.preprocessing)
             lungs = _lungs(cache, listener) if config.augmentation.needs_lungs else None
             training, validation = (
-                Films(cache.pixels, cache.rows(part), _targets(part, config.task), lungs)
+                Films(cache.pixels, cache.rows(part), _targets(part, config.task), config.size, lungs)
                 for part in (films.training, films.validation)
             )
         with stage("network"):
@@ -287,7 +287,7 @@ def _package(
     training, validation = films
     # The data set's order has the classes one after the other; the gate takes the first images of the scan.
     order = np.random.default_rng(config.seed).permutation(len(training))
-    shuffled = Films(training.pixels, training.rows[order], training.targets[order])
+    shuffled = replace(training, rows=training.rows[order], targets=training.targets[order])
     samples = [provenance.training[position] for position in order]
     scans = replace(scan(network, shuffled), films=samples), scan(network, validation)
     bundle, table, evaluation = package(network, config, scans, provenance, directory / "bundle")

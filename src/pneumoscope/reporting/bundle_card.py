@@ -24,6 +24,7 @@ _ANSWERS = {
 _FITS = {
     "squash": "stretched to {size} x {size} pixels, whatever its proportions",
     "letterbox": "fitted into {size} x {size} pixels with its proportions, the rest black",
+    "lungs": "cropped to the box of both lungs, which is stretched to {size} x {size} pixels",
 }
 _EXPLANATIONS = {
     "class-activation": "a class-activation map, read from the network's last feature map",

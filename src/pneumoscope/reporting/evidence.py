@@ -230,7 +230,8 @@ def _preprocessing(values: Mapping[str, Any]) -> str:
         low, high = values["percentiles"]
         exposure = f"with the percentiles {low:g} and {high:g} of its grey levels at black and white"
     return (
-        f"The image is brought to {values['size']} x {values['size']} pixels ({values['fit']}), {exposure}."
+        f"{'The box of both lungs' if values['fit'] == 'lungs' else 'The image'} is brought to "
+        f"{values['size']} x {values['size']} pixels ({values['fit']}), {exposure}."
     )
 
 

@@ -115,6 +115,7 @@ def rollback(bundle: Path | str, output: Path | None = None) -> tuple[Bundle, Bu
         opened.directory / MODEL,
         rolled_back_document(opened.document),
         opened.arrays,
+        opened.preprocessing.segmenter,
     )
     return opened, earlier
 
@@ -158,6 +159,7 @@ def _commission(
             bundle.directory / MODEL,
             commissioned_document(bundle.document, result, {"name": dataset.name, "hash": dataset.hash}),
             bundle.arrays,
+            bundle.preprocessing.segmenter,
         )
         document = {
             **result,

@@ -97,7 +97,7 @@ def _examined(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     content, notes = _film_alone(content, bool(options.get("photograph")))
     dataset, library = _parsed(content)
-    film = read_radiograph(content if dataset is None else dataset, min_size=bundle.preprocessing.size)
+    film = read_radiograph(content if dataset is None else dataset, min_size=bundle.preprocessing.source_size)
     if dataset is not None:
         film = replace(film, sha256=sha256_bytes(content), findings=(*film.findings, *library))
     age, contradiction = _age(film, options)

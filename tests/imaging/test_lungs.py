@@ -12,9 +12,9 @@ from pneumoscope.core.errors import BundleError
 from pneumoscope.core.files import sha256_file
 from pneumoscope.core.records import Label
 from pneumoscope.data.phantom_drawing import PhantomConfig, draw_phantom
+from pneumoscope.imaging import lungs
+from pneumoscope.imaging.lungs import segment_lungs, segmenter_id
 from pneumoscope.imaging.radiograph import read_radiograph
-from pneumoscope.inference import lungs
-from pneumoscope.inference.lungs import segment_lungs, segmenter_id
 
 OUTLINES = Path(__file__).parents[2] / "docs" / "lung_outlines.json"
 
