@@ -8,6 +8,7 @@ import torch
 
 from pneumoscope.core.records import Label, Task
 from pneumoscope.evaluation.calibration import FITS
+from pneumoscope.evaluation.decisions import Choices
 from pneumoscope.evaluation.operating_points import CostConfig
 from pneumoscope.evaluation.scoring import film_key
 from pneumoscope.evaluation.selective import SelectionConfig
@@ -70,7 +71,7 @@ def test_nearest_films_are_kept_where_the_scan_names_its_films(films, monkeypatc
     network = create_network(NetworkConfig(name="cnn-9", classes=2)).eval()
     found = scan(network, films)
     samples = [replace(sample(f"{n}.png", f"p{n}", LABELS[n % 2]), sha256=f"{n:02x}" * 32) for n in range(40)]
-    choices = packaging.Choices(CostConfig(), "balanced", 0.05)
+    choices = Choices(CostConfig(), "balanced", 0.05)
     named = replace(found, films=samples)
     without, answers = (
         packaging.fit_answers(Task.BINARY, choices, (one, found), samples, "ab") for one in (found, named)
@@ -113,7 +114,7 @@ def test_validation_patients_bound_answers_and_etiologies():
     found = packaging.Scan(logits, rng.normal(size=(240, 4)).astype(np.float32), (4, 1, 1))
     labels = (Label.NORMAL, Label.BACTERIAL, Label.VIRAL)
     samples = [sample(f"{n}.png", f"p{n}", labels[targets[n]]) for n in range(240)]
-    choices = packaging.Choices(CostConfig(), "balanced", 0.05, SelectionConfig(error_rate=0.05))
+    choices = Choices(CostConfig(), "balanced", 0.05, SelectionConfig(error_rate=0.05))
     answers = packaging.fit_answers(Task.THREE_CLASS, choices, (found, found), samples, "ab")
     selection, etiology = answers.document["selection"], answers.document["etiology"]
     assert selection["patients"] == {"normal": 80, "pneumonia": 160}

@@ -14,6 +14,7 @@ import typer
 from pneumoscope import __version__
 from pneumoscope.cli import (
     audits,
+    calibrate,
     commission,
     data,
     documents,
@@ -37,7 +38,19 @@ app = typer.Typer(
 app.add_typer(
     data.app, name="data", help="Import, audit, split, export and download data sets; draw phantoms."
 )
-for module in (train, tune, ladder, evaluate, predict, documents, audits, point, quantise, commission):
+for module in (
+    train,
+    tune,
+    ladder,
+    evaluate,
+    predict,
+    documents,
+    audits,
+    point,
+    quantise,
+    calibrate,
+    commission,
+):
     module.register(app)
 for command in entry_points(group="pneumoscope.commands"):  # of packages beside this one
     command.load()(app)

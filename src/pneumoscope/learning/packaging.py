@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,10 @@ import torch
 
 from pneumoscope.core.records import OperatingPoint, Sample, Task
 from pneumoscope.core.run_manifest import library_versions
-from pneumoscope.evaluation.calibration import calibration_interval, choose_calibration
+from pneumoscope.evaluation.decisions import Choices, View, fit_decisions, point_of
 from pneumoscope.evaluation.evaluate import EvaluationConfig, Scoring, evaluate, evaluation_to_json
-from pneumoscope.evaluation.metrics import etiology_score
-from pneumoscope.evaluation.operating_points import (
-    CostConfig,
-    choose_operating_points,
-    describe_operating_points,
-)
 from pneumoscope.evaluation.predictions import PredictionTable, tabulate
 from pneumoscope.evaluation.scoring import film_key, patient_key
-from pneumoscope.evaluation.selective import SelectionConfig, fit_etiology, fit_selection
 from pneumoscope.imaging.preprocessing import described
 from pneumoscope.inference.appearance import Appearance, fit_appearance, join, measure
 from pneumoscope.inference.bundle import Bundle, write_bundle
@@ -89,16 +82,6 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What a run was told about its answers."""
-
-    costs: CostConfig
-    default_operating_point: str
-    false_refusal_rate: float
-    selection: SelectionConfig = field(default_factory=SelectionConfig)
-
-
-@dataclass(frozen=True)
 class Answers:
     """What validation images make of a network's outputs.
 
@@ -129,45 +112,19 @@ def fit_answers(
     """
     training_scan, validation_scan = scans
     targets = np.array([task.target(sample.label) for sample in validation])
-    patients = [sample.patient_id for sample in validation]
-    calibration = choose_calibration(validation_scan.logits, targets, patients)
-    probabilities = calibrated_probabilities(validation_scan.logits, calibration)
-    table = tabulate(validation, task, validation_scan.logits, probabilities)
-    points = choose_operating_points(table.probability, table.positive, choices.costs)
-    default = _default(points, choices)
-    calibration["interval"] = calibration_interval(table.probability, table.positive, table.patient_ids)
+    patients = tuple(sample.patient_id for sample in validation)
+    logits = validation_scan.logits
     gate, arrays = _gate(training_scan, validation_scan, choices.false_refusal_rate)
-    document = {
-        "calibration": calibration,
-        "operating_points": describe_operating_points(points, table.positive, choices.costs.prevalence),
-        "default_operating_point": default.name,
-        **_abstention(table, choices.selection, default),
-        "gate": gate,
-    }
-    table = tabulate(validation, task, validation_scan.logits, probabilities, bounds_of(document))
-    evaluation = _evaluate(table, default, choices, validation, dataset_hash)
+    decisions = fit_decisions(task, choices, View("validation", logits, targets, patients))
+    document = {**decisions, "gate": gate}
+    probabilities = calibrated_probabilities(logits, decisions["calibration"])
+    table = tabulate(validation, task, logits, probabilities, bounds_of(document))
+    evaluation = _evaluate(table, point_of(decisions), choices, validation, dataset_hash)
     document["validation"] = evaluation["estimates"]
     if training_scan.films:
         document["neighbours"], codes = _neighbours(task, training_scan)
         arrays.update(codes)
     return Answers(document, arrays, table, evaluation)
-
-
-def _default(points: Sequence[OperatingPoint], choices: Choices) -> OperatingPoint:
-    return next(point for point in points if point.name == choices.default_operating_point)
-
-
-def _abstention(table: PredictionTable, config: SelectionConfig, default: OperatingPoint) -> dict[str, Any]:
-    """When there is no answer, and when no etiology: the bundle's ``selection`` and ``etiology``."""
-    etiology: dict[str, Any] = {}
-    if table.task is Task.THREE_CLASS:
-        ill = table.select(table.targets > 0)
-        share = etiology_score(ill.probabilities)
-        etiology = fit_etiology(share, ill.targets == 1, ill.patient_ids, config.etiology_error_rate)
-    selection = fit_selection(
-        table.probability, table.positive, table.patient_ids, config.error_rate, default.threshold
-    )
-    return {"selection": selection, "etiology": etiology}
 
 
 def _gate(

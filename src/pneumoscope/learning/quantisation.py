@@ -40,6 +40,7 @@ from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import TRAIN, VALIDATION, Split, split_file
 from pneumoscope.evaluation.comparison import Contestant, compare_pairs
+from pneumoscope.evaluation.decisions import Choices
 from pneumoscope.evaluation.intervals import proportion_estimate
 from pneumoscope.evaluation.operating_points import CostConfig
 from pneumoscope.evaluation.predictions import (
@@ -49,13 +50,12 @@ from pneumoscope.evaluation.predictions import (
     write_predictions,
 )
 from pneumoscope.evaluation.scoring import film_key, predict_films
-from pneumoscope.evaluation.selective import SelectionConfig
 from pneumoscope.imaging.session import open_session, run_session
 from pneumoscope.inference.appearance import join, measure
 from pneumoscope.inference.bundle import MODEL, Bundle, load_bundle, write_bundle
 from pneumoscope.inference.prediction import BATCH
 from pneumoscope.learning.cross_validation import FIXED_POINT, evaluation_of
-from pneumoscope.learning.packaging import Choices, Scan, fit_answers
+from pneumoscope.learning.packaging import Scan, fit_answers
 from pneumoscope.learning.training import TrainingSet
 
 Batch = npt.NDArray[np.float32]
@@ -191,7 +191,7 @@ def quantise(
             _scan(model, count.through(cache.batches(films.validation, BATCH))),
         )
         answers = fit_answers(
-            bundle.task, _choices(bundle.document), scans, films.validation, films.dataset.hash
+            bundle.task, Choices.of(bundle.document), scans, films.validation, films.dataset.hash
         )
         arrays = dict(answers.arrays)
         if "head_weight" in bundle.arrays:
@@ -240,15 +240,6 @@ def _scan(model: Path, batches: Iterator[FloatArray]) -> Scan:
 def costs_of(document: Mapping[str, Any]) -> CostConfig:
     """What errors cost in the run that trained the bundle."""
     return CostConfig(**document["training"]["config"]["costs"])
-
-
-def _choices(document: Mapping[str, Any]) -> Choices:
-    return Choices(
-        costs_of(document),
-        document["default_operating_point"],
-        document["gate"]["false_refusal_rate"],
-        SelectionConfig(**document["training"]["config"].get("selection", {})),
-    )
 
 
 def quantise_model(source: Path, films: Iterable[Batch], file: Path, *, keep_head: bool = True) -> None:
