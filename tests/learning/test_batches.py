@@ -97,15 +97,13 @@ def test_processes_share_the_batches_of_an_epoch(films):
 
 
 def test_another_process_maps_the_cache_itself(tmp_path):
-    np.save(tmp_path / "lungs.npy", np.arange(32, dtype=np.uint8).reshape(2, 4, 4))
     np.arange(100, 132, dtype=np.uint8).tofile(tmp_path / "pixels.u8")
     pixels = np.memmap(tmp_path / "pixels.u8", np.uint8, "r", shape=(2, 4, 4))
-    lungs = np.load(tmp_path / "lungs.npy", mmap_mode="r")
     rows = np.array([1, 0])
-    for films in (Films(pixels, rows, rows, lungs), Films(pixels[1:], rows, rows)):
+    for films in (Films(pixels, rows, rows, 2), Films(pixels[1:], rows, rows)):
         again = pickle.loads(pickle.dumps(films))
         assert np.array_equal(again.pixels, films.pixels)
-        assert films.lungs is None or np.array_equal(again.lungs, films.lungs)
+        assert again.size == films.size
     assert isinstance(pickle.loads(pickle.dumps(Films(pixels, rows, rows))).pixels, np.memmap)
 
 

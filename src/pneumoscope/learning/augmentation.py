@@ -40,21 +40,6 @@ SHIFT = 0.1
 SQUARENESS, STEEPNESS = 3.0, 8.0
 """Exponent of the superellipse (2: ellipse; lungs fill more of their box), and how sharp its edge is."""
 
-SMALLEST_LUNGS = 0.08
-"""Least share of the image: below it the segmenter found no pair of lungs (in phantoms 0.15 to 0.4)."""
-
-MARGIN = 1 / 32
-"""How far a mask grows before lungs are moved, as a share of the side: the pleura belongs to them."""
-
-COARSE = 8
-"""Tissue is filled in on a grid this many times coarser; it is smooth."""
-
-BLACK, PLAIN, MEAN = 0.4, 0.2, 0.2
-"""Shares of hidden lungs that are black, another grey, and the image's mean; the rest become tissue."""
-
-AS_FOUND = 0.5
-"""Share of hidden lungs whose mask is not grown."""
-
 
 def to_unit(films: Tensor) -> Tensor:
     """(B, S, S) uint8 to (B, 1, S, S) float32 in [0, 1]."""
@@ -62,12 +47,8 @@ def to_unit(films: Tensor) -> Tensor:
 
 
 def augment(
-    films: Tensor,
-    config: AugmentationConfig,
-    generator: Generator,
-    size: int | None = None,
-    lungs: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    films: Tensor, config: AugmentationConfig, generator: Generator, size: int | None = None
+) -> Tensor:
     """Change each image at random.
 
     Args:
@@ -75,31 +56,23 @@ def augment(
         config: the ranges.
         generator: source of all randomness, so that a batch can be repeated.
         size: side S of the model input, which lies in the middle of the images; None is C.
-        lungs: (B, C, C) uint8, 1 in the lungs; needed where the configuration changes bodies or hides lungs.
 
     Returns:
-        (B, 1, S, S) float32 in [0, 1], and (B,) bool: images whose lungs are hidden, which have no class.
+        (B, 1, S, S) float32 in [0, 1].
     """
-    hidden = torch.zeros(len(films), dtype=torch.bool)
     size = size or films.shape[-1]
     if not config.enabled:
         first = (films.shape[-1] - size) // 2
-        return to_unit(films[:, first : first + size, first : first + size]), hidden
+        return to_unit(films[:, first : first + size, first : first + size])
     batch = expose(films, config, generator)
     soften(batch, config, generator)
-    if lungs is None:
-        batch = move(batch, size, config, generator)
-    else:
-        moved = move(torch.cat([batch, lungs.unsqueeze(1).float()], dim=1), size, config, generator)
-        batch, masks = moved[:, :1].contiguous(), moved[:, 1:].contiguous()
-        exchange_bodies(batch, masks, config.body_probability, generator)
-        hidden = hide_lungs(batch, masks, config.hidden_lungs_probability, generator)
+    batch = move(batch, size, config, generator)
     change_sharpness(batch, config, generator)
     add_noise(batch, config, generator)
     exchange_backgrounds(batch, config, generator)
     erase(batch, config, generator)
     blank_borders(batch, config, generator)
-    return batch.clamp_(0.0, 1.0), hidden
+    return batch.clamp_(0.0, 1.0)
 
 
 def uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
@@ -298,75 +271,6 @@ def blank_borders(batch: Tensor, config: AugmentationConfig, generator: Generato
         batch[film, :, side - bottom :] = 0.0
         batch[film, :, :, :left] = 0.0
         batch[film, :, :, side - right :] = 0.0
-
-
-def exchange_bodies(batch: Tensor, lungs: Tensor, probability: float, generator: Generator) -> None:
-    """Put the lungs of some images into the bodies of others, so that only the lungs tell the classes apart.
-
-    The other body's own lungs are filled from its tissue round them: they must not speak either.
-
-    Args:
-        batch: (B, 1, S, S).
-        lungs: (B, 1, S, S) in [0, 1], moved as the images were.
-        probability: share of the images with lungs.
-        generator: source of all randomness.
-    """
-    found = lungs.mean(dim=(1, 2, 3)) > SMALLEST_LUNGS
-    films = chosen(len(batch), probability, generator)
-    others = torch.randint(len(batch), (len(films),), generator=generator)
-    both = found[films] & found[others]
-    films, others = films[both], others[both]
-    if not len(films):
-        return
-    tissue = _without_lungs(batch[others], lungs[others])
-    batch[films] = tissue.lerp(batch[films], _grown(lungs[films]))
-
-
-def hide_lungs(batch: Tensor, lungs: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Fill the lungs of some images: with black, another grey, the image's mean or the tissue round them.
-
-    The mask is as it was found, or grown: neither its rim nor what is beside it shall say more than the rest.
-
-    Args:
-        batch, lungs, probability, generator: as in :func:`exchange_bodies`.
-
-    Returns:
-        (B,) bool, the images that show no lungs any more; they say nothing about the class.
-    """
-    films = chosen(len(batch), probability, generator)
-    films = films[lungs[films].mean(dim=(1, 2, 3)) > SMALLEST_LUNGS]
-    hidden = torch.zeros(len(batch), dtype=torch.bool)
-    for film in films.tolist():
-        before, lung = batch[film, None], lungs[film, None]
-        kind, growth, grey = torch.rand(3, generator=generator).tolist()
-        if kind < BLACK + PLAIN:
-            filling = torch.full_like(before, 0.0 if kind < BLACK else grey)
-        elif kind < BLACK + PLAIN + MEAN:
-            filling = before.mean().expand_as(before)
-        else:
-            filling = _without_lungs(before, lung)
-        batch[film] = before.lerp(filling, lung if growth < AS_FOUND else _grown(lung))[0]
-    hidden[films] = True
-    return hidden
-
-
-def _without_lungs(batch: Tensor, lungs: Tensor) -> Tensor:
-    """The images with their lungs filled by the weighted mean of the tissue near them."""
-    side = batch.shape[-1]
-    grown = _grown(lungs)
-    outside = F.avg_pool2d(1 - grown, COARSE) + 1e-4
-    seen = F.avg_pool2d(batch * (1 - grown), COARSE)
-    for _ in range(3):  # three box filters are nearly a Gaussian
-        outside, seen = (F.avg_pool2d(x, 5, stride=1, padding=2) for x in (outside, seen))
-    tissue = F.interpolate(seen / outside, size=side, mode="bilinear")
-    return batch.lerp(tissue, grown)
-
-
-def _grown(lungs: Tensor) -> Tensor:
-    """Masks, a little larger and with soft edges."""
-    reach = max(1, round(MARGIN * lungs.shape[-1]))
-    grown = F.max_pool2d(lungs, 2 * reach + 1, stride=1, padding=reach)
-    return F.avg_pool2d(grown, reach | 1, stride=1, padding=(reach | 1) // 2)
 
 
 def mix(films: Tensor, targets: Tensor, config: MixingConfig, generator: Generator) -> tuple[Tensor, Tensor]:

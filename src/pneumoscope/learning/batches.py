@@ -18,10 +18,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pneumoscope.core.files import atomic_path
-from pneumoscope.core.records import Progress
-from pneumoscope.data.cache import PixelCache
-from pneumoscope.imaging.lungs import segment_lungs, segmenter_id
 from pneumoscope.imaging.preprocessing import middle
 from pneumoscope.learning.augmentation import augment, mix, to_unit
 from pneumoscope.learning.config import AugmentationConfig, MixingConfig
@@ -30,9 +26,6 @@ IntArray = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 BatchKey = tuple[list[int], int]
 Batch = tuple[Tensor, Tensor]
-
-CHUNK = 256
-"""Images whose lungs are found at once."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +37,19 @@ class Films:
         rows: (N,) into it.
         targets: (N,) class indices.
         size: side S of the model input; None is C.
-        lungs: (M, C, C) uint8 memory map, 1 in the lungs; only where augmentation needs it.
     """
 
     pixels: Pixels
     rows: IntArray
     targets: IntArray
     size: int | None = None
-    lungs: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as a file name: another process maps the cache itself instead of being sent a copy."""
-        return _map_again, (_file_of(self.pixels), self.rows, self.targets, self.size, _file_of(self.lungs))
+        return _map_again, (_file_of(self.pixels), self.rows, self.targets, self.size)
 
 
 def _file_of(pixels: Pixels | None) -> Any:
@@ -67,14 +58,14 @@ def _file_of(pixels: Pixels | None) -> Any:
     return pixels
 
 
-def _map_again(pixels: Any, rows: IntArray, targets: IntArray, size: int | None, lungs: Any) -> Films:
+def _map_again(pixels: Any, rows: IntArray, targets: IntArray, size: int | None) -> Films:
     def mapped(stored: Any) -> Any:
         if not isinstance(stored, tuple):
             return stored
         file, offset, shape = stored
         return np.memmap(file, np.uint8, "r", offset, shape)
 
-    return Films(mapped(pixels), rows, targets, size, mapped(lungs))
+    return Films(mapped(pixels), rows, targets, size)
 
 
 class Order(Protocol):
@@ -141,8 +132,7 @@ class FilmBatches:
     Args:
         films: what the batches are made of.
         augmentation: how the images are changed.
-        soft_targets: (N, K) class probabilities; with them the targets of a batch are (B, K), and images
-            whose lungs are hidden belong to all classes alike.
+        soft_targets: (N, K) class probabilities; with them the targets of a batch are (B, K).
         mixing: how images are mixed with one another; for soft targets only.
     """
 
@@ -162,14 +152,11 @@ class FilmBatches:
         positions, seed = key
         rows = self.films.rows[positions]
         pixels = torch.from_numpy(self.films.pixels[rows])
-        lungs = None if self.films.lungs is None else torch.from_numpy(self.films.lungs[rows])
         generator = torch.Generator().manual_seed(seed)
-        films, hidden = augment(pixels, self.augmentation, generator, self.films.size, lungs)
+        films = augment(pixels, self.augmentation, generator, self.films.size)
         if self.soft_targets is None:
             return films, torch.from_numpy(self.films.targets[positions])
-        targets = self.soft_targets[positions]
-        targets[hidden] = 1 / targets.shape[1]
-        return mix(films, targets, self.mixing, generator)
+        return mix(films, self.soft_targets[positions], self.mixing, generator)
 
 
 class FeatureBatches:
@@ -198,29 +185,6 @@ class Loader:
         """Batches of epoch ``number``; of every ``ranks`` batches the one that ``rank`` is to train on."""
         for key in islice(self.order.epoch(number), rank, None, ranks):
             yield self.batches[key]
-
-
-def lungs_of_cache(cache: PixelCache, progress: Progress | None = None) -> npt.NDArray[np.uint8]:
-    """The lungs of all images of a cache.
-
-    Returns:
-        (M, S, S) uint8 memory map, 1 in either lung, kept beside the cache's pixels.
-    """
-    file = cache.directory / f"lungs-{segmenter_id()}.npy"
-    if file.exists():
-        kept: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r")
-        if len(kept) == len(cache):
-            return kept
-    lungs = np.empty(cache.pixels.shape, np.uint8)
-    for start in range(0, len(cache), CHUNK):
-        films = cache.pixels[start : start + CHUNK].astype(np.float32) / np.float32(255)
-        lungs[start : start + CHUNK] = segment_lungs(films).any(axis=1)
-        if progress:
-            progress(min(start + CHUNK, len(cache)), len(cache))
-    with atomic_path(file) as temporary, open(temporary, "wb") as stream:
-        np.save(stream, lungs)
-    found: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r")
-    return found
 
 
 def plain_batches(films: Films, batch_size: int) -> Iterator[Tensor]:

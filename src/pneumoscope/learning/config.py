@@ -51,21 +51,10 @@ class AugmentationConfig(Config):
     background_probability: Share = Field(
         0.0, description="share of images that get the surroundings of another image's chest, or plain grey"
     )
-    body_probability: Share = Field(
-        0.0, description="share of images whose lungs are put into the body of another image"
-    )
-    hidden_lungs_probability: Share = Field(
-        0.0, description="share of images whose lungs are hidden, and which then belong to no class"
-    )
     erasing_probability: Share = 0.25
     erasing_area: float = Field(0.12, gt=0, le=0.9, description="largest share of the image that is erased")
     border_probability: Share = Field(0.25, description="share of images whose border is blanked")
     border_width: float = Field(0.08, ge=0, le=0.4, description="largest blanked border, share of the side")
-
-    @property
-    def needs_lungs(self) -> bool:
-        """Whether a change has to know where the lungs are."""
-        return self.enabled and self.body_probability + self.hidden_lungs_probability > 0
 
 
 class MixingConfig(Config):

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +27,7 @@ from pneumoscope.core.errors import DatasetError
 from pneumoscope.core.files import sha256_bytes, write_json, write_text
 from pneumoscope.core.records import Sample, Task
 from pneumoscope.core.run_manifest import RunManifest, earlier_run
-from pneumoscope.data.cache import PixelCache, build_cache
+from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.duplicates import find_duplicates
 from pneumoscope.data.splits import TRAIN, VALIDATION, Split, SplitConfig, split_dataset, split_file
@@ -41,7 +40,6 @@ from pneumoscope.learning.batches import (
     Films,
     InOrder,
     Loader,
-    lungs_of_cache,
     plain_batches,
 )
 from pneumoscope.learning.config import AugmentationConfig, TrainConfig
@@ -174,9 +172,8 @@ def fit_network(
         torch.manual_seed(config.seed)
         with stage("cache"):
             cache = build_cache(films.dataset, config.preprocessing)
-            lungs = _lungs(cache, listener) if config.augmentation.needs_lungs else None
             training, validation = (
-                Films(cache.pixels, cache.rows(part), _targets(part, config.task), config.size, lungs)
+                Films(cache.pixels, cache.rows(part), _targets(part, config.task), config.size)
                 for part in (films.training, films.validation)
             )
         with stage("network"):
@@ -189,11 +186,6 @@ def fit_network(
             data = _training_data(network, config, (training, validation), soft)
             fit(network, config, data, directory, listener)
     return Fitted(network, initial_weights, (training, validation))
-
-
-def _lungs(cache: PixelCache, listener: TrainingListener | None) -> npt.NDArray[np.uint8]:
-    _tell(listener, "finding the lungs")
-    return lungs_of_cache(cache)
 
 
 def _split_table(films: TrainingSet) -> str:
@@ -235,8 +227,8 @@ def _class_weights(targets: Any, config: TrainConfig) -> Tensor | None:
 def _soft_targets(
     films: TrainingSet, config: TrainConfig, targets: Any, directory: Path, listener: TrainingListener | None
 ) -> Tensor | None:
-    """(N, K) class probabilities to learn from, where images are mixed, lose their lungs or have teachers."""
-    if not (config.distillation or config.mixing.enabled or config.augmentation.hidden_lungs_probability):
+    """(N, K) class probabilities to learn from, where images are mixed or have teachers."""
+    if not (config.distillation or config.mixing.enabled):
         return None
     labels = F.one_hot(torch.from_numpy(targets), len(config.task.classes)).float()
     if config.distillation is None:
