@@ -160,6 +160,8 @@ MESSAGES: Mapping[str, str] = MappingProxyType(
             "another hospital can lie further off."
         ),
         # What the network looks at (imaging.lungs).
+        "no-frontal-lungs": "nothing is shaped and placed as lungs are on a frontal chest radiograph",
+        "unusual-lungs": "the lungs are shaped or placed unlike those of the training images",
         "no-lung-field": "the lungs were not found; the whole radiograph was looked at instead",
         "lung-completed": "one lung was found in part only; its field was completed by that of the other",
         # Where the evidence lies (inference.explanation).

@@ -48,6 +48,7 @@ class PixelCache:
         self.preprocessing = preprocessing
         facts = read_index(self.directory)
         side = preprocessing.context
+        self._shapes = np.array([fact.lungs for fact in facts], np.float64)
         self._rows: Mapping[str, int] = {fact.sha256: row for row, fact in enumerate(facts)}
         try:
             self.pixels: npt.NDArray[np.uint8] = np.memmap(
@@ -74,6 +75,14 @@ class PixelCache:
             films = self.pixels[rows[start : start + size]]
             pixels = middle(films, self.preprocessing.size).astype(np.float32)
             yield pixels[:, None] / np.float32(255)
+
+    def lung_shapes(self, samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
+        """(N, 15) shapes of the samples' lungs (``imaging.lungs.lung_shape``); (N, 0) without fit ``lungs``.
+
+        Raises:
+            DatasetError: an image is not in the cache.
+        """
+        return self._shapes[self.rows(samples)]
 
     def rows(self, samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
         """The row of each sample, (len(samples),) int64.
@@ -227,7 +236,7 @@ def read_index(directory: Path) -> list[FilmFacts]:
 
 def _to_facts(line: bytes) -> FilmFacts:
     values = json.loads(line)
-    return FilmFacts(**{**values, "warnings": tuple(values["warnings"])})
+    return FilmFacts(**{**values, **{name: tuple(values[name]) for name in ("warnings", "lungs")}})
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from pneumoscope.core.errors import PneumoscopeError, UnreadableFileError
 from pneumoscope.core.files import sha256_file
 from pneumoscope.core.findings import messages
 from pneumoscope.core.records import Preprocessing
-from pneumoscope.imaging.lungs import lung_findings
+from pneumoscope.imaging.lungs import lung_findings, lung_shape
 from pneumoscope.imaging.preprocessing import to_training_input
 from pneumoscope.imaging.radiograph import read_radiograph
 
@@ -33,13 +33,16 @@ _FILMS_WORTH_A_WORKER = 48  # starting a process costs about as much as decoding
 
 @dataclass(frozen=True, slots=True)
 class FilmFacts:
-    """What opening an image told: hash, stored width and height in pixels, header fields, warnings."""
+    """What opening an image told: hash, stored width and height in pixels, header fields, warnings, and where
+    the preprocessing looks for lungs their shape (:func:`pneumoscope.imaging.lungs.lung_shape`).
+    """
 
     sha256: str
     width: int
     height: int
     source: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    lungs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class _Job:
         array, lungs = to_training_input(radiograph, self.preprocessing)
         height, width = radiograph.original_size
         findings = (*radiograph.findings, *lung_findings(lungs))
-        facts = FilmFacts(digest, width, height, dict(radiograph.source), messages(findings))
+        shape = () if lungs is None else tuple(lung_shape(lungs).tolist())
+        facts = FilmFacts(digest, width, height, dict(radiograph.source), messages(findings), shape)
         return DecodedFilm(file, file_bytes, digest, facts, np.rint(array * 255).astype(np.uint8))
 
 

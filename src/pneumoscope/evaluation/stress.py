@@ -25,6 +25,7 @@ from pneumoscope.core.records import (
     Estimate,
     FloatArray,
     Label,
+    LungField,
     Preprocessing,
     Progress,
     Sample,
@@ -250,10 +251,11 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Film:
-    """An image's T inputs (T, 1, S, S), and what its source tells the gate in each state."""
+    """An image's T inputs (T, 1, S, S), and what source and lungs tell the gate in each state."""
 
     inputs: FloatArray
     findings: tuple[tuple[Finding, ...], ...]
+    lungs: tuple[LungField | None, ...]
 
 
 def _prepare_ahead(job: _Job, samples: Sequence[Sample]) -> Iterator[list[_Film]]:
@@ -284,6 +286,7 @@ def _prepare(job: _Job, sample: Sample) -> _Film:
             (*inspect_source(state, job.preprocessing.size), *lung_findings(one.lungs))
             for state, one in zip(states, inputs, strict=True)
         ),
+        tuple(one.lungs for one in inputs),
     )
 
 
@@ -292,7 +295,7 @@ def _ask(bundle: Bundle, film: _Film) -> tuple[Floats, tuple[Verdict, ...]]:
     logits, features = run_network(bundle, film.inputs)
     probabilities = calibrated_probabilities(logits, bundle.document["calibration"])
     pooled = features.mean(axis=(2, 3))
-    states = zip(film.findings, film.inputs, pooled, strict=True)
+    states = zip(film.findings, film.inputs, pooled, film.lungs, strict=True)
     verdicts = (judge(bundle, *state).verdict for state in states)
     return probabilities[:, 1:].sum(axis=1), tuple(verdicts)
 

@@ -84,6 +84,23 @@ def lung_findings(lungs: LungField | None) -> tuple[Finding, ...]:
     return (Finding.warning("no-lung-field" if lungs.state == "not-found" else "lung-completed"),)
 
 
+def lung_shape(lungs: LungField) -> npt.NDArray[np.float64]:
+    """Size, place and shape of what was found, to tell frontal lungs from what is none.
+
+    Returns:
+        (15,): for each lung the root of its area, its four edges, its share of the box of its edges and the
+        mean confidence inside; then the mean confidence everywhere. All lie in [0, 1].
+    """
+    confidence = 1 / (1 + np.exp(-np.abs(lungs.log_odds.astype(np.float64))))
+    numbers: list[float] = []
+    for mask, sure in zip(lungs.log_odds > 0, confidence, strict=True):
+        area = float(mask.mean())
+        edges = _edges(mask) if area else np.full(4, 0.5)
+        box = float(np.prod(edges[2:] - edges[:2]))
+        numbers += [area**0.5, *edges, area / box if box else 0.0, float(sure[mask].mean()) if area else 0.5]
+    return np.array([*numbers, confidence.mean()])
+
+
 def lung_masks(lungs: LungField, geometry: Geometry) -> Masks:
     """The lungs on the grid of the model input, (2, S, S), that on the picture's left first."""
     side = geometry.input_size
@@ -173,8 +190,10 @@ def _plausible(log_odds: FloatArray) -> Iterator[Masks]:
 
 def _extent(mask: Masks) -> npt.NDArray[np.float64] | None:
     """(top, left, bottom, right) of a lung as shares of the sides; None where it was not found."""
-    if mask.mean() < LEAST_AREA:
-        return None
+    return _edges(mask) if mask.mean() >= LEAST_AREA else None
+
+
+def _edges(mask: Masks) -> npt.NDArray[np.float64]:
     edges = []
     for axis in (1, 0):
         share = np.concatenate([[0], np.cumsum(mask.sum(axis=axis))]) / mask.sum()

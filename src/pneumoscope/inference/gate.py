@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.core.findings import Finding, Severity, unique
-from pneumoscope.core.records import FloatArray, GateVerdict, Radiograph, Verdict
+from pneumoscope.core.records import FloatArray, GateVerdict, LungField, Radiograph, Verdict
 from pneumoscope.imaging.header import to_age
+from pneumoscope.imaging.lungs import lung_shape
 from pneumoscope.inference.appearance import inspect_appearance
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.gaussian import distances, fit_gaussian, from_arrays, to_arrays, upper_bound
@@ -34,6 +35,10 @@ REFUSAL_MARGIN = 1.25
 """The refusal threshold as a multiple of the warning threshold. Images of another hospital, other devices and
 other ages are unusual too, and deserve an answer with a warning. Measured with a MobileNetV2 fitted to the
 Guangzhou images: 120 of 132 adult NIH images lie under 1.25, and 34 of 36 other pictures beyond."""
+
+
+JOINT_MARGIN = 0.95
+"""The mean of both distances' ratios to their warning bounds from which an image is refused."""
 
 
 def fit_gate(
@@ -78,6 +83,22 @@ def fit_gate(
         "n": len(values),
     }
     return document, arrays
+
+
+def fit_lung_shapes(
+    training: npt.NDArray[np.float64], validation: npt.NDArray[np.float64], rate: float
+) -> tuple[dict[str, float], dict[str, npt.NDArray[np.float32]]]:
+    """The part ``gate.lungs`` of a bundle, and its arrays.
+
+    Args:
+        training: (N, F) of :func:`~pneumoscope.imaging.lungs.lung_shape`, N at least 3.
+        validation: (M, F), M at least 1.
+        rate: share of usual images that may lie beyond the bound of the warning.
+    """
+    gaussian = fit_gaussian(training)
+    usual = upper_bound(distances(gaussian, validation), rate)
+    bounds = {"warn_distance": usual, "refuse_distance": REFUSAL_MARGIN * usual}
+    return bounds, to_arrays(gaussian, "lungs")
 
 
 def feature_distances(
@@ -201,7 +222,11 @@ def neighbour_correlation(pixels: FloatArray) -> float:
 
 
 def judge(
-    bundle: Bundle, findings: Iterable[Finding], film: FloatArray, pooled_features: npt.NDArray[Any]
+    bundle: Bundle,
+    findings: Iterable[Finding],
+    film: FloatArray,
+    pooled_features: npt.NDArray[Any],
+    lungs: LungField | None = None,
 ) -> GateVerdict:
     """Join the findings of the source with those of appearance and feature distance.
 
@@ -210,10 +235,12 @@ def judge(
         findings: of :func:`inspect_source`.
         film: (1, S, S) in [0, 1], the model input.
         pooled_features: (C,), the feature map averaged over rows and columns.
+        lungs: the lung field, where the bundle looks at that.
 
     Returns:
         The strictest verdict, the findings with the strictest first, and the scores ``feature_distance``,
-        ``warn_distance`` and ``refuse_distance``; ``picture_distance`` where the bundle looks at pictures.
+        ``warn_distance`` and ``refuse_distance``; ``picture_distance`` where the bundle looks at pictures,
+        and ``lung_distance`` where it looks at lungs.
     """
     gate = bundle.document["gate"]
     distance = float(feature_distances(bundle.arrays, pooled_features[None])[0])
@@ -227,9 +254,34 @@ def judge(
         every.append(Finding.refusal("out-of-distribution"))
     elif distance > warn:
         every.append(Finding.warning("unusual-features"))
+    if lungs is not None and "lungs" in gate:
+        said, scores["lung_distance"] = _inspect_lungs(gate["lungs"], bundle.arrays, lungs, distance / warn)
+        every.extend(said)
     found = unique(every)
     return GateVerdict(
         verdict=_VERDICTS[found[0].severity] if found else Verdict.ANSWER,
         findings=found,
         scores=MappingProxyType(scores),
     )
+
+
+def _inspect_lungs(
+    bounds: Mapping[str, float],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    lungs: LungField,
+    feature_ratio: float,
+) -> tuple[list[Finding], float]:
+    """What the lungs' shape says against answering, and its distance.
+
+    Args:
+        bounds: ``gate.lungs`` of the bundle.
+        arrays: of the bundle.
+        lungs: of the image.
+        feature_ratio: of the features' distance to its own warning bound: two kinds of evidence, each just
+            short of a refusal, refuse together.
+    """
+    distance = float(distances(from_arrays(arrays, "lungs"), lung_shape(lungs)[None])[0])
+    ratio = distance / bounds["warn_distance"]
+    if lungs.state == "not-found" or ratio > REFUSAL_MARGIN or (ratio + feature_ratio) / 2 > JOINT_MARGIN:
+        return [Finding.refusal("no-frontal-lungs")], distance
+    return [Finding.warning("unusual-lungs")] if ratio > 1 else [], distance

@@ -152,14 +152,15 @@ def _conclude(
     prepared: _Prepared, bundle: Bundle, logits: FloatArray, features: FloatArray, request: _Request
 ) -> Examination:
     """From the network's outputs to the answer: gate, decision, heat map."""
-    gate = judge(bundle, prepared.findings, prepared.model_input.array, features.mean(axis=(1, 2)))
+    seen = prepared.model_input
+    gate = judge(bundle, prepared.findings, seen.array, features.mean(axis=(1, 2)), seen.lungs)
     refused = gate.verdict is Verdict.REFUSE
     prediction = explanation = None
     if request.force or not refused:
         prediction = decide(bundle, logits, request.operating_point)
         if request.explain:
             mirrored = is_mirrored(prepared.radiograph.source)
-            explanation = explain_image(bundle, prepared.model_input, features, prediction, mirrored)
+            explanation = explain_image(bundle, seen, features, prediction, mirrored)
     return Examination(
         file=prepared.file,
         sha256=prepared.radiograph.sha256 or "",

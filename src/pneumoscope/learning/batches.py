@@ -37,12 +37,19 @@ class Films:
         rows: (N,) into it.
         targets: (N,) class indices.
         size: side S of the model input; None is C.
+        lungs: (N, F) shapes of the lungs, for the gate; None where nobody looked for them.
     """
 
     pixels: Pixels
     rows: IntArray
     targets: IntArray
     size: int | None = None
+    lungs: npt.NDArray[np.float64] | None = None
+
+    def reordered(self, order: IntArray) -> Films:
+        """The same images in another order."""
+        lungs = None if self.lungs is None else self.lungs[order]
+        return Films(self.pixels, self.rows[order], self.targets[order], self.size, lungs)
 
     def __len__(self) -> int:
         return len(self.rows)

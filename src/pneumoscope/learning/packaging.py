@@ -24,7 +24,7 @@ from pneumoscope.evaluation.scoring import film_key, patient_key
 from pneumoscope.imaging.preprocessing import described
 from pneumoscope.inference.appearance import Appearance, fit_appearance, join, measure
 from pneumoscope.inference.bundle import Bundle, write_bundle
-from pneumoscope.inference.gate import fit_gate
+from pneumoscope.inference.gate import fit_gate, fit_lung_shapes
 from pneumoscope.inference.neighbours import fit_neighbours
 from pneumoscope.inference.prediction import calibrated_probabilities
 from pneumoscope.inference.selection import bounds_of
@@ -55,7 +55,8 @@ class Scan:
     """A network's raw answers: logits (N, K) and globally pooled features (N, C), float32.
 
     ``films`` are those of the rows; a scan of training images that names them gives the bundle nearest cases.
-    ``appearance`` is what the images look like; with it the gate looks at pictures, too.
+    ``appearance`` is what the images look like, ``lungs`` the shapes of their lungs (N, F); with them the
+    gate looks at pictures and lungs, too.
     """
 
     logits: npt.NDArray[np.float32]
@@ -63,6 +64,7 @@ class Scan:
     feature_shape: tuple[int, int, int]
     films: Sequence[Sample] = ()
     appearance: Appearance | None = None
+    lungs: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,9 @@ def _gate(
     if training.appearance and validation.appearance and len(training.logits) >= LEAST_THUMBNAILS:
         gate["appearance"], thumbnails = fit_appearance(training.appearance, validation.appearance, rate)
         arrays.update(thumbnails)
+    if training.lungs is not None and validation.lungs is not None and training.lungs.size:
+        gate["lungs"], shapes = fit_lung_shapes(training.lungs, validation.lungs, rate)
+        arrays.update(shapes)
     return gate, arrays
 
 
@@ -155,7 +160,8 @@ def scan(network: Network, films: Films, batch_size: int = 64) -> Scan:
             pooled.append(features.float().mean(dim=(2, 3)))
             shape = tuple(features.shape[1:])
             seen.append(measure(batch.numpy()))
-    return Scan(torch.cat(logits).numpy(), torch.cat(pooled).numpy(), shape, appearance=join(iter(seen)))
+    appearance = join(iter(seen))
+    return Scan(torch.cat(logits).numpy(), torch.cat(pooled).numpy(), shape, (), appearance, films.lungs)
 
 
 def package(

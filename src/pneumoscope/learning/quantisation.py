@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from pneumoscope.core.errors import BundleError, ConfigError, DatasetError, Inpu
 from pneumoscope.core.files import atomic_path, sha256_file, write_json
 from pneumoscope.core.records import FloatArray, Progress, Sample
 from pneumoscope.core.run_manifest import RunManifest, earlier_run, library_versions
-from pneumoscope.data.cache import build_cache
+from pneumoscope.data.cache import PixelCache, build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.splits import TRAIN, VALIDATION, Split, split_file
 from pneumoscope.evaluation.comparison import Contestant, compare_pairs
@@ -186,10 +187,8 @@ def quantise(
             model,
             keep_head="head_weight" in bundle.arrays,
         )
-        scans = (
-            replace(_scan(model, count.through(cache.batches(training, BATCH))), films=training),
-            _scan(model, count.through(cache.batches(films.validation, BATCH))),
-        )
+        scan = partial(_scan, model, cache, count)
+        scans = replace(scan(training), films=training), scan(films.validation)
         answers = fit_answers(
             bundle.task, Choices.of(bundle.document), scans, films.validation, films.dataset.hash
         )
@@ -224,17 +223,16 @@ class _Counter:
                 self.progress(self.done, self.total)
 
 
-def _scan(model: Path, batches: Iterator[FloatArray]) -> Scan:
+def _scan(model: Path, cache: PixelCache, count: _Counter, samples: Sequence[Sample]) -> Scan:
     session = open_session(model)
     logits, pooled, seen = [], [], []
-    for batch in batches:
+    for batch in count.through(cache.batches(samples, BATCH)):
         answers, features = run_session(session, batch)
         logits.append(answers)
         pooled.append(features.mean(axis=(2, 3)))
         seen.append(measure(batch))
-    return Scan(
-        np.concatenate(logits), np.concatenate(pooled), features.shape[1:], appearance=join(iter(seen))
-    )
+    appearance, lungs = join(iter(seen)), cache.lung_shapes(samples)
+    return Scan(np.concatenate(logits), np.concatenate(pooled), features.shape[1:], (), appearance, lungs)
 
 
 def costs_of(document: Mapping[str, Any]) -> CostConfig:

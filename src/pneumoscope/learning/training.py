@@ -173,7 +173,13 @@ def fit_network(
         with stage("cache"):
             cache = build_cache(films.dataset, config.preprocessing)
             training, validation = (
-                Films(cache.pixels, cache.rows(part), _targets(part, config.task), config.size)
+                Films(
+                    cache.pixels,
+                    cache.rows(part),
+                    _targets(part, config.task),
+                    config.size,
+                    cache.lung_shapes(part),
+                )
                 for part in (films.training, films.validation)
             )
         with stage("network"):
@@ -279,9 +285,8 @@ def _package(
     training, validation = films
     # The data set's order has the classes one after the other; the gate takes the first images of the scan.
     order = np.random.default_rng(config.seed).permutation(len(training))
-    shuffled = replace(training, rows=training.rows[order], targets=training.targets[order])
     samples = [provenance.training[position] for position in order]
-    scans = replace(scan(network, shuffled), films=samples), scan(network, validation)
+    scans = replace(scan(network, training.reordered(order)), films=samples), scan(network, validation)
     bundle, table, evaluation = package(network, config, scans, provenance, directory / "bundle")
     write_predictions(directory / "predictions" / "validation.csv", table)
     write_json(directory / "evaluation" / "validation.json", evaluation)
