@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 
 from pneumoscope.core.findings import Finding, Severity
-from pneumoscope.core.records import Radiograph, Verdict
+from pneumoscope.core.records import LungField, Radiograph, Verdict
+from pneumoscope.imaging.lungs import lung_shape
 from pneumoscope.imaging.radiograph import read_radiograph
+from pneumoscope.inference.bundle import write_bundle
 from pneumoscope.inference.gate import (
     REFUSAL_MARGIN,
     Patient,
     feature_distances,
     fit_gate,
+    fit_lung_shapes,
     inspect_source,
     judge,
     neighbour_correlation,
 )
-from tests.tiny_bundle import write_tiny_bundle
+from tests.tiny_bundle import arrays as tiny_arrays
+from tests.tiny_bundle import document as tiny_document
+from tests.tiny_bundle import write_model, write_tiny_bundle
 
 CHANNELS = 6
 FILM = np.zeros((1, 64, 64), np.float32)
@@ -133,6 +138,59 @@ def test_one_fact_is_one_finding_with_its_highest_severity(bundle):
     tagged = Finding.warning("looks-negative", photometric_interpretation="MONOCHROME1")
     answer = judge(bundle, (tagged, Finding.refusal("looks-negative")), FILM, at_distance(0))
     assert answer.findings == (Finding.refusal("looks-negative", photometric_interpretation="MONOCHROME1"),)
+
+
+def lung_field(state="found", right=(20, 16, 70, 42), left=(20, 54, 70, 80)):
+    log_odds = np.full((2, 96, 96), -4, np.float32)
+    for lung, (top, first, bottom, last) in zip(log_odds, (right, left), strict=True):
+        lung[top:bottom, first:last] = 4
+    return LungField((0.1, 0.1, 0.8, 0.9), state, log_odds)
+
+
+@pytest.fixture(scope="module")
+def lung_bundle(tmp_path_factory):
+    """Its lungs are those of :func:`lung_field`, give or take 0.02 in every number; the bound is 1.5."""
+    usual = lung_shape(lung_field())
+    shapes = usual + np.random.default_rng(0).normal(0, 0.02, (400, len(usual)))
+    document, arrays = fit_lung_shapes(shapes[:300], shapes[300:], 0.01)
+    gate = {"warn_distance": 1.0, "refuse_distance": 2.0, "false_refusal_rate": 0.01, "n": 10}
+    folder = tmp_path_factory.mktemp("bundles")
+    bounds = {**document, "warn_distance": 1.5, "refuse_distance": 1.5 * 1.25}
+    given = tiny_document(gate={**gate, "lungs": bounds})
+    return write_bundle(folder / "tiny", write_model(folder / "m.onnx"), given, {**tiny_arrays(), **arrays})
+
+
+def test_usual_lungs_have_a_distance_near_one():
+    usual = lung_shape(lung_field())
+    shapes = usual + np.random.default_rng(0).normal(0, 0.02, (2000, len(usual)))
+    document, arrays = fit_lung_shapes(shapes[:1500], shapes[1500:], 0.05)
+    assert 1.1 < document["warn_distance"] < 1.5
+    assert document["refuse_distance"] == pytest.approx(1.25 * document["warn_distance"])
+    assert set(arrays) == {
+        f"lungs_{name}" for name in ("mean", "components", "variances", "residual_variance")
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "features", "codes"),
+    [
+        (lung_field(), 0.5, []),
+        (lung_field(right=(20, 16, 70, 32)), 0.5, ["unusual-lungs"]),  # a narrow lung
+        (lung_field(right=(20, 16, 70, 32)), 0.9, ["no-frontal-lungs"]),  # and unusual features, nearly
+        (lung_field(right=(60, 16, 90, 42)), 0.5, ["no-frontal-lungs"]),  # a lung far below the other
+        (lung_field("not-found"), 0.5, ["no-frontal-lungs"]),
+    ],
+)
+def test_judges_by_the_lungs(lung_bundle, field, features, codes):
+    answer = judge(lung_bundle, (), FILM, at_distance(features), field)
+    assert [finding.code for finding in answer.findings] == codes
+    assert answer.scores["lung_distance"] > 0
+
+
+def test_lungs_do_not_count_where_the_bundle_does_not_know_them(bundle):
+    answer = judge(bundle, (), FILM, at_distance(0.5), lung_field("not-found"))
+    assert answer.verdict is Verdict.ANSWER
+    assert "lung_distance" not in answer.scores
 
 
 def image(pixels=None, findings=(), **source):

@@ -37,10 +37,8 @@ SEGMENTER = "lungs.onnx"
 _SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)")
 _NEIGHBOUR_ARRAYS = ("neighbour_mean", "neighbour_components", "neighbour_codes", "neighbour_targets")
-_APPEARANCE_ARRAYS = (
-    "appearance_mean", "appearance_components", "appearance_variances", "appearance_residual_variance",
-)  # fmt: skip
-_GATE_ARRAYS = ("gate_mean", "gate_components", "gate_variances", "gate_residual_variance")
+_GAUSSIAN = ("mean", "components", "variances", "residual_variance")
+_GATE_ARRAYS = tuple(f"gate_{name}" for name in _GAUSSIAN)
 
 
 @dataclass(frozen=True)
@@ -294,8 +292,8 @@ def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str,
     kept = document.get("neighbours")
     if kept is not None:
         required += _NEIGHBOUR_ARRAYS
-    if "appearance" in document["gate"]:
-        required += _APPEARANCE_ARRAYS
+    further = [part for part in ("appearance", "lungs") if part in document["gate"]]
+    required += [f"{part}_{name}" for part in further for name in _GAUSSIAN]
     missing = [name for name in required if name not in arrays]
     if missing:
         raise BundleError(f"lacks {', '.join(missing)}", where=where, expected=", ".join(required))
@@ -307,12 +305,10 @@ def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str,
         "gate_residual_variance": (),
         "head_weight": (len(document["classes"]), channels),
     }
-    if "appearance" in document["gate"]:
-        cells = arrays["appearance_mean"].shape
-        kept_variances = arrays["appearance_variances"].shape
-        shapes |= dict(
-            zip(_APPEARANCE_ARRAYS, (cells, kept_variances + cells, kept_variances, ()), strict=True)
-        )
+    for part in further:
+        length, variances = arrays[f"{part}_mean"].shape, arrays[f"{part}_variances"].shape
+        gaussian = (length, variances + length, variances, ())
+        shapes |= {f"{part}_{name}": shape for name, shape in zip(_GAUSSIAN, gaussian, strict=True)}
     if kept is not None:
         films, dimensions = len(kept["films"]), kept["dimensions"]
         codes = ((channels,), (dimensions, channels), (films, dimensions), (films,))

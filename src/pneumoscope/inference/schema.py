@@ -214,9 +214,10 @@ def _check_outputs(document: dict[str, Any], where: Path) -> None:
     warn, refuse = (document["gate"].get(key) for key in ("warn_distance", "refuse_distance"))
     ordered = _is_number(warn) and _is_number(refuse) and 0 <= warn <= refuse
     _require(ordered, where, "gate", "0 <= warn_distance <= refuse_distance", document["gate"])
-    looks = document["gate"].get("appearance", {})
-    numbers = isinstance(looks, dict) and all(map(_is_number, looks.values()))
-    _require(numbers, where, "gate.appearance", "an object of numbers", looks)
+    for part in ("appearance", "lungs"):
+        bounds = document["gate"].get(part, {})
+        numbers = isinstance(bounds, dict) and all(map(_is_number, bounds.values()))
+        _require(numbers, where, f"gate.{part}", "an object of numbers", bounds)
     _check_population(document.get("population", {}), where)
     shape = document["network"].get("feature_shape")
     valid = isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
