@@ -1,9 +1,11 @@
-"""Hypothesis profiles, and quick exports of the networks that tests train.
+"""Hypothesis profiles, and what need not be done anew for every test.
 
 The profile ``test`` draws the same examples in every run, ``fuzz`` (make fuzz) new ones.
 """
 
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import settings
 
 settings.register_profile("test", derandomize=True, deadline=None, max_examples=50)
@@ -20,4 +22,21 @@ def quick_exports():
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(torch.onnx, "export", exports.export)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_command_tree():
+    """Typer builds all commands for each one that is given, in a quarter of a second; here once."""
+    build, built = typer.main.get_command, {}
+
+    def get_command(app):
+        key = id(app), len(app.registered_commands), len(app.registered_groups)
+        if key not in built:
+            built[key] = app, build(app)
+        return built[key][1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(typer.main, "get_command", get_command)
+        patched.setattr(typer.testing, "_get_command", get_command)
         yield
