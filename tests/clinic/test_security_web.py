@@ -7,7 +7,6 @@ import struct
 import threading
 import zlib
 from urllib.parse import quote
-from uuid import uuid4
 
 import pytest
 from PIL import Image
@@ -23,8 +22,7 @@ from pneumoscope_clinic.store.viewers import create_token
 from pneumoscope_clinic.web.limits import shown_path
 from pneumoscope_clinic.worker.sandbox_tasks import encode_picture
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
-from tests.clinic.postgres import new_database
-from tests.clinic.stores import make_store
+from tests.clinic.stores import make_store, new_postgres
 from tests.clinic.test_security_access import account, bearer, filled, routes
 from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic, work
 
@@ -502,7 +500,7 @@ def test_logins_are_limited_by_address(tmp_path):
 @pytest.mark.parametrize("name", ["a\0da", "ada\x1b", "\r\nada\u2028x"])
 def test_a_name_with_control_characters_is_a_failed_log_in(tmp_path, postgres, name):
     """PostgreSQL takes no NUL: what no user may be called does not reach the database, and is counted."""
-    url = new_database(postgres, uuid4().hex)
+    url = new_postgres(postgres)
     with web_clinic(tmp_path, database__url=url, security__login_attempts=2) as (store, _):
         browser = Browser(store)
         codes = [
