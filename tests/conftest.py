@@ -13,6 +13,12 @@ settings.register_profile("fuzz", deadline=None, max_examples=2000, print_blob=T
 settings.load_profile("test")  # pytest --hypothesis-profile=fuzz is loaded after this
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no process is left with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def quick_exports():
     """Networks are exported without being traced anew; ``learning/test_export.py`` does without."""
