@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# One thread a process: two test processes with two threads each would fight over two cores.
-TEST_THREADS := OMP_NUM_THREADS=1 PNEUMOSCOPE_THREADS=1
+# One thread a process: two test processes with two threads each would fight over two cores. Byte code is kept, whatever
+# the shell says: hundreds of processes start in the tests, and each would compile all of it anew.
+TEST_THREADS := OMP_NUM_THREADS=1 PNEUMOSCOPE_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 # FUZZ_MINUTES: of python -m benchmarks.fuzz, altogether.
 FUZZ_MINUTES ?= 5
@@ -30,7 +31,7 @@ layers: $(INSTALLED)
 	$(BIN)/lint-imports
 
 tests: $(INSTALLED) system test-programs
-	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGUMENTS)
+	$(TEST_THREADS) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGUMENTS)
 
 # The same tests with branch coverage, for 45 % more processor time (measured on 746 of them: 64 s instead of 44 s).
 coverage:

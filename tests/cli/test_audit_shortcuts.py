@@ -91,6 +91,7 @@ def test_a_failed_audit_is_a_result_unless_strict(audited, dataset, bundle, conf
     assert run(*arguments, "-o", tmp_path / "strict", "--strict").exit_code == 2
 
 
+@pytest.mark.usefixtures("quick_exports")
 def test_a_cross_validation_is_audited_out_of_fold(dataset, config, tmp_path: Path) -> None:
     from pneumoscope.learning.cross_validation import cross_validate
     from tests.learning.phantoms import small_run

@@ -29,7 +29,7 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def phantoms(tmp_path_factory: pytest.TempPathFactory):
+def phantoms(tmp_path_factory: pytest.TempPathFactory, quick_exports: None):
     """A data set and a cross-validation of it."""
     from pneumoscope.learning.cross_validation import cross_validate
     from tests.learning.phantoms import phantom_dataset, small_run

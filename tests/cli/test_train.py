@@ -152,6 +152,7 @@ def stop_after(monkeypatch, step):
     monkeypatch.setattr(terminal.Display, "step", stop)
 
 
+@pytest.mark.usefixtures("quick_exports")
 def test_a_stopped_run_goes_on_with_the_split_that_it_had(run, dataset, monkeypatch, tmp_path):
     split = split_dataset(dataset, SplitConfig(seed=3), name="other")
     split.save(split_file(dataset.directory, "other"))

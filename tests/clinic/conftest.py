@@ -6,15 +6,14 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import argon2.profiles
 import pytest
 
 from pneumoscope_clinic.store import tables
 from pneumoscope_clinic.store.database import Store
-from tests.clinic.postgres import new_database, postgres_server
-from tests.clinic.stores import make_store
+from tests.clinic.postgres import postgres_server
+from tests.clinic.stores import make_store, new_postgres
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +66,7 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]
     """An empty store on each kind of database."""
     settings = {}
     if request.param == "postgresql":
-        settings["database__url"] = new_database(request.getfixturevalue("postgres"), uuid4().hex)
+        settings["database__url"] = new_postgres(request.getfixturevalue("postgres"))
     opened = make_store(tmp_path, **settings)
     yield opened
     opened.close()

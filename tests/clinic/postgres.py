@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -47,17 +48,17 @@ def postgres_server() -> Iterator[str]:
             _await(port, server)
             yield f"postgresql+psycopg://clinic@127.0.0.1:{port}"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # SIGTERM would wait for connections that tests left open
             server.wait(30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def new_database(server: str, name: str) -> str:
-    """Make an empty database; its URL."""
+def new_database(server: str, name: str, template: str = "template1") -> str:
+    """Make a database as ``template`` is, which is empty; its URL."""
     plain = server.replace("+psycopg", "")
     with psycopg.connect(f"{plain}/postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     return f"{server}/{name}"
 
 

@@ -8,12 +8,14 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy.orm import Session
 
 from pneumoscope_clinic.settings import load_settings
 from pneumoscope_clinic.store.database import Store, open_store
 from pneumoscope_clinic.store.tables import Activation, Feedback, Film, Job, Result, Study, User, new_id, now
+from tests.clinic.postgres import new_database
 
 BUNDLE = "tiny@000000000000"
 
@@ -41,6 +43,20 @@ def make_store(tmp_path: Path, **settings: Any) -> Store:
         database.touch(mode=0o600)
         database.write_bytes(_empty_database())
     return open_store(load_settings(None, {"data_dir": str(tmp_path / "data"), **overrides}, {}))
+
+
+def new_postgres(server: str) -> str:
+    """The URL of a new database with the schema of a new installation, which is made once for all tests."""
+    return new_database(server, uuid4().hex, _template(server))
+
+
+@cache
+def _template(server: str) -> str:
+    """A database with the schema; nobody is connected to it, as PostgreSQL wants of a template."""
+    url = new_database(server, "clinic_template")
+    with TemporaryDirectory() as folder:
+        open_store(load_settings(None, {"data_dir": folder, "database.url": url}, {})).close()
+    return "clinic_template"
 
 
 @cache

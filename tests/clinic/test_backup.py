@@ -30,7 +30,7 @@ from pneumoscope_clinic.worker.intake import Sender, receive
 from pneumoscope_clinic.worker.worker import FilmHandlers, run_worker
 from tests.clinic.films import dicom_film, png_film
 from tests.clinic.postgres import new_database
-from tests.clinic.stores import add_film, make_store
+from tests.clinic.stores import add_film, make_store, new_postgres
 from tests.tiny_bundle import write_tiny_bundle
 
 PACS = Sender("dimse:PACS", None, "dimse")
@@ -47,7 +47,7 @@ def clinic(request: pytest.FixtureRequest, tmp_path: Path, bundle: Any) -> Itera
     if request.param == "postgresql":
         if shutil.which("pg_dump") is None:
             pytest.skip("pg_dump is not installed (Debian: postgresql-client)")
-        settings["database__url"] = new_database(request.getfixturevalue("postgres"), uuid4().hex)
+        settings["database__url"] = new_postgres(request.getfixturevalue("postgres"))
     store = make_store(tmp_path, **settings)
     yield store
     store.close()

@@ -6,7 +6,6 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
@@ -22,8 +21,7 @@ from pneumoscope_clinic.store.queue import LeaseLostError, Queue, add_job
 from pneumoscope_clinic.store.retention import delete_study
 from pneumoscope_clinic.store.tables import AuditEntry, Film, Job, now
 from tests.clinic.film_results import film_result, header
-from tests.clinic.postgres import new_database
-from tests.clinic.stores import add_film, make_store
+from tests.clinic.stores import add_film, make_store, new_postgres
 
 PACS = {"name": "pacs", "kind": "dimse", "host": "127.0.0.1", "port": 1, "ae_title": "PACS"}
 WEB = {"name": "web", "kind": "stow", "url": "http://127.0.0.1:1"}
@@ -78,7 +76,7 @@ def clinic(request, tmp_path):
 
     def make(*destinations, **settings):
         if request.param == "postgresql":
-            url = new_database(request.getfixturevalue("postgres"), uuid4().hex)
+            url = new_postgres(request.getfixturevalue("postgres"))
             settings["database__url"] = url
         opened.append(make_store(tmp_path, destinations=list(destinations) or [PACS], **settings))
         return opened[-1]

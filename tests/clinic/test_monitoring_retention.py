@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -19,8 +18,7 @@ from pneumoscope_clinic.monitoring.sequential import Look, advance, progress, re
 from pneumoscope_clinic.store.database import Store
 from pneumoscope_clinic.store.retention import apply_retention, delete_study
 from pneumoscope_clinic.store.tables import Film, WatchWindow, now
-from tests.clinic.postgres import new_database
-from tests.clinic.stores import BUNDLE, add_feedback, add_film, make_store, put_film
+from tests.clinic.stores import BUNDLE, add_feedback, add_film, make_store, new_postgres, put_film
 
 WINDOW, DAYS = 40, 3
 NONE = BundleReference(())
@@ -39,7 +37,7 @@ def kept_for(folder: Path, days: int | None, **settings: Any) -> Iterator[Store]
 def database(request: pytest.FixtureRequest) -> dict[str, str]:
     if request.param == "sqlite":
         return {}
-    return {"database__url": new_database(request.getfixturevalue("postgres"), uuid4().hex)}
+    return {"database__url": new_postgres(request.getfixturevalue("postgres"))}
 
 
 def live(store: Store, start: datetime, days: range, patients: int = 1000) -> list[Look]:

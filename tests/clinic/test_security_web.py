@@ -3,13 +3,13 @@
 import io
 import logging
 import re
+import struct
 import threading
+import zlib
 from urllib.parse import quote
-from uuid import uuid4
 
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from sqlalchemy import func, select
 
 from pneumoscope.core.errors import ForbiddenError, TooManyAttemptsError
@@ -22,8 +22,7 @@ from pneumoscope_clinic.store.viewers import create_token
 from pneumoscope_clinic.web.limits import shown_path
 from pneumoscope_clinic.worker.sandbox_tasks import encode_picture
 from tests.clinic.films import dicom_film, jpeg_film, pixels, png_film
-from tests.clinic.postgres import new_database
-from tests.clinic.stores import make_store
+from tests.clinic.stores import make_store, new_postgres
 from tests.clinic.test_security_access import account, bearer, filled, routes
 from tests.clinic.web_clinic import PASSWORD, Browser, web_clinic, work
 
@@ -501,7 +500,7 @@ def test_logins_are_limited_by_address(tmp_path):
 @pytest.mark.parametrize("name", ["a\0da", "ada\x1b", "\r\nada\u2028x"])
 def test_a_name_with_control_characters_is_a_failed_log_in(tmp_path, postgres, name):
     """PostgreSQL takes no NUL: what no user may be called does not reach the database, and is counted."""
-    url = new_database(postgres, uuid4().hex)
+    url = new_postgres(postgres)
     with web_clinic(tmp_path, database__url=url, security__login_attempts=2) as (store, _):
         browser = Browser(store)
         codes = [
@@ -543,30 +542,53 @@ def test_old_attempts_are_forgotten_and_a_log_in_forgets_the_names(tmp_path):
     store.close()
 
 
-def bombs():
-    """Small files that would be large pictures."""
-    for kind in ("PNG", "TIFF"):
-        out = io.BytesIO()
-        Image.new("1", (40_000, 40_000)).save(
-            out, kind, **({"compression": "group4"} if kind == "TIFF" else {})
-        )
-        yield kind, out.getvalue()
-    chunks = PngInfo()
-    chunks.add_text("Comment", "x" * 30_000_000, zip=True)
-    out = io.BytesIO()
-    Image.new("L", (64, 64)).save(out, "PNG", pnginfo=chunks)
-    yield "PNG text", out.getvalue()
+def png_bomb(*, text=b"", side=40_000):
+    """A black picture of one bit a pixel, packed as tightly as zlib can."""
+    row, packer = bytes(1 + side // 8), zlib.compressobj(1)
+    data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    size = struct.pack(">2I5B", side, side, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", size), *([(b"zTXt", text)] if text else []), (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def tiff_bomb(side=40_000):
+    """A white picture in CCITT T.6: a bit for each line that is as the one above it, then twice 0x001."""
+    data = b"\xff" * (side // 8) + b"\x00\x10\x01"
+    tags = {256: side, 257: side, 258: 1, 259: 4, 262: 0, 273: 8, 277: 1, 278: side, 279: len(data)}
+    entries = b"".join(struct.pack("<2H2I", tag, 4, 1, value) for tag, value in tags.items())
+    head = struct.pack("<2s H I", b"II", 42, 8 + len(data))
+    return head + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def bomb(kind):
+    """A small file that would be a large picture."""
+    if kind == "PNG":
+        return png_bomb()
+    if kind == "TIFF":
+        return tiff_bomb()
+    if kind == "PNG text":
+        return png_bomb(text=b"Comment\0\0" + zlib.compress(b"x" * 30_000_000), side=64)
     jpeg = bytearray(jpeg_film())
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = b"\xff\xff\xff\xff"
-    yield "JPEG size", bytes(jpeg)
+    return bytes(jpeg)
 
 
-@pytest.mark.parametrize(
-    ("kind", "content"), list(bombs()), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_decompression_bombs_are_refused_or_harmless(clinic, ada, kind, content):
+def test_the_bombs_are_pictures():
+    """Small ones are read, so that large ones are refused for their size."""
+    for content in (png_bomb(side=64), tiff_bomb(side=64)):
+        with Image.open(io.BytesIO(content)) as picture:
+            assert (picture.size, picture.mode) == ((64, 64), "1")
+            assert len(set(picture.tobytes())) == 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PNG text", "JPEG size"])
+def test_decompression_bombs_are_refused_or_harmless(clinic, ada, kind):
     store, films = clinic
+    content = bomb(kind)
     assert len(content) < 1_000_000
     answer = ada.post("/v1/examine?wait=false", files={"film": content}, headers={"X-CSRF-Token": ada.csrf})
     assert answer.status_code == 202, answer.text

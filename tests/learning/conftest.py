@@ -7,6 +7,11 @@ import pytest
 from .phantoms import phantom_dataset
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_exports(quick_exports):
+    """For all tests of learning but those of the export itself."""
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """60 phantoms of 32 pixels, one or two images a patient."""

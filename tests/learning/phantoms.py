@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pneumoscope.data.dataset import Dataset
-from pneumoscope.data.importers import import_dataset
+from pneumoscope.data.importers import ImportOptions, import_dataset
 from pneumoscope.data.phantoms import WriteConfig, write_phantoms
 from pneumoscope.learning.config import TrainConfig
 
@@ -14,7 +14,7 @@ def phantom_dataset(folder: Path, **config) -> Dataset:
     """Draw phantoms into ``folder``/films (CSV layout) and import them."""
     values = {"count": 60, "size": SIDE, "layout": "csv", "seed": 1, **config}
     films = write_phantoms(folder / "films", WriteConfig(**values))
-    return import_dataset(films, folder / "dataset")
+    return import_dataset(films, folder / "dataset", ImportOptions(workers=1))
 
 
 def small_run(**changes) -> TrainConfig:

@@ -12,6 +12,16 @@ from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.learning.export import export_onnx
 from pneumoscope.learning.networks import NetworkConfig, create_network, network_names
 
+from . import exports
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole_exports():
+    """Each network is traced."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.onnx, "export", exports.trace)
+        yield
+
 
 def trained_looking(name, size, classes=3):
     """A network whose batch norms have statistics, as after training."""

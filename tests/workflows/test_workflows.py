@@ -32,7 +32,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
 
 
 @pytest.fixture(scope="module")
-def trained(dataset: ps.Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+def trained(
+    dataset: ps.Dataset, tmp_path_factory: pytest.TempPathFactory, quick_exports: None
+) -> TrainingResult:
     return ps.train(dataset, "mlp", output=tmp_path_factory.mktemp("runs") / "run", **SMALL)
 
 

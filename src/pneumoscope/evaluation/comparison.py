@@ -12,7 +12,7 @@ from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, norm, rankdata
+import scipy
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.evaluation.intervals import LEVEL
@@ -86,10 +86,11 @@ def auc_covariance(
             expected="at least two of each: one patient has no spread to compare AUCs by",
             remedy="compare on more images",
         )
-    overall = rankdata(scores, axis=1)
+    rank = scipy.stats.rankdata
+    overall = rank(scores, axis=1)
     components = np.empty_like(scores)
-    components[:, positive] = (overall[:, positive] - rankdata(scores[:, positive], axis=1)) / controls
-    components[:, ~positive] = 1 - (overall[:, ~positive] - rankdata(scores[:, ~positive], axis=1)) / cases
+    components[:, positive] = (overall[:, positive] - rank(scores[:, positive], axis=1)) / controls
+    components[:, ~positive] = 1 - (overall[:, ~positive] - rank(scores[:, ~positive], axis=1)) / cases
     areas = components[:, positive].mean(axis=1)
     deviations = components - areas[:, None]
     above = _by_cluster(deviations * positive, cluster) / cases
@@ -111,7 +112,7 @@ def delong_test(areas: Floats, covariance: Floats) -> PairedTest:
     # Rounding can leave the variance of two equal scores a little below zero.
     error = sqrt(max(0.0, float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])))
     certain = 1.0 if difference == 0 else 0.0
-    p = 2 * float(norm.sf(abs(difference) / error)) if error else certain
+    p = 2 * float(scipy.stats.norm.sf(abs(difference) / error)) if error else certain
     half = _quantile() * error
     return PairedTest(difference, difference - half, difference + half, p, p)
 
@@ -130,7 +131,7 @@ def mcnemar_test(first_right: Bools, second_right: Bools) -> PairedTest:
     only_first = int((first_right & ~second_right).sum())
     only_second = int((~first_right & second_right).sum())
     discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    p = float(scipy.stats.binomtest(only_first, discordant).pvalue) if discordant else 1.0
     share, other = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
     half = _quantile() * sqrt((share + other - (share - other) ** 2) / (n + 2))
     return PairedTest((only_first - only_second) / n, share - other - half, share - other + half, p, p)
@@ -222,4 +223,4 @@ def _unbiased(clusters: int) -> float:
 
 def _quantile() -> float:
     """Of the normal distribution, for a two-sided interval."""
-    return float(norm.ppf((1 + LEVEL) / 2))
+    return float(scipy.stats.norm.ppf((1 + LEVEL) / 2))

@@ -11,7 +11,7 @@ from math import inf, sqrt
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+import scipy
 
 from pneumoscope.core.records import Estimate
 from pneumoscope.evaluation.metrics import Statistic, predictive_values
@@ -34,7 +34,7 @@ def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, fl
     """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} of {trials} is not a proportion")
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
     share = successes / trials
     centre = share + z * z / (2 * trials)
     half = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))

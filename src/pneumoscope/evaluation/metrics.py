@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics as sk
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -114,12 +113,16 @@ def predictive_values(
 
 def roc_auc(positive: Bools, score: Floats) -> float | None:
     """Area under the ROC curve, ties counted half; None without both classes."""
-    return float(sk.roc_auc_score(positive, score)) if _both(positive) else None
+    from sklearn.metrics import roc_auc_score  # here: its import takes as long as a server's start
+
+    return float(roc_auc_score(positive, score)) if _both(positive) else None
 
 
 def average_precision(positive: Bools, score: Floats) -> float | None:
     """Area under the precision-recall steps, without interpolation; None without both classes."""
-    return float(sk.average_precision_score(positive, score)) if _both(positive) else None
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(positive, score)) if _both(positive) else None
 
 
 def brier(positive: Bools, probability: Floats) -> float | None:
@@ -165,10 +168,12 @@ def expected_calibration_error(positive: Bools, probability: Floats, bins: int =
 
 def class_confusion(targets: Ints, predicted: Ints, classes: int) -> Ints:
     """(K, K) counts, rows the reference and columns the prediction; targets of -1 are not counted."""
+    from sklearn.metrics import confusion_matrix
+
     known = targets >= 0
     if not known.any():
         return np.zeros((classes, classes), dtype=np.int64)
-    return np.asarray(sk.confusion_matrix(targets[known], predicted[known], labels=range(classes)), np.int64)
+    return np.asarray(confusion_matrix(targets[known], predicted[known], labels=range(classes)), np.int64)
 
 
 def class_proportions(confusion: Ints, classes: tuple[str, ...]) -> dict[str, tuple[int, int]]:

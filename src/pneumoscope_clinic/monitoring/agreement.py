@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from scipy.stats import binom
+import scipy
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
@@ -145,6 +145,6 @@ def _advance_block(store: Store, session: Session, bundle_id: str) -> Block | No
     session.add(window)
     if n < BLOCK:
         return None
-    p = float(binom.cdf(agreed, BLOCK, settings.min_agreement))
+    p = float(scipy.stats.binom.cdf(agreed, BLOCK, settings.min_agreement))
     window.tests = {"p": p, "level": settings.false_alarm_rate, "limit": settings.min_agreement}
     return Block(until, BLOCK, agreed, p, p <= settings.false_alarm_rate)

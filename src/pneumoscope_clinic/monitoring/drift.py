@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import betabinom, chi2_contingency, fisher_exact, ks_2samp
+import scipy
 
 from pneumoscope.core.records import Decision, Verdict
 from pneumoscope.evaluation.comparison import holm
@@ -180,7 +180,7 @@ class Bound:
         distributed (David & Nagaraja, Order Statistics, 3rd ed., 2.1), so the count is beta-binomial: exact
         for any distribution without ties.
         """
-        return float(betabinom.sf(exceeding - 1, films, self.beyond + 1, self.n - self.beyond))
+        return float(scipy.stats.betabinom.sf(exceeding - 1, films, self.beyond + 1, self.n - self.beyond))
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,14 +302,15 @@ def _films(quantity: Quantity, values: Any) -> int:
 
 
 def _distribution(before: list[float], now: list[float]) -> _Outcome:
-    p = float(ks_2samp(before, now, method="asymp").pvalue)
+    p = float(scipy.stats.ks_2samp(before, now, method="asymp").pvalue)
     means = (float(np.mean(before)), float(np.mean(now)))
     return "two-sample KS", p, means, population_stability(before, now)
 
 
 def _share(before: list[int], now: list[int]) -> _Outcome:
     table = [[before[0], before[1] - before[0]], [now[0], now[1] - now[0]]]
-    return "Fisher exact", float(fisher_exact(table)[1]), (before[0] / before[1], now[0] / now[1]), None
+    p = float(scipy.stats.fisher_exact(table)[1])
+    return "Fisher exact", p, (before[0] / before[1], now[0] / now[1]), None
 
 
 def _mix(before: dict[str, int], now: dict[str, int]) -> _Outcome:
@@ -317,8 +318,9 @@ def _mix(before: dict[str, int], now: dict[str, int]) -> _Outcome:
     if table.shape[1] < 2:
         return "chi-square", 1.0, (None, None), None
     if table.shape[1] == 2:
-        return "Fisher exact", float(fisher_exact(table)[1]), (None, None), _psi_of(table)
-    return "chi-square", float(chi2_contingency(table, correction=False)[1]), (None, None), _psi_of(table)
+        return "Fisher exact", float(scipy.stats.fisher_exact(table)[1]), (None, None), _psi_of(table)
+    p = float(scipy.stats.chi2_contingency(table, correction=False)[1])
+    return "chi-square", p, (None, None), _psi_of(table)
 
 
 def _pooled_table(before: dict[str, int], now: dict[str, int]) -> npt.NDArray[np.int64]:

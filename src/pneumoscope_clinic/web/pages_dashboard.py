@@ -15,7 +15,6 @@ from markupsafe import Markup
 from pneumoscope.core.records import Estimate
 from pneumoscope.reporting.bundle_card import bundle_card
 from pneumoscope_clinic.monitoring.alarms import acknowledge
-from pneumoscope_clinic.monitoring.charts import agreement_chart, volume_chart
 from pneumoscope_clinic.monitoring.dashboard import NOTES, bundle_document, dashboard
 from pneumoscope_clinic.monitoring.records import Dashboard, DriftRow
 from pneumoscope_clinic.store.bundles import activations, active_bundle
@@ -36,6 +35,9 @@ def dashboard_page(
     request: Request, viewer: Reader, days: Annotated[int, Query(ge=1, le=LONGEST_DAYS)] = 30
 ) -> Response:
     """Figures of the last days."""
+    # Its colours are those of the figures, and matplotlib comes with them.
+    from pneumoscope_clinic.monitoring.charts import agreement_chart, volume_chart
+
     store, of = store_of(request), reader_words(request, viewer)
     board = dashboard(store, days)
     return page(
