@@ -22,8 +22,10 @@ from pneumoscope import __version__
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.findings import Finding
 from pneumoscope.core.records import FloatArray, ModelInput, Radiograph, Verdict
+from pneumoscope.imaging.header import to_age
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
+from pneumoscope.inference.appearance import Appearance, measure
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.examination import Examination
 from pneumoscope.inference.explanation import explain as explain_image
@@ -127,6 +129,55 @@ def examine_many(
         answers = iter(zip(*run_network(bundle, np.stack(inputs)), strict=True) if inputs else ())
         for path, one in batch:
             yield path, _conclude(one, bundle, *next(answers), request) if isinstance(one, _Prepared) else one
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What gate and network see of an image before there is an answer: what a site's bundle is fitted to.
+
+    Attributes:
+        sha256: of the file's content.
+        verdict: of the bundle's gate.
+        findings: of the source alone (header, patient's age, pixels).
+        age_years: as the file says, or None.
+        logits: (K,); features: (C,) averaged over rows and columns; appearance: of this one image.
+    """
+
+    sha256: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    age_years: float | None
+    logits: FloatArray
+    features: FloatArray
+    appearance: Appearance
+
+
+def observe_many(
+    paths: Iterable[str | Path], bundle: Bundle
+) -> Iterator[tuple[Path, Observation | PneumoscopeError]]:
+    """As :func:`examine_many`, up to the network's outputs: no decision and no heat map."""
+    request = _Request(force=True, operating_point=None, explain=False, age_years=None, keep_image=False)
+    prepared = _read_ahead((Path(path) for path in paths), bundle, request)
+    while batch := list(islice(prepared, BATCH)):
+        inputs = [one.model_input.array for _, one in batch if isinstance(one, _Prepared)]
+        answers = iter(zip(*run_network(bundle, np.stack(inputs)), strict=True) if inputs else ())
+        for path, one in batch:
+            yield path, _observe(one, bundle, *next(answers)) if isinstance(one, _Prepared) else one
+
+
+def _observe(
+    prepared: _Prepared, bundle: Bundle, logits: FloatArray, features: FloatArray
+) -> Observation:
+    pooled = features.mean(axis=(1, 2))
+    return Observation(
+        sha256=prepared.radiograph.sha256 or "",
+        verdict=judge(bundle, prepared.findings, prepared.model_input.array, pooled).verdict,
+        findings=prepared.findings,
+        age_years=to_age(prepared.radiograph.source.get("patient_age", "")),
+        logits=logits,
+        features=pooled,
+        appearance=measure(prepared.model_input.array[None]),
+    )
 
 
 def _prepare(
