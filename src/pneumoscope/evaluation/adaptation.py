@@ -3,7 +3,7 @@
 Every step is judged by nested cross-validation over the site's patients: within the patients that are not
 held out, an inner cross-validation chooses the candidate; the held-out ones say what the choice is worth. A
 step is taken only where the paired interval of what it gains keeps above 0, so a choice is never worse than
-no choice as far as the site's images can tell. Only NumPy and scikit-learn are needed, and seconds.
+no choice as far as the site's images can tell. It takes seconds, and no torch.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.records import Estimate
 from pneumoscope.evaluation.commissioning import Adapted, LocalFilms, Scores, fit_local, patient_folds
-from pneumoscope.evaluation.intervals import RESAMPLES, bootstrap, bootstrap_estimate
+from pneumoscope.evaluation.intervals import LEVEL, RESAMPLES, bootstrap
 from pneumoscope.evaluation.metrics import Statistic, folded_auc_statistic, roc_auc_statistic
 from pneumoscope.inference.prediction import log_odds
 
@@ -45,7 +42,8 @@ CURVE_SIZES, DRAWS = (25, 50, 100), 20
 
 _RESAMPLES_A_DRAW = 50
 _MOST_TRIES = 200  # draws of patients until both classes are there twice
-_EM_STEPS, _CONVERGED = 10_000, 1e-10
+_NEGLIGIBLE = 1e-10  # of the largest variance: components that are rounding alone
+_EM_STEPS, _NEWTON_STEPS, _CONVERGED = 10_000, 100, 1e-10
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -113,7 +111,7 @@ def estimate_prevalence(probability: Floats, prior: float) -> float:
 
 
 def bundle_prior(document: Mapping[str, Any]) -> float | None:
-    """The share of pneumonia that a bundle's probabilities are of: of its site, or of its validation images."""
+    """The share of pneumonia that a bundle's probabilities are of: its site's, or that of validation."""
     local = document["calibration"].get("local", {})
     if "prevalence" in local:
         return float(local["prevalence"])
@@ -127,27 +125,56 @@ def bundle_prior(document: Mapping[str, Any]) -> float | None:
 def fit_heads(features: Floats, positive: Bools, ridges: Sequence[float] = RIDGES) -> dict[float, Fit]:
     """A linear head for each penalty: standardise, principal components, ridge logistic regression.
 
-    The three steps are linear, so each head is folded into one weight a feature and one offset. The penalty is
-    that of the features divided by the root of their number C, whatever the network.
+    The three steps are linear, so each head is folded into one weight a feature and one offset. The penalty
+    is that of the features divided by the root of their number C, whatever the network.
 
     Args:
         features: (N, C).
         positive: (N,) reference; both classes.
         ridges: factors of half the squared length of the weights.
     """
-    scaler = StandardScaler().fit(features)
-    pca = PCA(min(COMPONENTS, len(features) - 1, features.shape[1]), svd_solver="full")
-    components = pca.fit_transform(scaler.transform(features))
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    deviation[deviation == 0] = 1.0
+    standardised = (features - mean) / deviation
+    variances, vectors = np.linalg.eigh(
+        standardised @ standardised.T
+    )  # (N, N): far fewer images than features
+    kept = np.flatnonzero(variances > variances[-1] * _NEGLIGIBLE)[-COMPONENTS:]
+    components = standardised.T @ vectors[:, kept] / np.sqrt(variances[kept])
     heads = {}
     for ridge in ridges:
-        penalty = 1 / (ridge * features.shape[1])
-        regression = LogisticRegression(C=penalty, solver="newton-cholesky", tol=1e-8, max_iter=500)
-        regression.fit(components, positive)
-        whitened = regression.coef_[0] @ pca.components_
-        weight = whitened / scaler.scale_
-        offset = regression.intercept_[0] - whitened @ pca.mean_ - weight @ scaler.mean_
-        heads[ridge] = Fit(slope=0.0, offset=float(offset), weight=weight)
+        *slopes, intercept = _ridge_logistic(standardised @ components, positive, ridge * features.shape[1])
+        weight = components @ slopes / deviation
+        heads[ridge] = Fit(slope=0.0, offset=float(intercept - weight @ mean), weight=weight)
     return heads
+
+
+def _ridge_logistic(x: Floats, positive: Bools, ridge: float) -> Floats:
+    """(D + 1,) weights and free intercept of least log loss + ``ridge`` / 2 x squared length of the weights.
+
+    Newton's method, with shorter steps where the loss would rise; x is (N, D).
+    """
+    design = np.column_stack([x, np.ones(len(x))])
+    penalty = np.append(np.full(x.shape[1], ridge), 0.0)
+    sign = np.where(positive, -1.0, 1.0)
+
+    def loss(parameters: Floats) -> float:
+        return float(np.logaddexp(0, sign * (design @ parameters)).sum() + penalty @ parameters**2 / 2)
+
+    found = np.append(np.zeros(x.shape[1]), _logit(float(positive.mean())))
+    least, size = loss(found), 1.0
+    for _ in range(_NEWTON_STEPS):
+        p = expit(design @ found)
+        curvature = (design.T * (p * (1 - p))) @ design + np.diag(penalty)
+        step = np.linalg.solve(curvature, design.T @ (p - positive) + penalty * found)
+        tried = found - size * step
+        if (here := loss(tried)) <= least:
+            found, least, size = tried, here, min(1.0, 2 * size)
+        else:
+            size /= 4
+        if np.abs(size * step).max() < _CONVERGED:
+            break
+    return found
 
 
 def fit_candidates(site: SiteImages) -> dict[str, Fit]:
@@ -292,7 +319,7 @@ class Adaptation:
         return self.candidate not in ORDER_KEEPING
 
     def placed(self, films: LocalFilms, rows: Ints) -> Adapted:
-        """The same for ``films``, of which the images adapted to are the ``rows``; the gate refuses the rest."""
+        """The same for ``films``, whose ``rows`` are the images adapted to; the gate refuses the rest."""
         count = len(films.positive)
         fold, probability = np.full(count, -1), films.probability.copy()
         fold[rows], probability[rows] = self.scores.fold, self.probability
@@ -337,9 +364,7 @@ def adapt(site: SiteImages, *, resamples: int = RESAMPLES, seed: int = 0) -> Ada
         "candidates": [{"name": name, **_figures(nested.site, p)} for name, p in found.items()],
         "steps": steps,
         "folds": nested.chosen(heads),
-        "estimates": {
-            name: _estimates(nested, which, resamples) for name, which in (("before", None), ("after", heads))
-        },
+        "estimates": _estimates(nested, heads, resamples),
         "curve": learning_curve(site, resamples=resamples, seed=seed),
     }
     fit = fit_candidates(site)[candidate]
@@ -378,30 +403,38 @@ def _mean(values: Floats) -> Statistic:
     return lambda weights: np.asarray(weights @ values / weights.sum(axis=1))
 
 
-def _summarise(nested: Nested, statistics: Mapping[str, Statistic], resamples: int) -> dict[str, Any]:
-    """Estimates with intervals by drawing patients."""
-    films = nested.site.films
-    rng = np.random.default_rng(nested.seed)
+def _summarise(
+    films: LocalFilms, statistics: Mapping[str, Statistic], resamples: int, seed: int
+) -> dict[str, Any]:
+    """Values with percentile intervals over draws of patients, which all statistics share."""
+    rng = np.random.default_rng(seed)
     draws = bootstrap(statistics, films.patients, resamples=resamples, rng=rng)
     once = np.ones((1, len(films.positive)))
-    keys = np.array(films.patients)
-    smaller = min(len(np.unique(keys[rows])) for rows in (films.positive, ~films.positive))
     found: dict[str, Any] = {}
     for name, statistic in statistics.items():
-        value = float(statistic(once)[0])
-        estimate = bootstrap_estimate(value, draws[name], n=len(keys), smaller_class=smaller)
-        found[name] = asdict(estimate or Estimate(value, -np.inf, np.inf, len(keys), "too few patients"))
+        defined = draws[name][np.isfinite(draws[name])]
+        low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+        method = f"bootstrap over patients, percentile, {len(defined)} resamples"
+        found[name] = asdict(Estimate(float(statistic(once)[0]), low, high, len(films.positive), method))
     return found
 
 
 def _estimates(nested: Nested, heads: bool | None, resamples: int) -> dict[str, Any]:
-    """AUC and log loss of what a way of choosing answers about held-out patients."""
-    films, answers = nested.site.films, nested.answers(heads)
-    statistics = {
-        "roc_auc": folded_auc_statistic(films.positive, answers, nested.fold_of),
-        "log_loss": _mean(losses(answers, films.positive)),
-    }
-    return _summarise(nested, statistics, resamples)
+    """``before`` and ``after``: AUC and log loss of held-out patients, the bundle's and the choice's.
+
+    With heads, which differ from fold to fold, both areas are over pairs of images of one fold.
+    """
+    films, found = nested.site.films, {}
+    fold = nested.fold_of if heads else np.zeros(len(films.positive), dtype=np.int64)
+    for name, which in (("before", None), ("after", heads)):
+        answers = nested.answers(which)
+        score = answers if heads else films.probability
+        statistics = {
+            "roc_auc": folded_auc_statistic(films.positive, score, fold),
+            "log_loss": _mean(losses(answers, films.positive)),
+        }
+        found[name] = _summarise(films, statistics, resamples, nested.seed)
+    return found
 
 
 def _gains(nested: Nested, heads: bool, before: bool | None, resamples: int) -> dict[str, Any]:
@@ -413,7 +446,7 @@ def _gains(nested: Nested, heads: bool, before: bool | None, resamples: int) -> 
         "roc_auc": lambda weights: areas[0](weights) - areas[1](weights),
         "log_loss": _mean(losses(old, films.positive) - losses(new, films.positive)),
     }
-    return _summarise(nested, statistics, resamples)
+    return _summarise(films, statistics, resamples, nested.seed)
 
 
 def learning_curve(site: SiteImages, *, resamples: int = RESAMPLES, seed: int = 0) -> list[dict[str, Any]]:
@@ -426,30 +459,32 @@ def learning_curve(site: SiteImages, *, resamples: int = RESAMPLES, seed: int = 
 
     Returns:
         Rows with ``images``, ``roc_auc`` (an estimate) and ``unchanged``, the AUC of the bundle as it is on
-        the same scored images. A size is left out where fewer than half as many images would be left to score.
+        the same scored images. A size is left out where fewer than half as many images would be left
+        to score.
     """
     films = site.films
-    everything = np.arange(len(films.positive))
-    rows = [_curve_row(0, [_Scored(everything, films.probability)], films, resamples, seed)]
+    count = len(films.positive)
+    everything, together = np.arange(count), np.zeros(count, dtype=np.int64)
+    rows = [_curve_row(0, [_Scored(everything, films.probability, together)], films, resamples, seed)]
     for size in CURVE_SIZES:
-        if len(everything) - size < size / 2:
+        if count - size < size / 2:
             continue
         rng = np.random.default_rng([seed, size])
         drawn = [_draw(films, size, rng) for _ in range(DRAWS)]
         scored = [_score_rest(site, own, seed) for own in drawn if own is not None]
         if len(scored) == DRAWS:
             rows.append(_curve_row(size, scored, films, _RESAMPLES_A_DRAW, seed))
-    whole = np.empty(len(everything))
-    for fitted, held in patient_folds(films, seed):
-        whole[held] = _best_head(site.take(fitted), seed).probability(site.take(held))
-    rows.append(_curve_row(len(everything), [_Scored(everything, whole)], films, resamples, seed))
+    rows.append(_curve_row(count, [_cross_validated_head(site, seed)], films, resamples, seed))
     return rows
 
 
 @dataclass(frozen=True)
 class _Scored:
+    """Images ``rows`` with probabilities; only those of one ``fold`` are compared with each other."""
+
     rows: Ints
     probability: Floats
+    fold: Ints
 
 
 def _draw(films: LocalFilms, size: int, rng: np.random.Generator) -> Ints | None:
@@ -469,7 +504,17 @@ def _draw(films: LocalFilms, size: int, rng: np.random.Generator) -> Ints | None
 def _score_rest(site: SiteImages, rows: Ints, seed: int) -> _Scored:
     rest = np.setdiff1d(np.arange(len(site.features)), rows)
     head = _best_head(site.take(rows), seed)
-    return _Scored(rest, head.probability(site.take(rest)))
+    return _Scored(rest, head.probability(site.take(rest)), np.zeros(len(rest), dtype=np.int64))
+
+
+def _cross_validated_head(site: SiteImages, seed: int) -> _Scored:
+    count = len(site.features)
+    probability, fold = np.empty(count), np.full(count, -1)
+    for number, (fitted, held) in enumerate(patient_folds(site.films, seed)):
+        probability[held] = _best_head(site.take(fitted), seed).probability(site.take(held))
+        fold[held] = number
+    rows = np.flatnonzero(fold >= 0)
+    return _Scored(rows, probability[rows], fold[rows])
 
 
 def _best_head(site: SiteImages, seed: int) -> Fit:
@@ -493,14 +538,15 @@ def _curve_row(
     for one in scored:
         own = films.take(one.rows)
         once = np.ones((1, len(one.rows)))
-        statistic = roc_auc_statistic(own.positive, one.probability)
-        values.append(float(statistic(once)[0]))
-        before.append(float(roc_auc_statistic(own.positive, own.probability)(once)[0]))
-        draws.append(bootstrap({"auc": statistic}, own.patients, resamples=resamples, rng=rng)["auc"])
-    value, everything = float(np.mean(values)), np.concatenate(draws)
+        areas = [folded_auc_statistic(own.positive, p, one.fold) for p in (one.probability, own.probability)]
+        values.append(float(areas[0](once)[0]))
+        before.append(float(areas[1](once)[0]))
+        draws.append(bootstrap({"auc": areas[0]}, own.patients, resamples=resamples, rng=rng)["auc"])
+    everything = np.concatenate(draws)
+    low, high = np.nanquantile(everything, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     count = round(float(np.mean([len(one.rows) for one in scored])))
-    estimate = bootstrap_estimate(value, everything, n=count, smaller_class=films.least_patients)
-    assert estimate is not None, "both classes are among the scored images"
+    method = f"percentile over {len(scored)} draws of patients and {resamples} bootstrap resamples in each"
+    estimate = Estimate(float(np.mean(values)), low, high, count, method)
     return {"images": images, "roc_auc": asdict(estimate), "unchanged": float(np.mean(before))}
 
 

@@ -33,7 +33,7 @@ from pneumoscope.evaluation.intervals import (
     proportion_estimate,
     wilson,
 )
-from pneumoscope.evaluation.metrics import expected_calibration_error, roc_auc
+from pneumoscope.evaluation.metrics import expected_calibration_error
 from pneumoscope.evaluation.operating_points import (
     CostConfig,
     choose_operating_points,
@@ -290,9 +290,7 @@ def plain(films: LocalFilms, seed: int, line: str = "fit") -> Adapted:
     return Adapted(Scores(fold, probability, (line,) * len(folds), None), films.probability, line)
 
 
-def patient_folds(
-    films: LocalFilms, seed: int
-) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+def patient_folds(films: LocalFilms, seed: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """(fitted, held out) rows: no patient on both sides, both classes among the fitted."""
     splitter = StratifiedGroupKFold(min(FOLDS, films.least_patients), shuffle=True, random_state=seed)
     folds = list(splitter.split(films.probability, films.positive, films.patients))
@@ -411,10 +409,11 @@ class CommissionConfig(Config):
     ``prevalence``: of pneumonia among those who will be examined. ``interval_width``: of the 95 % intervals
     of sensitivity and specificity. Limits of GO: ``auc``, ``sensitivity`` and ``specificity`` at the default
     operating point, ``refused`` (largest share that the gate refuses), ``calibration_error``, ``class_films``
-    (fewest images of a class).
+    (fewest images of a class). ``adapt``: also try a shift of the prior, and a new head on the features.
     """
 
     prevalence: float = Field(gt=0, lt=1)
+    adapt: bool = False
     interval_width: float = Field(default=0.1, gt=0, lt=1)
     auc: float = Field(default=0.9, ge=0.5, le=1)
     sensitivity: float = Field(default=0.9, ge=0, le=1)

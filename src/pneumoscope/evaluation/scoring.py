@@ -156,7 +156,8 @@ def check_leakage(document: Mapping[str, Any], samples: Sequence[Sample]) -> tup
     """Images that the bundle was trained or validated on, or whose patient it saw.
 
     Args:
-        document: content of ``bundle.json``; ``films`` and ``patients`` of ``training`` and ``adaptation`` are read.
+        document: content of ``bundle.json``; ``films`` and ``patients`` of ``training`` and, of a
+            site's, ``adaptation`` are read.
         samples: images to be scored; the full ``patient_id`` counts, not the conservative ``group_id``.
 
     Returns:

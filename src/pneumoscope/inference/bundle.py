@@ -116,7 +116,8 @@ class Bundle:
     @cached_property
     def arrays(self) -> Mapping[str, npt.NDArray[np.float32]]:
         """Read-only float32 arrays: ``gate_*``, for class-activation maps ``head_weight`` (K, C), with
-        ``head_bias`` (K,) where a site has its own head, and ``neighbour_*`` where the bundle keeps codes of its training images.
+        ``head_bias`` (K,) where a site has its own head, and ``neighbour_*`` where the bundle keeps codes of
+        its training images.
         """
         file = self.directory / ARRAYS
         try:

@@ -165,9 +165,7 @@ def observe_many(
             yield path, _observe(one, bundle, *next(answers)) if isinstance(one, _Prepared) else one
 
 
-def _observe(
-    prepared: _Prepared, bundle: Bundle, logits: FloatArray, features: FloatArray
-) -> Observation:
+def _observe(prepared: _Prepared, bundle: Bundle, logits: FloatArray, features: FloatArray) -> Observation:
     pooled = features.mean(axis=(1, 2))
     return Observation(
         sha256=prepared.radiograph.sha256 or "",

@@ -68,7 +68,9 @@ def run_network(bundle: Bundle, batch: npt.NDArray[np.float32]) -> tuple[FloatAr
     return logits, features
 
 
-def head_logits(arrays: Mapping[str, npt.NDArray[Any]], pooled_features: npt.NDArray[np.float64]) -> FloatArray:
+def head_logits(
+    arrays: Mapping[str, npt.NDArray[Any]], pooled_features: npt.NDArray[np.float64]
+) -> FloatArray:
     """Logits (N, K) float32 of a site's own head on the network's pooled features.
 
     Args:

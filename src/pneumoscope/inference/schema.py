@@ -37,7 +37,7 @@ CALIBRATIONS = ("temperature", "bias-corrected-temperature", "platt", "beta", "i
 """Methods of calibration that :func:`pneumoscope.inference.prediction.calibrated_probabilities` knows."""
 
 LINEAR_HEAD = "linear-head"
-"""Method of ``adaptation``: logits are linear in the pooled features, by ``head_weight`` and ``head_bias``."""
+"""Method of ``adaptation``: logits are linear in pooled features, by ``head_weight`` and ``head_bias``."""
 
 _CURVES: Mapping[str, tuple[str, ...]] = {
     "platt": ("slope", "offset"),
@@ -106,7 +106,7 @@ def _check_history(document: dict[str, Any], where: Path) -> None:
 
 
 def _check_adaptation(values: Any, where: Path) -> None:
-    """``adaptation`` is optional: a head of a site's own, and the images and patients that it was fitted to."""
+    """``adaptation`` is optional: a site's own head, and the images and patients that it was fitted to."""
     method = values.get("method") if isinstance(values, dict) else None
     _require(method == LINEAR_HEAD, where, "adaptation.method", LINEAR_HEAD, method)
     for key in ("films", "patients"):
