@@ -185,7 +185,8 @@ def fit_candidates(site: SiteImages) -> dict[str, Fit]:
         everything = np.concatenate([films.probability, site.unlabelled])
         here = estimate_prevalence(everything, site.prior)
         found[PRIOR_SHIFT] = Fit(offset=_logit(here) - _logit(site.prior))
-    found[RECALIBRATION] = Fit(**fit_local(films, float(films.positive.mean())))
+    line = fit_local(films, float(films.positive.mean()))
+    found[RECALIBRATION] = Fit(line["slope"], line["offset"])
     heads = fit_heads(site.features, films.positive)
     return found | {f"{HEAD} {ridge:g}": head for ridge, head in heads.items()}
 
@@ -299,7 +300,7 @@ class Adaptation:
         fit: of all images.
         probability: (N,) cross-fitted, where the candidate is a head; that of today otherwise.
         scores: of the nested cross-validation.
-        document: ``candidates``, ``steps``, ``folds``, ``estimates`` and ``curve``, as plain values.
+        document: ``candidates``, ``steps``, ``folds`` and ``estimates``, as plain values.
     """
 
     candidate: str
@@ -365,7 +366,6 @@ def adapt(site: SiteImages, *, resamples: int = RESAMPLES, seed: int = 0) -> Ada
         "steps": steps,
         "folds": nested.chosen(heads),
         "estimates": _estimates(nested, heads, resamples),
-        "curve": learning_curve(site, resamples=resamples, seed=seed),
     }
     fit = fit_candidates(site)[candidate]
     probability = site.films.probability if candidate in ORDER_KEEPING else found[candidate]

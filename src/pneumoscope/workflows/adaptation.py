@@ -11,7 +11,7 @@ import numpy as np
 
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.records import Label, Task, Verdict
-from pneumoscope.evaluation.adaptation import Adaptation, SiteImages, adapt, bundle_prior
+from pneumoscope.evaluation.adaptation import Adaptation, SiteImages, adapt, bundle_prior, learning_curve
 from pneumoscope.evaluation.commissioning import Adapted, CommissionConfig, LocalFilms, plain
 from pneumoscope.evaluation.intervals import proportion_estimate
 from pneumoscope.evaluation.scoring import film_key, leakage_error, patient_key
@@ -130,8 +130,9 @@ def adapt_bundle(bundle: Bundle, local: Local, films: LocalFilms, settings: Comm
     own = films.take(rows)
     site = SiteImages(own, features[rows], bundle_prior(bundle.document), more)
     found = adapt(site, resamples=settings.resamples, seed=settings.seed)
+    curve = learning_curve(site, resamples=settings.resamples, seed=settings.seed)
+    document = {**found.document, "curve": curve, "unlabelled": len(more)}
     if not found.taken:
-        document = {**found.document, "unlabelled": len(more)}
         return SiteBundle(films, plain(films, settings.seed, "none"), document=document)
     gate = _Gate(bundle, local, rows, settings.seed)
     verdicts = [Verdict.REFUSE] * len(films.verdicts)
@@ -142,9 +143,7 @@ def adapt_bundle(bundle: Bundle, local: Local, films: LocalFilms, settings: Comm
     before = sum(verdict is Verdict.REFUSE for verdict in films.verdicts)
     refused = proportion_estimate(before, len(films.verdicts))
     assert refused is not None, "there are images"
-    document = {
-        **found.document,
-        "unlabelled": len(more),
+    document |= {
         "refused_before": {"value": refused.value, "low": refused.low, "high": refused.high, "n": refused.n},
         "ages": keys.get("population", {}).get("age_years"),
     }

@@ -139,7 +139,9 @@ def _commission(
         with manifest.stage("adapt"):
             site = adapt_bundle(bundle, local, films, settings)
     with manifest.stage("measure"):
-        result = measure(site.films if site else films, bundle.document, settings, site and site.adapted)
+        result = measure(
+            site.films if site else films, bundle.document, settings, site.adapted if site else None
+        )
         if site:
             result["adaptation"] = site.document
             result["changed"] |= site.changed(result)
