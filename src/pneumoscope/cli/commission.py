@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pneumoscope.cli.film_files import FilmFiles
 from pneumoscope.cli.options import AsJson, BundleName, Output, SplitName
 from pneumoscope.cli.terminal import Display, console, notes, print_json
 
@@ -29,6 +30,18 @@ def commission(
     prevalence: Annotated[
         float, typer.Option(help="Share with pneumonia among those who will be examined here.")
     ],
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt",
+            help="Also try a shift of the prior and a new head; take what is better for sure, with a gate "
+            "and ages of this site.",
+        ),
+    ] = False,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(help="Folder of further local images without labels: they help --adapt find the prior."),
+    ] = None,
     interval_width: Annotated[
         float | None, typer.Option(help="Wanted width of the 95 % intervals (default: 0.1).")
     ] = None,
@@ -42,7 +55,12 @@ def commission(
     """Set a bundle up for a site: measure it on local images, recalibrate it, say GO, CAUTION or NO-GO."""
     from pneumoscope.workflows.commissioning import commission as run_commission
 
-    flags: dict[str, Any] = {"prevalence": prevalence, "interval_width": interval_width}
+    flags: dict[str, Any] = {
+        "prevalence": prevalence,
+        "interval_width": interval_width,
+        "adapt": adapt or None,
+    }
+    more = () if unlabelled is None else tuple(FilmFiles([unlabelled], recursive=True))
     with Display() as display:
         result = run_commission(
             bundle,
@@ -52,6 +70,7 @@ def commission(
             output=output,
             pdf=pdf,
             config=config,
+            unlabelled=more,
             progress=display,
             **flags,
         )
@@ -78,7 +97,7 @@ def rollback(
 def _print(document: Mapping[str, Any]) -> None:
     from rich.table import Table
 
-    from pneumoscope.reporting.commissioning_page import check_rows
+    from pneumoscope.reporting.commissioning_page import adaptation_lines, check_rows
 
     table = Table("check", "found", "limit", "verdict")
     for row in check_rows(document):
@@ -88,6 +107,8 @@ def _print(document: Mapping[str, Any]) -> None:
         f"the gate refuses {document['refused']['value']:.1%}"
     )
     console().print(table)
+    for line in adaptation_lines(document.get("adaptation")):
+        console().print(line)
     for name, count in document["missing"].items():
         if count:
             console().print(f"{count} images {name} are missing for intervals of the wanted width")

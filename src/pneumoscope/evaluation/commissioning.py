@@ -9,7 +9,7 @@ what the others fitted. Every change is kept in the bundle's history and can be 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,7 +33,7 @@ from pneumoscope.evaluation.intervals import (
     proportion_estimate,
     wilson,
 )
-from pneumoscope.evaluation.metrics import expected_calibration_error, roc_auc
+from pneumoscope.evaluation.metrics import expected_calibration_error
 from pneumoscope.evaluation.operating_points import (
     CostConfig,
     choose_operating_points,
@@ -72,13 +72,70 @@ class LocalFilms:
     @property
     def answered(self) -> LocalFilms:
         """The images that the gate does not refuse."""
-        rows = np.array([verdict is not Verdict.REFUSE for verdict in self.verdicts])
+        return self.take(self.answered_rows)
+
+    @property
+    def answered_rows(self) -> npt.NDArray[np.int64]:
+        """Where the images lie that the gate does not refuse."""
+        return np.flatnonzero([verdict is not Verdict.REFUSE for verdict in self.verdicts])
+
+    @property
+    def least_patients(self) -> int:
+        """Patients of the rarer class."""
+        keys = np.array(self.patients)
+        return min(len(np.unique(keys[rows])) for rows in (self.positive, ~self.positive))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> LocalFilms:
+        """Only the images ``rows``."""
+        keep = rows.tolist()
         return LocalFilms(
             self.probability[rows],
             self.positive[rows],
-            tuple(key for key, kept in zip(self.patients, rows, strict=True) if kept),
-            tuple(verdict for verdict, kept in zip(self.verdicts, rows, strict=True) if kept),
+            tuple(self.patients[row] for row in keep),
+            tuple(self.verdicts[row] for row in keep),
         )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How each fold of a nested cross-validation answers N images before a line moves them.
+
+    Attributes:
+        fold: (N,) the fold that holds each image out.
+        probability: (F, N) a row a fold: its own images by what the others fitted, the others cross-fitted.
+        lines: F of ``fit``, ``shift`` (only the prior is moved) and ``none`` (nor is any threshold).
+        prior: share of pneumonia that the bundle's probabilities are of; needed by ``shift``.
+    """
+
+    fold: npt.NDArray[np.int64]
+    probability: Floats
+    lines: tuple[str, ...]
+    prior: float | None
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Scores:
+        """Only the images ``rows``."""
+        return Scores(self.fold[rows], self.probability[:, rows], self.lines, self.prior)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """How an adaptation answers N images.
+
+    Attributes:
+        scores: of its nested cross-validation.
+        probability: (N,) by what was chosen for all of them, cross-fitted; before the line.
+        line: kind of the line of all images, as in :class:`Scores`.
+        head: whether a new head made ``probability``.
+    """
+
+    scores: Scores
+    probability: Floats
+    line: str
+    head: bool = False
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Adapted:
+        """Only the images ``rows``."""
+        return replace(self, scores=self.scores.take(rows), probability=self.probability[rows])
 
 
 def fit_local(films: LocalFilms, prevalence: float) -> dict[str, float]:
@@ -101,13 +158,16 @@ def fit_local(films: LocalFilms, prevalence: float) -> dict[str, float]:
     return {"slope": float(np.exp(found[0])), "offset": float(found[1] + _shift(films, prevalence))}
 
 
-def commission(films: LocalFilms, document: Mapping[str, Any], config: CommissionConfig) -> dict[str, Any]:
+def commission(
+    films: LocalFilms, document: Mapping[str, Any], config: CommissionConfig, adapted: Adapted | None = None
+) -> dict[str, Any]:
     """Measure a bundle on local images, fit it to them, and judge.
 
     Args:
         films: local, none of which the bundle was trained on.
         document: of the bundle.
         config: prevalence and limits.
+        adapted: how an adaptation answers them; None: as the bundle does today, with a line that is fitted.
 
     Returns:
         ``films``, ``patients``, ``ill``, ``refused``, ``warned``, ``local`` (the fitted line), ``changed``
@@ -119,8 +179,10 @@ def commission(films: LocalFilms, document: Mapping[str, Any], config: Commissio
     """
     answered = films.answered
     _require_both(answered)
-    local = fit_local(answered, config.prevalence)
-    figures = _measure(answered, document, config)
+    adapted = plain(answered, config.seed) if adapted is None else adapted.take(films.answered_rows)
+    final = replace(answered, probability=adapted.probability)
+    local = _line(final, adapted.line, config.prevalence, adapted.scores.prior)
+    figures = _measure(answered, document, config, adapted.scores)
     threshold = _default(document["operating_points"], document)["threshold"]
     before = _shares(answered.positive, answered.probability >= threshold)
     count = len(films.positive)
@@ -137,7 +199,7 @@ def commission(films: LocalFilms, document: Mapping[str, Any], config: Commissio
         "limits": config.model_dump(mode="json"),
         **gate,
         "local": local,
-        "changed": _changed(answered, document, local, config),
+        "changed": _changed(final, document, local, adapted, config),
         "figures": figures,
         "before": before,
         "missing": missing(figures, int(answered.positive.sum()), int((~answered.positive).sum()), config),
@@ -160,16 +222,22 @@ def _require_both(films: LocalFilms) -> None:
             )
 
 
-def _measure(films: LocalFilms, document: Mapping[str, Any], config: CommissionConfig) -> dict[str, Any]:
-    """Figures of each image with the line and threshold fitted to other patients."""
-    probability, decided = np.empty(len(films.positive)), np.zeros(len(films.positive), dtype=bool)
-    name = document["default_operating_point"]
-    for rows, held in _folds(films, config.seed):
-        others = _rows(films, rows)
-        fitted = _apply(films.probability, fit_local(others, config.prevalence))
-        points = choose_operating_points(fitted[rows], others.positive, _costs(config))
-        threshold = next(point.threshold for point in points if point.name == name)
+def _measure(
+    films: LocalFilms, document: Mapping[str, Any], config: CommissionConfig, scores: Scores
+) -> dict[str, Any]:
+    """Figures of each image with what other patients fitted: head, line and threshold."""
+    probability, shared = films.probability.copy(), films.probability.copy()
+    decided = np.zeros(len(films.positive), dtype=bool)
+    for number, kind in enumerate(scores.lines):
+        held, rows = np.flatnonzero(scores.fold == number), np.flatnonzero(scores.fold != number)
+        if not len(held):
+            continue
+        own = replace(films, probability=scores.probability[number])
+        others = own.take(rows)
+        fitted = _apply(own.probability, _line(others, kind, config.prevalence, scores.prior))
+        threshold = _threshold(fitted[rows], others.positive, kind, document, config)
         probability[held], decided[held] = fitted[held], fitted[held] >= threshold
+        shared[held] = (fitted if kind == "none" else _at_share(fitted, films, config))[held]
     weights = np.where(
         films.positive,
         config.prevalence / films.positive.mean(),
@@ -179,34 +247,54 @@ def _measure(films: LocalFilms, document: Mapping[str, Any], config: CommissionC
     sensitivity, specificity = ((round(e["value"] * e["n"]), e["n"]) for e in counts.values())
     values = predictive_value_estimates(sensitivity, specificity, config.prevalence)
     return {
-        "roc_auc": _area(films, config),
+        "roc_auc": _area(films, scores, config),
         **counts,
         **{key: asdict(value) for key, value in values.items()},
-        "calibration_error": expected_calibration_error(
-            films.positive, _at_share(probability, films, config), ECE_BINS
-        ),
+        "calibration_error": expected_calibration_error(films.positive, shared, ECE_BINS),
         "mean_probability": float(np.average(probability, weights=weights)),
     }
 
 
-def _folds(films: LocalFilms, seed: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    smaller = min(
-        len({key for key, own in zip(films.patients, rows, strict=True) if own})
-        for rows in (films.positive, ~films.positive)
-    )
-    splitter = StratifiedGroupKFold(min(FOLDS, smaller), shuffle=True, random_state=seed)
+def _line(films: LocalFilms, kind: str, prevalence: float, prior: float | None) -> dict[str, float]:
+    """The line from the images' log-odds to the stated prevalence, by one of the ways of :class:`Scores`."""
+    if kind == "fit":
+        return fit_local(films, prevalence)
+    if kind == "none":
+        return {"slope": 1.0, "offset": 0.0}
+    assert prior is not None, "only then is a shift of the prior a candidate"
+    return {"slope": 1.0, "offset": _logit(prevalence) - _logit(prior)}
+
+
+def _threshold(
+    probability: Floats,
+    positive: Bools,
+    kind: str,
+    document: Mapping[str, Any],
+    config: CommissionConfig,
+) -> float:
+    """Of the default operating point: chosen on these images, or the bundle's own where nothing is fitted."""
+    if kind == "none":
+        return float(_default(document["operating_points"], document)["threshold"])
+    name = document["default_operating_point"]
+    points = choose_operating_points(probability, positive, _costs(config))
+    return next(point.threshold for point in points if point.name == name)
+
+
+def plain(films: LocalFilms, seed: int, line: str = "fit") -> Adapted:
+    """No head: every fold answers as the bundle does today, and then by a line of one kind."""
+    fold = np.full(len(films.positive), -1)
+    folds = patient_folds(films, seed)
+    for number, (_, held) in enumerate(folds):
+        fold[held] = number
+    probability = np.tile(films.probability, (len(folds), 1))
+    return Adapted(Scores(fold, probability, (line,) * len(folds), None), films.probability, line)
+
+
+def patient_folds(films: LocalFilms, seed: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """(fitted, held out) rows: no patient on both sides, both classes among the fitted."""
+    splitter = StratifiedGroupKFold(min(FOLDS, films.least_patients), shuffle=True, random_state=seed)
     folds = list(splitter.split(films.probability, films.positive, films.patients))
     return [(rows, held) for rows, held in folds if len(held) and 0 < films.positive[rows].mean() < 1]
-
-
-def _rows(films: LocalFilms, rows: npt.NDArray[np.int64]) -> LocalFilms:
-    keep = rows.tolist()
-    return LocalFilms(
-        films.probability[rows],
-        films.positive[rows],
-        tuple(films.patients[row] for row in keep),
-        tuple(films.verdicts[row] for row in keep),
-    )
 
 
 def _apply(probability: Floats, line: Mapping[str, float]) -> Floats:
@@ -220,8 +308,11 @@ def _at_share(probability: Floats, films: LocalFilms, config: CommissionConfig) 
 
 def _shift(films: LocalFilms, prevalence: float) -> float:
     """What moves log-odds from the images' own share of pneumonia to a prevalence."""
-    share = float(films.positive.mean())
-    return float(np.log(prevalence / (1 - prevalence)) - np.log(share / (1 - share)))
+    return _logit(prevalence) - _logit(float(films.positive.mean()))
+
+
+def _logit(share: float) -> float:
+    return float(np.log(share / (1 - share)))
 
 
 def _interval(probability: Floats, films: LocalFilms, config: CommissionConfig) -> dict[str, Any] | None:
@@ -256,26 +347,35 @@ def _known(estimate: Estimate | None) -> dict[str, Any]:
     return asdict(estimate)
 
 
-def _area(films: LocalFilms, config: CommissionConfig) -> dict[str, Any]:
-    """AUC with its interval; a line does not change it, so that every image counts."""
-    area = roc_auc(films.positive, films.probability)
-    assert area is not None, "both classes have images"
-    draws = bootstrap(
-        {"auc": metrics.roc_auc_statistic(films.positive, films.probability)},
-        films.patients,
-        resamples=config.resamples,
-        rng=np.random.default_rng(config.seed),
-    )
-    patients = np.array(films.patients)
-    smaller = min(len(np.unique(patients[rows])) for rows in (films.positive, ~films.positive))
-    return _known(bootstrap_estimate(area, draws["auc"], n=len(patients), smaller_class=smaller))
+def _area(films: LocalFilms, scores: Scores, config: CommissionConfig) -> dict[str, Any]:
+    """AUC with its interval; a line does not change it, so that every image counts.
+
+    With heads, each fold has its own, and only images of one fold are compared with each other.
+    """
+    held = scores.probability[np.maximum(scores.fold, 0), np.arange(len(films.positive))]
+    if np.array_equal(held, films.probability):
+        statistic = metrics.roc_auc_statistic(films.positive, held)
+    else:
+        statistic = metrics.folded_auc_statistic(films.positive, held, scores.fold)
+    rng = np.random.default_rng(config.seed)
+    draws = bootstrap({"auc": statistic}, films.patients, resamples=config.resamples, rng=rng)["auc"]
+    area = float(statistic(np.ones((1, len(films.positive))))[0])
+    n, smaller = len(films.positive), films.least_patients
+    return _known(bootstrap_estimate(area, draws, n=n, smaller_class=smaller))
 
 
 def _changed(
-    films: LocalFilms, document: Mapping[str, Any], local: Mapping[str, float], config: CommissionConfig
+    films: LocalFilms,
+    document: Mapping[str, Any],
+    local: Mapping[str, float],
+    adapted: Adapted,
+    config: CommissionConfig,
 ) -> dict[str, Any]:
     """What the site's version says instead: calibration, operating points and selection, from all images."""
-    line = document["calibration"].get("local", {"slope": 1.0, "offset": 0.0})
+    if adapted.line == "none":
+        return {key: document[key] for key in SET_BY_LINE if key in document}
+    general = HEAD_CALIBRATION if adapted.head else document["calibration"]
+    line = general.get("local", {"slope": 1.0, "offset": 0.0})
     together = {
         "slope": local["slope"] * line["slope"],
         "offset": local["slope"] * line["offset"] + local["offset"],
@@ -284,7 +384,7 @@ def _changed(
     points = choose_operating_points(probability, films.positive, _costs(config))
     default = next(point for point in points if point.name == document["default_operating_point"])
     rate = document.get("selection", {}).get("error_rate", SelectionConfig().error_rate)
-    calibration = {**document["calibration"], "local": {**together, "prevalence": config.prevalence}}
+    calibration = {**general, "local": {**together, "prevalence": config.prevalence}}
     calibration["interval"] = _interval(probability, films, config)
     return {
         "calibration": calibration,
@@ -309,10 +409,11 @@ class CommissionConfig(Config):
     ``prevalence``: of pneumonia among those who will be examined. ``interval_width``: of the 95 % intervals
     of sensitivity and specificity. Limits of GO: ``auc``, ``sensitivity`` and ``specificity`` at the default
     operating point, ``refused`` (largest share that the gate refuses), ``calibration_error``, ``class_films``
-    (fewest images of a class).
+    (fewest images of a class). ``adapt``: also try a shift of the prior, and a new head on the features.
     """
 
     prevalence: float = Field(gt=0, lt=1)
+    adapt: bool = False
     interval_width: float = Field(default=0.1, gt=0, lt=1)
     auc: float = Field(default=0.9, ge=0.5, le=1)
     sensitivity: float = Field(default=0.9, ge=0, le=1)
@@ -415,12 +516,26 @@ def _check(title: str, figure: Mapping[str, Any], limit: float, *, least: bool =
     }
 
 
-KEPT = ("calibration", "operating_points", "default_operating_point", "selection")
+SET_BY_LINE = ("calibration", "operating_points", "selection")
+"""Keys of the bundle's document that every commissioning sets, if it changes the bundle at all."""
+
+HEAD_CALIBRATION: Mapping[str, Any] = {"method": "temperature", "temperature": 1.0}
+"""Of a new head, whose logits are log-odds already; the site's line follows."""
+
+FIRST_KEPT = ("calibration", "operating_points", "default_operating_point", "selection")
+"""What a rollback of an entry without ``replaced`` restores: one of a release that could not adapt."""
+
+KEPT = (
+    *FIRST_KEPT, "adaptation", "etiology", "gate", "population", "validation", "intended_use", "limitations",
+)  # fmt: skip
 """Keys of the bundle's document that a site changes, and that a rollback restores."""
 
 
 def commissioned_document(
-    document: Mapping[str, Any], result: Mapping[str, Any], dataset: Mapping[str, str]
+    document: Mapping[str, Any],
+    result: Mapping[str, Any],
+    dataset: Mapping[str, str],
+    replaced: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The bundle's document for the site: its version is one higher, its history says why and what was.
 
@@ -428,6 +543,7 @@ def commissioned_document(
         document: of the bundle as it is.
         result: of :func:`commission`.
         dataset: ``name`` and ``hash`` of the local images.
+        replaced: names of the arrays that are new (:func:`commissioned_arrays`).
     """
     entry = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -436,12 +552,27 @@ def commissioned_document(
         **{key: result[key] for key in ("films", "patients", "ill", "verdict", "reasons")},
         "prevalence": result["limits"]["prevalence"],
         "figures": result["figures"],
+        **({"adaptation": result["adaptation"]["candidate"]} if "adaptation" in result else {}),
+        "replaced": list(replaced),
         "before": {"id": document["id"], **{key: document[key] for key in KEPT if key in document}},
     }
     history = [*document.get("history", []), entry]
     new = {**document, **result["changed"], "history": history, "version": len(history) + 1}
     del new["created"]
     return new
+
+
+def commissioned_arrays(
+    arrays: Mapping[str, npt.NDArray[Any]], new: Mapping[str, npt.NDArray[Any]], version: int
+) -> dict[str, npt.NDArray[Any]]:
+    """The bundle's arrays with the ``new`` ones; those that they replace stay as ``version<N>_<name>``.
+
+    Args:
+        arrays: of the bundle as it is, in its ``version``.
+        new: of the site.
+    """
+    earlier = {f"version{version}_{name}": arrays[name] for name in new if name in arrays}
+    return {**arrays, **new, **earlier}
 
 
 def rolled_back_document(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -455,8 +586,21 @@ def rolled_back_document(document: Mapping[str, Any]) -> dict[str, Any]:
             "the bundle is in its first version", where=str(document["id"]), expected="a commissioned bundle"
         )
     *history, last = document["history"]
+    restored = KEPT if "replaced" in last else FIRST_KEPT
     kept = {
-        key: value for key, value in document.items() if key not in (*KEPT, "history", "version", "created")
+        key: value
+        for key, value in document.items()
+        if key not in (*restored, "history", "version", "created")
     }
     earlier = {key: value for key, value in last["before"].items() if key != "id"}
     return {**kept, **earlier} | ({"history": history, "version": len(history) + 1} if history else {})
+
+
+def rolled_back_arrays(
+    arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str, Any]
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays as they were before the last change in the ``document``'s history."""
+    names = document["history"][-1].get("replaced", [])
+    earlier = {name: f"version{len(document['history'])}_{name}" for name in names}
+    kept = {name: value for name, value in arrays.items() if name not in {*names, *earlier.values()}}
+    return kept | {name: arrays[stored] for name, stored in earlier.items() if stored in arrays}

@@ -248,6 +248,23 @@ def roc_auc_statistic(positive: Bools, score: Floats) -> Statistic:
     return area
 
 
+def folded_auc_statistic(positive: Bools, score: Floats, fold: npt.NDArray[np.int64]) -> Statistic:
+    """Area over the pairs of images of one fold (N,), where each fold's scores come from its own fit."""
+    groups = [np.flatnonzero(fold == number) for number in np.unique(fold)]
+    areas = [roc_auc_statistic(positive[rows], score[rows]) for rows in groups]
+
+    def area(weights: Floats) -> Floats:
+        right, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+        for rows, own_area in zip(groups, areas, strict=True):
+            own = weights[:, rows]
+            count = own[:, positive[rows]].sum(axis=1) * own[:, ~positive[rows]].sum(axis=1)
+            right += np.nan_to_num(own_area(own)) * count
+            pairs += count
+        return _divide(right, pairs)
+
+    return area
+
+
 def average_precision_statistic(positive: Bools, score: Floats) -> Statistic:
     """Sum over distinct scores of (gain in recall) x precision."""
     order, starts = _descending(score)

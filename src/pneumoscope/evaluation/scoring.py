@@ -156,7 +156,8 @@ def check_leakage(document: Mapping[str, Any], samples: Sequence[Sample]) -> tup
     """Images that the bundle was trained or validated on, or whose patient it saw.
 
     Args:
-        document: content of ``bundle.json``; ``training.films`` and ``training.patients`` are read.
+        document: content of ``bundle.json``; ``films`` and ``patients`` of ``training`` and, of a
+            site's, ``adaptation`` are read.
         samples: images to be scored; the full ``patient_id`` counts, not the conservative ``group_id``.
 
     Returns:
@@ -173,7 +174,8 @@ def check_leakage(document: Mapping[str, Any], samples: Sequence[Sample]) -> tup
             expected="'training.films' and 'training.patients' in bundle.json",
             remedy="train again, or export the bundle with its provenance",
         )
-    films, patients = frozenset(training["films"]), frozenset(training["patients"])
+    site = document.get("adaptation", {"films": (), "patients": ()})
+    films, patients = (frozenset((*training[key], *site[key])) for key in ("films", "patients"))
     found = []
     for sample in samples:
         if film_key(sample.sha256) in films:

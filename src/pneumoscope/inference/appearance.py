@@ -133,7 +133,13 @@ def inspect_appearance(
     Returns:
         Findings, and the distance of the image's thumbnail.
     """
-    seen = measure(film[None])
+    return inspect_measured(bounds, arrays, measure(film[None]))
+
+
+def inspect_measured(
+    bounds: Mapping[str, float], arrays: Mapping[str, npt.NDArray[Any]], seen: Appearance
+) -> tuple[tuple[Finding, ...], float]:
+    """As :func:`inspect_appearance`, of the appearance of one image."""
     gaussian = from_arrays(arrays, ARRAYS)
     own = float(distances(gaussian, _flat(seen.thumbnails))[0])
     return (*_held(bounds, gaussian, seen, own), *_quality(bounds, seen)), own

@@ -119,8 +119,9 @@ class Bundle:
 
     @cached_property
     def arrays(self) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Read-only float32 arrays: ``gate_*``, for class-activation maps ``head_weight`` (K, C), and
-        ``neighbour_*`` where the bundle keeps codes of its training images.
+        """Read-only float32 arrays: ``gate_*``, for class-activation maps ``head_weight`` (K, C), with
+        ``head_bias`` (K,) where a site has its own head, and ``neighbour_*`` where the bundle keeps codes of
+        its training images.
         """
         file = self.directory / ARRAYS
         try:
@@ -289,6 +290,8 @@ def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str,
     required = list(_GATE_ARRAYS)
     if document["explanation"]["method"] == "class-activation":
         required.append("head_weight")
+    if "adaptation" in document:
+        required += [name for name in ("head_weight", "head_bias") if name not in required]
     kept = document.get("neighbours")
     if kept is not None:
         required += _NEIGHBOUR_ARRAYS
@@ -304,6 +307,7 @@ def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str,
         "gate_variances": (components,),
         "gate_residual_variance": (),
         "head_weight": (len(document["classes"]), channels),
+        "head_bias": (len(document["classes"]),),
     }
     for part in further:
         length, variances = arrays[f"{part}_mean"].shape, arrays[f"{part}_variances"].shape

@@ -23,7 +23,7 @@ from pneumoscope.core.findings import Finding, Severity, unique
 from pneumoscope.core.records import FloatArray, GateVerdict, LungField, Radiograph, Verdict
 from pneumoscope.imaging.header import to_age
 from pneumoscope.imaging.lungs import lung_shape
-from pneumoscope.inference.appearance import inspect_appearance
+from pneumoscope.inference.appearance import Appearance, inspect_measured, measure
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.gaussian import distances, fit_gaussian, from_arrays, to_arrays, upper_bound
 
@@ -242,20 +242,32 @@ def judge(
         ``warn_distance`` and ``refuse_distance``; ``picture_distance`` where the bundle looks at pictures,
         and ``lung_distance`` where it looks at lungs.
     """
-    gate = bundle.document["gate"]
-    distance = float(feature_distances(bundle.arrays, pooled_features[None])[0])
+    seen = measure(film[None]) if "appearance" in bundle.document["gate"] else None
+    return judge_measured(bundle.document["gate"], bundle.arrays, findings, pooled_features, seen, lungs)
+
+
+def judge_measured(
+    gate: Mapping[str, Any],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    findings: Iterable[Finding],
+    pooled_features: npt.NDArray[Any],
+    seen: Appearance | None,
+    lungs: LungField | None,
+) -> GateVerdict:
+    """As :func:`judge`, by the ``gate`` and the arrays of a bundle, of the appearance of one image."""
+    distance = float(feature_distances(arrays, pooled_features[None])[0])
     warn, refuse = (float(gate[key]) for key in ("warn_distance", "refuse_distance"))
     scores = {"feature_distance": distance, "warn_distance": warn, "refuse_distance": refuse}
     every = list(findings)
-    if "appearance" in gate:
-        seen, scores["picture_distance"] = inspect_appearance(gate["appearance"], bundle.arrays, film)
-        every.extend(seen)
+    if "appearance" in gate and seen is not None:
+        looks, scores["picture_distance"] = inspect_measured(gate["appearance"], arrays, seen)
+        every.extend(looks)
     if not distance <= refuse:  # a distance that is not a number is refused too
         every.append(Finding.refusal("out-of-distribution"))
     elif distance > warn:
         every.append(Finding.warning("unusual-features"))
     if lungs is not None and "lungs" in gate:
-        said, scores["lung_distance"] = _inspect_lungs(gate["lungs"], bundle.arrays, lungs, distance / warn)
+        said, scores["lung_distance"] = _inspect_lungs(gate["lungs"], arrays, lungs, distance / warn)
         every.extend(said)
     found = unique(every)
     return GateVerdict(

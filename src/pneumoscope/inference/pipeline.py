@@ -21,11 +21,13 @@ import numpy.typing as npt
 from pneumoscope import __version__
 from pneumoscope.core.errors import PneumoscopeError
 from pneumoscope.core.findings import Finding
-from pneumoscope.core.records import FloatArray, ModelInput, Radiograph, Verdict
+from pneumoscope.core.records import FloatArray, LungField, ModelInput, Radiograph, Verdict
+from pneumoscope.imaging.header import to_age
 from pneumoscope.imaging.lungs import lung_findings
 from pneumoscope.imaging.preprocessing import to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.imaging.session import thread_count
+from pneumoscope.inference.appearance import Appearance, measure
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.inference.examination import Examination
 from pneumoscope.inference.explanation import explain as explain_image
@@ -122,12 +124,66 @@ def examine_many(
     """
     bundle.operating_point(operating_point)
     request = _Request(force, operating_point, explain, age_years, keep_image)
+    for path, one in _answers(paths, bundle, request):
+        yield path, one if isinstance(one, PneumoscopeError) else _conclude(*one, request)
+
+
+def _answers(
+    paths: Iterable[str | Path], bundle: Bundle, request: _Request
+) -> Iterator[tuple[Path, tuple[_Prepared, Bundle, FloatArray, FloatArray] | PneumoscopeError]]:
+    """Each image with the network's logits and features; it passes the network in small batches."""
     prepared = _read_ahead((Path(path) for path in paths), bundle, request)
     while batch := list(islice(prepared, BATCH)):
         inputs = [one.model_input.array for _, one in batch if isinstance(one, _Prepared)]
         answers = iter(zip(*run_network(bundle, np.stack(inputs)), strict=True) if inputs else ())
         for path, one in batch:
-            yield path, _conclude(one, bundle, *next(answers), request) if isinstance(one, _Prepared) else one
+            yield path, (one, bundle, *next(answers)) if isinstance(one, _Prepared) else one
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What gate and network see of an image before there is an answer: what a site's bundle is fitted to.
+
+    Attributes:
+        sha256: of the file's content.
+        verdict: of the bundle's gate.
+        findings: of the source alone (header, patient's age, pixels).
+        age_years: as the file says, or None.
+        logits: (K,); features: (C,) averaged over rows and columns; appearance: of this one image.
+        lungs: the lung field, where the bundle looks at that.
+    """
+
+    sha256: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    age_years: float | None
+    logits: FloatArray
+    features: FloatArray
+    appearance: Appearance
+    lungs: LungField | None = None
+
+
+def observe_many(
+    paths: Iterable[str | Path], bundle: Bundle
+) -> Iterator[tuple[Path, Observation | PneumoscopeError]]:
+    """As :func:`examine_many`, up to the network's outputs: no decision and no heat map."""
+    request = _Request(force=True, operating_point=None, explain=False, age_years=None, keep_image=False)
+    for path, one in _answers(paths, bundle, request):
+        yield path, one if isinstance(one, PneumoscopeError) else _observe(*one)
+
+
+def _observe(prepared: _Prepared, bundle: Bundle, logits: FloatArray, features: FloatArray) -> Observation:
+    pooled, seen = features.mean(axis=(1, 2)), prepared.model_input
+    return Observation(
+        sha256=prepared.radiograph.sha256 or "",
+        verdict=judge(bundle, prepared.findings, seen.array, pooled, seen.lungs).verdict,
+        findings=prepared.findings,
+        age_years=to_age(prepared.radiograph.source.get("patient_age", "")),
+        logits=logits,
+        features=pooled,
+        appearance=measure(seen.array[None]),
+        lungs=seen.lungs,
+    )
 
 
 def _prepare(

@@ -46,7 +46,8 @@ def run_network(bundle: Bundle, batch: npt.NDArray[np.float32]) -> tuple[FloatAr
         batch: (N, 1, S, S) float32 in [0, 1], S = ``bundle.preprocessing.size``.
 
     Returns:
-        logits (N, K) in the order of ``bundle.task.classes``, and features (N, C, h, w), both float32.
+        logits (N, K) in the order of ``bundle.task.classes``, by the head of a site where the bundle was
+        adapted to one, and features (N, C, h, w); both float32.
 
     Raises:
         ValueError: the batch has another shape or type.
@@ -59,10 +60,25 @@ def run_network(bundle: Bundle, batch: npt.NDArray[np.float32]) -> tuple[FloatAr
         shape = bundle.document["network"]["feature_shape"]
         return np.empty((0, len(bundle.task.classes)), np.float32), np.empty((0, *shape), np.float32)
     passes = [run_session(bundle.session, batch[i : i + BATCH]) for i in range(0, len(batch), BATCH)]
-    logits = np.concatenate([one[0] for one in passes])
+    logits, features = (np.concatenate([one[output] for one in passes]) for output in (0, 1))
+    if "adaptation" in bundle.document:
+        logits = head_logits(bundle.arrays, features.mean(axis=(2, 3), dtype=np.float64))
     if not np.isfinite(logits).all():
         raise PneumoscopeError("the network gave a logit that is not a finite number", where=bundle.id)
-    return logits, np.concatenate([one[1] for one in passes])
+    return logits, features
+
+
+def head_logits(
+    arrays: Mapping[str, npt.NDArray[Any]], pooled_features: npt.NDArray[np.float64]
+) -> FloatArray:
+    """Logits (N, K) float32 of a site's own head on the network's pooled features.
+
+    Args:
+        arrays: ``head_weight`` (K, C) and ``head_bias`` (K,).
+        pooled_features: (N, C), feature maps averaged over rows and columns.
+    """
+    weight, bias = (arrays[name].astype(np.float64) for name in ("head_weight", "head_bias"))
+    return np.asarray(pooled_features @ weight.T + bias, np.float32)
 
 
 def calibrated_probabilities(

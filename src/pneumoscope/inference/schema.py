@@ -36,6 +36,9 @@ _KEYS: Mapping[str, type] = {
 CALIBRATIONS = ("temperature", "bias-corrected-temperature", "platt", "beta", "isotonic")
 """Methods of calibration that :func:`pneumoscope.inference.prediction.calibrated_probabilities` knows."""
 
+LINEAR_HEAD = "linear-head"
+"""Method of ``adaptation``: logits are linear in pooled features, by ``head_weight`` and ``head_bias``."""
+
 _CURVES: Mapping[str, tuple[str, ...]] = {
     "platt": ("slope", "offset"),
     "beta": ("a", "b", "c"),
@@ -71,6 +74,8 @@ def check_document(document: Any, where: Path) -> None:
     if "derived_from" in document:
         _check_origin(document["derived_from"], where)
     _check_history(document, where)
+    if "adaptation" in document:
+        _check_adaptation(document["adaptation"], where)
     if "neighbours" in document:
         _check_neighbours(document["neighbours"], where)
     tasks = {task.value: task for task in Task}
@@ -98,6 +103,16 @@ def _check_history(document: dict[str, Any], where: Path) -> None:
     _require(
         version == 1 + len(history), where, "version", f"{1 + len(history)}, as the history says", version
     )
+
+
+def _check_adaptation(values: Any, where: Path) -> None:
+    """``adaptation`` is optional: a site's own head, and the images and patients that it was fitted to."""
+    method = values.get("method") if isinstance(values, dict) else None
+    _require(method == LINEAR_HEAD, where, "adaptation.method", LINEAR_HEAD, method)
+    for key in ("films", "patients"):
+        keys = values.get(key)
+        named = isinstance(keys, list) and all(isinstance(one, str) for one in keys)
+        _require(named, where, f"adaptation.{key}", "a list of texts", keys)
 
 
 def _check_neighbours(values: Any, where: Path) -> None:

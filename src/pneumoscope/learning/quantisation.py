@@ -167,11 +167,18 @@ def quantise(
         progress: called with the number of images that went through a network.
 
     Raises:
-        BundleError: the bundle is quantised already, or ``directory`` holds something else.
+        BundleError: the bundle is quantised already or adapted to a site, or ``directory`` holds something
+            else.
         DatasetError: the images are not the bundle's own.
     """
     if bundle.document.get("derived_from", {}).get("method") == METHOD:
         raise BundleError("the bundle is quantised already", where=bundle.id, expected="one in float32")
+    if "adaptation" in bundle.document:
+        raise BundleError(
+            "the bundle has a head of a site, which is not quantised",
+            where=bundle.id,
+            remedy="take it back with 'pneumoscope rollback', quantise, and adapt the 8-bit bundle",
+        )
     check_films(bundle.document, films)
     cache = build_cache(films.dataset, bundle.preprocessing)
     # Drawn anew with a fixed seed: the data set's order has the classes one after the other.

@@ -267,7 +267,8 @@ def _history(history: Sequence[Mapping[str, Any]]) -> str:
         return "The bundle has not been changed since its training."
     return " ".join(
         f"{entry['date'][:10]}: {entry['what']} on {entry['films']:,} images of "
-        f"{entry['dataset']['name']} for a prevalence of {entry['prevalence']:g}, verdict {entry['verdict']}."
+        f"{entry['dataset']['name']} for a prevalence of {entry['prevalence']:g}, verdict {entry['verdict']}"
+        + (f", adapted: {entry['adaptation']}." if "adaptation" in entry else ".")
         for entry in history
     )
 

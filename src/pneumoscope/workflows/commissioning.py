@@ -8,24 +8,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pneumoscope.core.errors import PneumoscopeError
+from pneumoscope.core.errors import ConfigError
 from pneumoscope.core.files import write_json
-from pneumoscope.core.records import Label
 from pneumoscope.core.run_manifest import RunManifest
 from pneumoscope.evaluation.commissioning import (
     CommissionConfig,
-    LocalFilms,
+    commissioned_arrays,
     commissioned_document,
+    rolled_back_arrays,
     rolled_back_document,
 )
 from pneumoscope.evaluation.commissioning import commission as measure
 from pneumoscope.evaluation.scoring import ALL, check_leakage, choose_films, leakage_error
 from pneumoscope.inference.bundle import MODEL, load_bundle, write_bundle
-from pneumoscope.inference.pipeline import examine_many
 from pneumoscope.reporting.commissioning_page import write_commissioning_page
 from pneumoscope.reporting.pages import write_pdf
+from pneumoscope.workflows.adaptation import Local, adapt_bundle, local_films, observe_site
 from pneumoscope.workflows.runs import (
     Result,
     StageProgress,
@@ -37,7 +35,6 @@ from pneumoscope.workflows.runs import (
 )
 
 if TYPE_CHECKING:
-    from pneumoscope.core.records import Progress, Sample
     from pneumoscope.data.dataset import Dataset
     from pneumoscope.inference.bundle import Bundle
 
@@ -70,6 +67,7 @@ def commission(
     output: Path | str | None = None,
     pdf: bool = False,
     config: CommissionConfig | Path | None = None,
+    unlabelled: Sequence[Path] = (),
     progress: StageProgress | None = None,
     **options: Any,
 ) -> CommissioningResult:
@@ -81,21 +79,29 @@ def commission(
         split: only this part of the split ``split_name``; None: all images.
         output: folder of the results; None: below ``runs``.
         pdf: write the page as PDF, too.
-        config, options: keys of :class:`CommissionConfig`; ``prevalence`` is required.
+        config, options: keys of :class:`CommissionConfig`; ``prevalence`` is required, ``adapt`` also tries a
+            shift of the prior and a new head.
+        unlabelled: files of further local images, which only help ``adapt`` find the share of pneumonia.
         progress: told of stages.
 
     Raises:
+        ConfigError: unlabelled images without ``adapt``.
+        InputError: too few images or patients of a class.
         LeakageError: an image or its patient was in the bundle's training data.
     """
     settings = configured(CommissionConfig, config, options)
+    if unlabelled and not settings.adapt:
+        raise ConfigError("unlabelled images are used by an adaptation alone", remedy="add --adapt")
     opened = open_bundle(bundle)
     source = open_dataset(dataset, progress)
     films = choose_films(source, split or ALL, split_name)
     if leaks := check_leakage(opened.document, films.samples):
         raise leakage_error(leaks, len(films.samples))
     directory = result_directory(output, "commission", source.name)
-    local = _examine(opened, source, films.samples, of_stage(progress, "examining"))
-    document = _commission(opened, source, local, settings, directory)
+    files = [source.file(sample) for sample in films.samples]
+    seen = observe_site(opened, files, of_stage(progress, "examining"))
+    more = observe_site(opened, unlabelled, of_stage(progress, "examining unlabelled"))
+    document = _commission(opened, source, Local(films.samples, seen, more), settings, directory)
     page = write_commissioning_page(document, directory)
     if pdf:
         write_pdf(page.read_text(encoding="utf-8"), directory / "commissioning.pdf")
@@ -114,36 +120,14 @@ def rollback(bundle: Path | str, output: Path | None = None) -> tuple[Bundle, Bu
         output or opened.directory,
         opened.directory / MODEL,
         rolled_back_document(opened.document),
-        opened.arrays,
+        rolled_back_arrays(opened.arrays, opened.document),
         opened.preprocessing.segmenter,
     )
     return opened, earlier
 
 
-def _examine(
-    bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], progress: Progress | None
-) -> LocalFilms:
-    """Examine every image, those that the gate refuses included: their number counts."""
-    probability, verdicts = [], []
-    files = [dataset.file(sample) for sample in samples]
-    for _, outcome in examine_many(files, bundle, force=True, explain=False):
-        if isinstance(outcome, PneumoscopeError):
-            raise outcome
-        assert outcome.prediction is not None, "forced"
-        probability.append(outcome.prediction.probability)
-        verdicts.append(outcome.gate.verdict)
-        if progress:
-            progress(len(verdicts), len(files))
-    return LocalFilms(
-        np.array(probability),
-        np.array([sample.label is not Label.NORMAL for sample in samples]),
-        tuple(sample.patient_id for sample in samples),
-        tuple(verdicts),
-    )
-
-
 def _commission(
-    bundle: Bundle, dataset: Dataset, local: LocalFilms, settings: CommissionConfig, directory: Path
+    bundle: Bundle, dataset: Dataset, local: Local, settings: CommissionConfig, directory: Path
 ) -> dict[str, Any]:
     """Measure, judge, write the bundle's new version; return ``commissioning.json``'s content."""
     manifest = RunManifest(
@@ -151,14 +135,25 @@ def _commission(
     )
     manifest.add_input("dataset", dataset.hash)
     manifest.add_input("bundle", bundle.id)
+    films, site = local_films(bundle, local), None
+    if settings.adapt:
+        with manifest.stage("adapt"):
+            site = adapt_bundle(bundle, local, films, settings)
     with manifest.stage("measure"):
-        result = measure(local, bundle.document, settings)
+        result = measure(
+            site.films if site else films, bundle.document, settings, site.adapted if site else None
+        )
+        if site:
+            result["adaptation"] = site.document
+            result["changed"] |= site.changed(result)
     with manifest.stage("write"):
+        arrays = site.arrays if site else {}
+        origin = {"name": dataset.name, "hash": dataset.hash}
         new = write_bundle(
             directory / "bundle",
             bundle.directory / MODEL,
-            commissioned_document(bundle.document, result, {"name": dataset.name, "hash": dataset.hash}),
-            bundle.arrays,
+            commissioned_document(bundle.document, result, origin, tuple(arrays)),
+            commissioned_arrays(bundle.arrays, arrays, bundle.document.get("version", 1)),
             bundle.preprocessing.segmenter,
         )
         document = {
@@ -168,7 +163,7 @@ def _commission(
             "bundle": bundle.id,
             "new_bundle": new.id,
             "when": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "limitations": bundle.document["limitations"],
+            "limitations": new.document["limitations"],
         }
         write_json(directory / "commissioning.json", document)
     manifest.finish(verdict=document["verdict"], bundle=new.id)
