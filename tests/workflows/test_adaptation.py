@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pneumoscope.inference.session import run_session
+from pneumoscope.imaging.session import run_session
 
 from pneumoscope.core.errors import BundleError, ConfigError, LeakageError
 from pneumoscope.core.files import read_json

@@ -118,7 +118,7 @@ def _preprocessing(document: Mapping[str, Any]) -> Iterator[str]:
     values = document["preprocessing"]
     low, high = values["percentiles"]
     exposure = {
-        "percentile": f"the {low:g}th and {high:g}th percentile of its grey values are mapped to 0 and 1",
+        "percentile": f"the percentiles {low:g} and {high:g} of its grey values are mapped to 0 and 1",
         "none": "its grey values are taken as they are",
     }
     yield "## Preprocessing"
