@@ -22,6 +22,7 @@ from pneumoscope.cli import (
     point,
     predict,
     quantise,
+    release,
     train,
     tune,
 )
@@ -37,7 +38,9 @@ app = typer.Typer(
 app.add_typer(
     data.app, name="data", help="Import, audit, split, export and download data sets; draw phantoms."
 )
-for module in (train, tune, ladder, evaluate, predict, documents, audits, point, quantise, commission):
+for module in (
+    train, tune, ladder, evaluate, predict, documents, audits, point, quantise, release, commission,
+):  # fmt: skip
     module.register(app)
 for command in entry_points(group="pneumoscope.commands"):  # of packages beside this one
     command.load()(app)
