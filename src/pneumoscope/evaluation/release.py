@@ -252,7 +252,11 @@ def stress_views(candidate: StressTable, plain: StressTable, config: ReleaseConf
         if name not in kinds or kinds[name].kind is StressKind.PROBE:
             continue
         answers = Pair(positive, patients, candidate.probabilities[:, column], plain.probabilities[:, column])
-        views.append(judge(ViewName(f"stress-{name}", kinds[name].title, ViewKind.STRESS), answers, config))
+        views.append(
+            judge(
+                ViewName(f"stress-{name}", f"Stress: {kinds[name].title}", ViewKind.STRESS), answers, config
+            )
+        )
     return tuple(views)
 
 

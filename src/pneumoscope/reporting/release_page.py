@@ -69,14 +69,14 @@ def _row(view: Mapping[str, Any]) -> list[str]:
     return [
         view["title"],
         f"{view['films']:,}",
-        estimate(candidate.get("roc_auc")),
-        estimate(plain.get("roc_auc")),
-        estimate(view["difference"], "+.4f"),
+        estimate(candidate.get("roc_auc"), ".3f"),
+        estimate(plain.get("roc_auc"), ".3f"),
+        estimate(view["difference"], "+.3f"),
         percent_of(candidate.get("specificity")),
         percent_of(plain.get("specificity")),
         percent_of(candidate.get("accuracy")),
         percent_of(plain.get("accuracy")),
-        view["vote"] + (" (too few images to tell)" if view["too_few"] else ""),
+        view["vote"] + (", too few images to tell" if view["too_few"] else ""),
     ]
 
 
@@ -85,7 +85,7 @@ def verdict_text(document: Mapping[str, Any]) -> str:
     titles = {view["key"]: view["title"] for view in document["views"]}
     differences = {view["key"]: view["difference"] for view in document["views"]}
     parts = [f"{document['verdict'].capitalize()}: {_reason(document)}."]
-    parts += [f"{titles[key]}: AUC {estimate(differences[key], '+.4f')}." for key in document["worse"]]
+    parts += [f"{titles[key]}: AUC {estimate(differences[key], '+.3f')}." for key in document["worse"]]
     for key, what in (("too_few", "Too few images to tell"), ("not_measured", "Not measured")):
         if document[key]:
             parts.append(f"{what}: {', '.join(titles[one] for one in document[key])}.")
@@ -112,9 +112,7 @@ def notes(document: Mapping[str, Any]) -> list[str]:
         "0.5; in brackets 95 % intervals, paired for the difference (bootstrap over patients).",
         "The ordinary fold has no vote.",
     ]
-    stress = next((view for view in document["views"] if view["kind"] == "stress"), None)
-    if stress:
-        found.append(f"Of {len(document['changes'])} changes of the image the worst is '{stress['title']}'.")
+    found.append(f"Of {len(document['changes'])} changes of the image (stress) the worst one votes.")
     twins = next((view for view in document["views"] if view["kind"] == "twins"), None)
     if twins and twins["changed"]:
         found.append(
@@ -140,8 +138,8 @@ def write_release_page(document: Mapping[str, Any], directory: Path) -> Path:
     """Write ``release.html`` and ``release.md`` into ``directory``; return the page."""
     page = directory / "release.html"
     changes = [
-        (view["title"], estimate(view["candidate"].get("roc_auc")), estimate(view["plain"].get("roc_auc")),
-         estimate(view["difference"], "+.4f"))
+        (view["title"], estimate(view["candidate"].get("roc_auc"), ".3f"), estimate(view["plain"].get("roc_auc"), ".3f"),
+         estimate(view["difference"], "+.3f"))
         for view in document["changes"]
     ]  # fmt: skip
     text = render(
