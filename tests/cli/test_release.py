@@ -1,4 +1,4 @@
-"""``pneumoscope release-check`` on phantoms: the same images and budget for both, resumed, and refused inputs."""
+"""``pneumoscope release-check`` on phantoms: same images and budget for both, resumed, bad inputs refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pneumoscope.learning import cross_validation
 from pneumoscope.learning.training import TrainingSet, train
 from tests.learning.phantoms import phantom_dataset, small_run
 
-QUICK = ("--clusters", 1, "--folds", 3, "--stress-images", 8)
+QUICK = ("--clusters", 1, "--folds", 3, "--stress-images", 25)
 PARTS = ("fold/fold-0", "clusters/fold-0", "contrary/fold-0")
 
 
@@ -223,20 +223,21 @@ def test_the_card_refuses_the_check_of_another_bundle(
 
 def test_bad_inputs_are_named_before_anything_is_trained(phantoms: Path, tmp_path: Path) -> None:
     bundle, own, out = phantoms / "run" / "bundle", phantoms / "own" / "dataset", tmp_path / "out"
+    other = phantoms / "other" / "dataset"
     sick = Dataset.open(phantoms / "elsewhere")
     ill_only = replace(sick, directory=tmp_path / "ill", samples=tuple(
         sample for sample in sick.samples if sample.label is not Label.NORMAL))  # fmt: skip
     ill_only.directory.mkdir()
     ill_only.save()
-    renamed(Dataset.open(phantoms / "other" / "dataset"), tmp_path / "labels", label=Label.NORMAL)
+    renamed(Dataset.open(other), tmp_path / "labels", label=Label.NORMAL)
     cases = (
-        (BundleError, "another data set", (bundle, "--data", phantoms / "other" / "dataset")),
+        (BundleError, "another data set", (bundle, "--data", other)),
         (BundleError, "weights", ("reference", "--data", own)),
         (DatasetError, "no such file", (bundle, "--data", own, "--external", tmp_path / "missing")),
         (
             DatasetError,
             "in the data set too",
-            (bundle, "--data", own, "--external", phantoms / "other" / "dataset"),
+            (bundle, "--data", own, "--external", other),
         ),
         (
             DatasetError,

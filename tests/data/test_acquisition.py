@@ -139,7 +139,7 @@ def test_contrary_images_are_those_that_the_other_class_device_took() -> None:
     samples = [sample(f"{n}.png", f"p{n}", Label.NORMAL if n % 4 == 0 else Label.VIRAL) for n in range(400)]
     odd = np.arange(400) // 4 % 10 == 0
     ill = np.arange(400) % 4 != 0
-    values = np.random.default_rng(0).normal(size=(400, len(FEATURES)))
+    values = np.zeros((400, len(FEATURES)))
     values[:, 5] = ill ^ odd
     contrary = contrary_images(samples, AcquisitionFeatures(values))
     assert contrary is not None

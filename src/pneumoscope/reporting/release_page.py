@@ -137,11 +137,7 @@ def release_markdown(document: Mapping[str, Any]) -> str:
 def write_release_page(document: Mapping[str, Any], directory: Path) -> Path:
     """Write ``release.html`` and ``release.md`` into ``directory``; return the page."""
     page = directory / "release.html"
-    changes = [
-        (view["title"], estimate(view["candidate"].get("roc_auc"), ".3f"), estimate(view["plain"].get("roc_auc"), ".3f"),
-         estimate(view["difference"], "+.3f"))
-        for view in document["changes"]
-    ]  # fmt: skip
+    changes = [(row[0], *row[2:5]) for row in map(_row, document["changes"])]
     text = render(
         "release.html",
         document=document,
