@@ -90,6 +90,8 @@ def test_every_view_is_in_the_result(phantoms: Path, checked: tuple[Path, Result
     assert document["bundle"] == load_bundle(phantoms / "run" / "bundle").id
     assert set(document["inputs"]) == {"bundle", "dataset", "twins", "external elsewhere"}
     assert len(document["changes"]) == 17
+    assert document["shortened"] == ["all acquisition clusters", "all images under stress"]
+    assert "A shortened check" in result.stdout
     assert [one["name"] for one in document["trainings"]] == list(PARTS)
     twins = next(view for view in document["views"] if view["kind"] == "twins")
     assert set(twins["changed"]) == {"candidate", "plain", "difference"}

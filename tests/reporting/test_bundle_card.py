@@ -87,6 +87,7 @@ def test_the_card_shows_the_release_check():
     views = [judge(cluster, answers, ReleaseConfig())]
     release = {
         **conclude(views).to_dict(),
+        "shortened": [],
         "dataset": "phantoms",
         "when": "2026-01-02T03:04:05+00:00",
         "config": ReleaseConfig().model_dump(mode="json"),

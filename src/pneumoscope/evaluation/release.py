@@ -72,6 +72,16 @@ class ReleaseConfig(Config):
     )
     threads: int | None = Field(None, ge=1, description="torch threads for both; none: as the bundle")
 
+    @property
+    def shortened(self) -> list[str]:
+        """What a full check would have measured too, in words."""
+        left_out = {
+            "all acquisition clusters": self.clusters is not None,
+            "contrary images": not self.contrary,
+            "all images under stress": self.stress_films > 0,
+        }
+        return [what for what, is_left_out in left_out.items() if is_left_out]
+
 
 class ViewKind(StrEnum):
     """What was shifted."""

@@ -55,6 +55,14 @@ class Recipes:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the check: the folder's name below each recipe's, and what is tested."""
+
+    name: str
+    folds: Folds
+
+
 @dataclass(frozen=True)
 class Trained:
     """A network of one recipe, and its answers about the images that it was not trained on."""
@@ -123,18 +131,16 @@ def train_part(
     dataset: Dataset,
     recipes: Recipes,
     directory: Path,
-    part: str,
-    folds: Folds,
+    part: Part,
     listener: TrainingListener | None = None,
 ) -> tuple[TrainedPair, ...]:
-    """Train and test both recipes on the chosen ``folds``, or read what was trained before.
+    """Train and test both recipes on the folds of ``part``, or read what was trained before.
 
     Args:
         dataset: all images.
         recipes: what is compared.
         directory: of the check; the runs lie in ``<recipe>/<part>/fold-<number>``.
-        part: name of this part.
-        folds: which images are tested.
+        part: which images are tested.
         listener: told of stages, steps and epochs.
 
     Raises:
@@ -144,10 +150,12 @@ def train_part(
     """
     for name, config in recipes.named.items():
         if listener:
-            listener.stage(f"{part}: the {name} recipe")
-        cross_validate(dataset, config, directory / name / part, folds, listener)
+            listener.stage(f"{part.name}: the {name} recipe")
+        cross_validate(dataset, config, directory / name / part.name, part.folds, listener)
     samples = {sample.path: sample for sample in dataset.samples}
-    return tuple(_read_pair(directory, f"{part}/fold-{number}", samples) for number in folds.numbers)
+    return tuple(
+        _read_pair(directory, f"{part.name}/fold-{number}", samples) for number in part.folds.numbers
+    )
 
 
 def _read_pair(directory: Path, name: str, samples: Mapping[str, Sample]) -> TrainedPair:

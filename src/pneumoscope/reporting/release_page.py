@@ -89,6 +89,10 @@ def verdict_text(document: Mapping[str, Any]) -> str:
     for key, what in (("too_few", "Too few images to tell"), ("not_measured", "Not measured")):
         if document[key]:
             parts.append(f"{what}: {', '.join(titles[one] for one in document[key])}.")
+    if document["shortened"]:
+        parts.append(
+            f"A shortened check, without {', '.join(document['shortened'])}: no ground for a release."
+        )
     return " ".join(parts)
 
 

@@ -123,9 +123,22 @@ def release_check(
     """
     require("the release check", *LIBRARIES)
     settings = configured(ReleaseConfig, config, options)
-    job = _open(bundle, dataset, twins, external, settings, output, listener, progress)
+    opened, source, recipes = _open(bundle, dataset, settings, progress)
+    others = tuple(open_dataset(one, progress) for one in external)
+    for one in others:
+        _check_external(one, source)
+    copies = None if twins is None else open_dataset(twins, progress)
+    if copies is not None:
+        _twins_of(source.samples, copies)
+    directory = result_directory(output, "release-check", source.name)
+    job = _Job(opened, source, recipes, copies, others, settings, directory, listener, progress)
+    return ReleaseResult(directory, _check(job))
+
+
+def _check(job: _Job) -> dict[str, Any]:
+    """Train, compare and write everything; return the content of ``release.json``."""
     manifest = RunManifest(
-        job.directory, "release-check", settings.model_dump(mode="json"), {"check": settings.seed}
+        job.directory, "release-check", job.config.model_dump(mode="json"), {"check": job.config.seed}
     )
     inputs = _inputs(job)
     for name, digest in inputs.items():
@@ -143,22 +156,22 @@ def release_check(
         write_table(job.directory / "release.csv", view_rows(document))
         write_release_page(document, job.directory)
     manifest.finish(verdict=document["verdict"], worse=document["worse"])
-    return ReleaseResult(job.directory, document)
+    return document
 
 
 def _open(
     bundle: Bundle | Path | str,
     dataset: Dataset | Path | str,
-    twins: Dataset | Path | str | None,
-    external: Sequence[Dataset | Path | str],
     settings: ReleaseConfig,
-    output: Path | str | None,
-    listener: TrainingListener | None,
     progress: StageProgress | None,
-) -> _Job:
-    """Open and check every input before anything is trained."""
+) -> tuple[Bundle, Dataset, Recipes]:
+    """The bundle, its own data set, and the recipes."""
     from pneumoscope.learning.release_recipes import recipes_of
 
+    if settings.run_folds > settings.folds:
+        raise ConfigError(
+            f"{settings.run_folds} of {settings.folds} folds", expected="not more than there are"
+        )
     opened = open_bundle(bundle)
     recipes = recipes_of(opened, settings)
     source = open_dataset(dataset, progress)
@@ -170,18 +183,7 @@ def _open(
             expected=f"data set {str(trained_on)[:12]}, found {source.hash[:12]}",
             remedy="give the data set that it was trained on",
         )
-    if settings.run_folds > settings.folds:
-        raise ConfigError(
-            f"{settings.run_folds} of {settings.folds} folds", expected="not more than there are"
-        )
-    others = tuple(open_dataset(one, progress) for one in external)
-    for one in others:
-        _check_external(one, source)
-    copies = None if twins is None else open_dataset(twins, progress)
-    if copies is not None:
-        _twins_of(source.samples, copies)
-    directory = result_directory(output, "release-check", source.name)
-    return _Job(opened, source, recipes, copies, others, settings, directory, listener, progress)
+    return opened, source, recipes
 
 
 def _check_external(external: Dataset, dataset: Dataset) -> None:
@@ -305,11 +307,11 @@ def _not_measured(name: ViewName) -> View:
 
 
 def _train(job: _Job, parts: Mapping[str, Folds]) -> dict[str, tuple[TrainedPair, ...]]:
-    from pneumoscope.learning.release_recipes import train_part
+    from pneumoscope.learning.release_recipes import Part, train_part
 
     return {
-        part: train_part(job.dataset, job.recipes, job.directory, part, folds, job.listener)
-        for part, folds in parts.items()
+        name: train_part(job.dataset, job.recipes, job.directory, Part(name, folds), job.listener)
+        for name, folds in parts.items()
     }
 
 
@@ -451,6 +453,7 @@ def _document(
     return {
         "schema_version": SCHEMA_VERSION,
         **conclude(views).to_dict(),
+        "shortened": job.config.shortened,
         "bundle": job.bundle.id,
         "dataset": job.dataset.name,
         "inputs": dict(inputs),
