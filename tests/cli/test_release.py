@@ -205,7 +205,7 @@ def test_a_worse_view_refuses_and_the_ordinary_fold_cannot(
     assert "Not released" in result.stdout
     card = run("card", phantoms / "run" / "bundle", "--release", out / "release.json").stdout
     assert "## Release check" in card
-    assert "**Not released.**" in card
+    assert "**Not released:**" in card
     assert "| Contrary images |" in card
 
 

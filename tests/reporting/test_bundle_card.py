@@ -95,7 +95,7 @@ def test_the_card_shows_the_release_check():
         "changes": [],
     }
     card = bundle_card(document(**COMPLETE), "tiny", release)
-    assert "## Release check\n\n**Not released.**" in card
+    assert "## Release check\n\n**Not released:**" in card
     assert "| Acquisition cluster 0 | 40 | 0.000 " in card
     assert "| -1.000 (-1.000 to -1.000) |" in card
     assert "Release check" not in bundle_card(document(**COMPLETE), "tiny")

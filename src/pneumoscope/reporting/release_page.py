@@ -8,7 +8,7 @@ from typing import Any
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.files import read_json, write_text
-from pneumoscope.core.format import DASH, estimate, markdown_table, percent_of
+from pneumoscope.core.format import DASH, estimate, markdown_table, percent, percent_of
 from pneumoscope.evaluation.release import SCHEMA_VERSION
 from pneumoscope.inference.bundle import Bundle
 from pneumoscope.reporting.pages import render
@@ -112,7 +112,7 @@ def notes(document: Mapping[str, Any]) -> list[str]:
     sensitivity = document["config"]["sensitivity"]
     found = [
         "Both recipes were trained on the same images, from the same weights, with the same epochs.",
-        f"Specificity at a sensitivity of {sensitivity:.0%} on the same images; accuracy at the probability "
+        f"Specificity at a sensitivity of {percent(sensitivity, 0)} on the same images; accuracy at the probability "
         "0.5; in brackets 95 % intervals, paired for the difference (bootstrap over patients).",
         "The ordinary fold has no vote.",
     ]
@@ -130,7 +130,7 @@ def release_markdown(document: Mapping[str, Any]) -> str:
     """Verdict, table and notes as Markdown, without a heading."""
     return "\n\n".join(
         (
-            f"**{document['verdict'].capitalize()}.** {verdict_text(document).partition(': ')[2]}",
+            f"**{verdict_text(document).replace(': ', ':** ', 1)}",
             markdown_table(COLUMNS, table_rows(document)),
             " ".join(notes(document)),
             f"{document['dataset']}, {document['when'][:10]}.",
