@@ -112,8 +112,8 @@ def notes(document: Mapping[str, Any]) -> list[str]:
     sensitivity = document["config"]["sensitivity"]
     found = [
         "Both recipes were trained on the same images, from the same weights, with the same epochs.",
-        f"Specificity at a sensitivity of {percent(sensitivity, 0)} on the same images; accuracy at the probability "
-        "0.5; in brackets 95 % intervals, paired for the difference (bootstrap over patients).",
+        f"Specificity at a sensitivity of {percent(sensitivity, 0)} on the same images; accuracy at the "
+        "probability 0.5; in brackets 95 % intervals, paired for the difference (bootstrap over patients).",
         "The ordinary fold has no vote.",
     ]
     found.append(f"Of {len(document['changes'])} changes of the image (stress) the worst one votes.")
