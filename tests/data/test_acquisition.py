@@ -10,12 +10,14 @@ from PIL import Image
 from scipy import ndimage
 
 from pneumoscope.core.errors import DatasetError
+from pneumoscope.core.records import Label
 from pneumoscope.data.acquisition import (
     ACQUISITION,
     FEATURES,
     AcquisitionFeatures,
     Clusters,
     cluster_dataset,
+    contrary_images,
     describe_clusters,
     find_clusters,
     measure_acquisition,
@@ -23,6 +25,7 @@ from pneumoscope.data.acquisition import (
 from pneumoscope.data.cache import build_cache
 from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.importers import import_dataset
+from tests.data.films import sample
 
 COLUMN = {feature.name: index for index, feature in enumerate(FEATURES)}
 
@@ -129,3 +132,17 @@ def test_too_few_films() -> None:
     same = np.zeros((5, len(FEATURES)))
     with pytest.raises(DatasetError, match="1 different images cannot make 3 clusters"):
         find_clusters(AcquisitionFeatures(same), 3)
+
+
+def test_contrary_images_are_those_that_the_other_class_device_took() -> None:
+    """400 images, one a patient, a quarter normal; the device tells the class of nine in ten of each."""
+    samples = [sample(f"{n}.png", f"p{n}", Label.NORMAL if n % 4 == 0 else Label.VIRAL) for n in range(400)]
+    odd = np.arange(400) // 4 % 10 == 0
+    ill = np.arange(400) % 4 != 0
+    values = np.zeros((400, len(FEATURES)))
+    values[:, 5] = ill ^ odd
+    contrary = contrary_images(samples, AcquisitionFeatures(values))
+    assert contrary is not None
+    assert contrary.tolist() == odd.tolist()
+    of_one_class = [one for one in samples if one.label is not Label.NORMAL]
+    assert contrary_images(of_one_class, AcquisitionFeatures(values[ill])) is None

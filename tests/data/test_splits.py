@@ -16,7 +16,14 @@ from pneumoscope.core.config import load_config
 from pneumoscope.core.errors import ConfigError, DatasetError
 from pneumoscope.core.records import Label, Sample
 from pneumoscope.data.duplicates import DuplicateGroup
-from pneumoscope.data.splits import Split, SplitConfig, hold_out, split_dataset, split_file
+from pneumoscope.data.splits import (
+    Split,
+    SplitConfig,
+    hold_out,
+    hold_out_images,
+    split_dataset,
+    split_file,
+)
 from tests.data.films import dataset_of, sample
 
 LABELS = (Label.NORMAL, Label.BACTERIAL, Label.VIRAL)
@@ -275,3 +282,18 @@ def test_a_damaged_split(tmp_path: Path, content: str) -> None:
 def test_a_name_that_is_no_file_name(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot name a split"):
         split_file(Path("d"), name)
+
+
+def test_images_are_held_out_with_their_patients_and_copies() -> None:
+    samples = tuple(
+        sample(f"{patient}-{film}.png", f"p{patient}", Label.NORMAL)
+        for patient in range(4)
+        for film in range(2)
+    )
+    dataset = dataset_of(samples)
+    found = hold_out_images(dataset, ["0-0.png"], [("0-1.png", "2-0.png")], name="contrary", seed=3)
+    parts = {"0-0.png": "fold-0", "0-1.png": "aside", "2-0.png": "aside", "2-1.png": "aside"}
+    rest = dict.fromkeys(("1-0.png", "1-1.png", "3-0.png", "3-1.png"), "fold-1")
+    assert found.parts == parts | rest
+    assert (found.name, found.method, found.seed) == ("contrary", "contrary", 3)
+    assert found.folds == ("fold-0", "fold-1")

@@ -5,6 +5,14 @@ import pytest
 
 from pneumoscope.core.records import OperatingPoint, Task
 from pneumoscope.evaluation.operating_points import describe_operating_points
+from pneumoscope.evaluation.release import (
+    Pair,
+    ReleaseConfig,
+    ViewKind,
+    ViewName,
+    conclude,
+    judge,
+)
 from pneumoscope.evaluation.selective import METHOD
 from pneumoscope.inference.bundle import load_bundle, shipped_bundles
 from pneumoscope.reporting.bundle_card import CARD, bundle_card
@@ -69,6 +77,28 @@ def test_every_part_is_there():
     assert "Derived from" not in card
     assert card.endswith("\n")
     assert not card.endswith("\n\n")
+
+
+def test_the_card_shows_the_release_check():
+    cluster = ViewName("cluster-0", "Acquisition cluster 0", ViewKind.CLUSTER)
+    ill = np.arange(40) >= 20
+    right = np.linspace(0.01, 0.99, 40)
+    answers = Pair(ill, tuple(map(str, range(40))), 1 - right, right)
+    views = [judge(cluster, answers, ReleaseConfig())]
+    release = {
+        **conclude(views).to_dict(),
+        "shortened": [],
+        "dataset": "phantoms",
+        "when": "2026-01-02T03:04:05+00:00",
+        "config": ReleaseConfig().model_dump(mode="json"),
+        "views": [view.to_dict() for view in views],
+        "changes": [],
+    }
+    card = bundle_card(document(**COMPLETE), "tiny", release)
+    assert "## Release check\n\n**Not released:**" in card
+    assert "| Acquisition cluster 0 | 40 | 0.000 " in card
+    assert "| -1.000 (-1.000 to -1.000) |" in card
+    assert "Release check" not in bundle_card(document(**COMPLETE), "tiny")
 
 
 def test_a_derived_bundle_names_its_origin():

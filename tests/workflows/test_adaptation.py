@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pneumoscope.imaging.session import run_session
 
 from pneumoscope.core.errors import BundleError, ConfigError, LeakageError
 from pneumoscope.core.files import read_json
@@ -24,6 +23,7 @@ from pneumoscope.evaluation.commissioning import (
 )
 from pneumoscope.evaluation.scoring import check_leakage, film_key, patient_key
 from pneumoscope.evaluation.site_gate import site_ages
+from pneumoscope.imaging.session import run_session
 from pneumoscope.inference.bundle import MODEL, Bundle, load_bundle, write_bundle
 from pneumoscope.inference.explanation import class_activation
 from pneumoscope.inference.pipeline import examine

@@ -49,6 +49,9 @@ def card(
         list[Path] | None,
         typer.Option(help="JSON of stress, audit-shortcuts or commission. May be repeated."),
     ] = None,
+    release: Annotated[
+        Path | None, typer.Option(help="release.json of the bundle's release check, for the card.")
+    ] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="With --out: the pack's page as PDF, too.")] = False,
 ) -> None:
     """Print a bundle's card, or write its evidence pack: checklists, hashes and bill of materials, too."""
@@ -56,10 +59,11 @@ def card(
     from pneumoscope.workflows import documents
 
     if out is not None:
-        for file in documents.evidence_pack(bundle, out, run=run, files=evidence or [], pdf=pdf):
+        files = documents.evidence_pack(bundle, out, run=run, files=evidence or [], release=release, pdf=pdf)
+        for file in files:
             notes().print(f"wrote {file}")
         return
-    text = documents.card(bundle)
+    text = documents.card(bundle, release)
     if output is None:
         print(text, end="")
     else:

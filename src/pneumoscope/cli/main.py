@@ -23,6 +23,7 @@ from pneumoscope.cli import (
     point,
     predict,
     quantise,
+    release,
     train,
     tune,
 )
@@ -49,6 +50,7 @@ for module in (
     point,
     quantise,
     calibrate,
+    release,
     commission,
 ):
     module.register(app)

@@ -29,9 +29,11 @@ from pneumoscope.data.dataset import Dataset
 from pneumoscope.data.shortcuts import (
     CENTRE,
     METHOD,
+    Question,
     ask,
     grey_histograms,
     grey_percentile,
+    predict_jointly,
     score_jointly,
     score_property,
 )
@@ -269,6 +271,28 @@ def describe_clusters(dataset: Dataset, clusters: Clusters, *, seed: int = 0) ->
     }
 
 
+def contrary_images(
+    samples: Sequence[Sample], features: AcquisitionFeatures, *, seed: int = 0
+) -> npt.NDArray[np.bool_] | None:
+    """Images whose acquisition speaks for the other class, (N,) bool; None where the images cannot tell.
+
+    Gradient boosting on the features, cross-validated by patient, gives each image a probability of pneumonia
+    from how it was taken. An image is contrary when that lies on the other side of the share of pneumonia
+    among all images than its label does.
+
+    Args:
+        samples: N images.
+        features: theirs, in the same order.
+        seed: of the folds.
+    """
+    positive = np.array([sample.label is not Label.NORMAL for sample in samples])
+    question = _class_question(samples, positive, seed)
+    if question is None:
+        return None
+    speaks = predict_jointly(features.values, question) >= positive.mean()
+    return np.asarray(speaks != positive)
+
+
 def _points(features: AcquisitionFeatures) -> Values:
     """The images in the space that is clustered, (N, d)."""
     blocks = []
@@ -334,11 +358,16 @@ def _describe(samples: Sequence[Sample], clusters: Clusters, number: int) -> dic
 
 def _class_auc(samples: Sequence[Sample], clusters: Clusters, seed: int) -> dict[str, dict[str, Any]]:
     positive = np.array([sample.label is not Label.NORMAL for sample in samples])
-    groups = np.unique([sample.group_id for sample in samples], return_inverse=True)[1].astype(np.int64)
-    question = ask(positive, np.ones(len(samples), dtype=bool), groups, seed)
+    question = _class_question(samples, positive, seed)
     if question is None:
         return {}
     scores = {"all": score_jointly(clusters.features.values, question)}
     scores |= {name: score_jointly(clusters.features.group(name), question) for name in GROUPS}
     scores["cluster"] = score_property(clusters.members.astype(np.float64), question)
     return {name: asdict(score) for name, score in scores.items()}
+
+
+def _class_question(samples: Sequence[Sample], positive: npt.NDArray[np.bool_], seed: int) -> Question | None:
+    """Pneumonia or not, of all images; None when a class has fewer than two patients."""
+    groups = np.unique([sample.group_id for sample in samples], return_inverse=True)[1].astype(np.int64)
+    return ask(positive, np.ones(len(samples), dtype=bool), groups, seed)

@@ -359,6 +359,30 @@ def hold_out(
     )
 
 
+def hold_out_images(
+    dataset: Dataset, held: Iterable[str], linked: Iterable[Sequence[str]] = (), *, name: str, seed: int
+) -> Split:
+    """A split whose ``fold-0`` are the images ``held`` and whose ``fold-1`` are those of other patients.
+
+    The other images of their patients, and copies of them, are set aside: neither tested nor trained on.
+
+    Args:
+        dataset: whose images.
+        held: paths.
+        linked: groups of paths that must stay together besides those of one patient.
+        name: of the split, and its method.
+        seed: how ``held`` was found.
+    """
+    paths = [sample.path for sample in dataset.samples]
+    wanted = frozenset(held)
+    chosen = np.array([path in wanted for path in paths], dtype=bool)
+    blocks = film_blocks(dataset.samples, linked)
+    touched = np.isin(blocks, blocks[chosen])
+    names = np.where(chosen, "fold-0", np.where(touched, ASIDE, "fold-1")).tolist()
+    notes = (f"{names.count(ASIDE)} images are set aside: others of the patients that are held out",)
+    return Split(name, name, seed, dataset.hash, dict(zip(paths, names, strict=True)), notes)
+
+
 def _cluster_parts(
     samples: Sequence[Sample], clusters: Mapping[str, int] | None, linked: Sequence[Sequence[str]]
 ) -> tuple[dict[str, str], tuple[str, ...]]:

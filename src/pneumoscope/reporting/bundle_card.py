@@ -1,4 +1,4 @@
-"""Model card of a bundle in Markdown, made from ``bundle.json`` alone.
+"""Model card of a bundle in Markdown, made from ``bundle.json`` and, where given, its release check.
 
 It is a view of the bundle, not a part of it: ``SHA256SUMS`` does not list it.
 """
@@ -12,6 +12,7 @@ from pneumoscope.core.format import markdown_table
 from pneumoscope.core.records import Task
 from pneumoscope.evaluation.metrics import TITLES
 from pneumoscope.evaluation.operating_points import RULE_IN_SPECIFICITY, SCREENING_SENSITIVITY
+from pneumoscope.reporting.release_page import release_markdown
 
 CARD = "CARD.md"
 """What the card is called in a bundle's folder."""
@@ -38,12 +39,13 @@ _POINTS = {
 }
 
 
-def bundle_card(document: Mapping[str, Any], address: str) -> str:
+def bundle_card(document: Mapping[str, Any], address: str, release: Mapping[str, Any] | None = None) -> str:
     """The card of a bundle, Markdown that ends with a line break.
 
     Args:
         document: content of ``bundle.json``.
         address: what ``load_bundle`` takes to open it: a shipped name, or a directory.
+        release: content of ``release.json``; None: the card says nothing of a release check.
     """
     blocks = (
         *_head(document),
@@ -52,6 +54,7 @@ def bundle_card(document: Mapping[str, Any], address: str) -> str:
         *_preprocessing(document),
         *_training(document),
         *_figures(document),
+        *_release(release),
         *_operating_points(document),
         *_abstention(document),
         *_gate(document),
@@ -164,6 +167,12 @@ def _figures(document: Mapping[str, Any]) -> Iterator[str]:
             for title, found in ((TITLES.get(name, name), estimates[name]) for name in estimates)
         ],
     )
+
+
+def _release(release: Mapping[str, Any] | None) -> Iterator[str]:
+    if release is not None:
+        yield "## Release check"
+        yield release_markdown(release)
 
 
 def _operating_points(document: Mapping[str, Any]) -> Iterator[str]:

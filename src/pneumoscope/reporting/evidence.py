@@ -28,6 +28,7 @@ def evidence(
     address: str,
     internal: Mapping[str, Any] | None = None,
     attached: Mapping[str, Mapping[str, Any]] | None = None,
+    release: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``card.json``.
 
@@ -36,6 +37,7 @@ def evidence(
         address: what ``load_bundle`` takes to open it.
         internal: ``cross-validation.json`` of the recipe, or another evaluation of unseen images.
         attached: further JSON documents by file name.
+        release: content of ``release.json``, which the card then shows.
 
     Returns:
         ``id``, ``card`` (Markdown), ``operating_points``, ``validation``, ``intended_use``, ``limitations``,
@@ -48,7 +50,8 @@ def evidence(
     return {
         "schema_version": 1,
         "id": document["id"],
-        "card": bundle_card(document, address),
+        "card": bundle_card(document, address, release),
+        "release": None if release is None else release["verdict"],
         "operating_points": document["operating_points"],
         "validation": document["validation"],
         "internal": None if internal is None else internal["estimates"],

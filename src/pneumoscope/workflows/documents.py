@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pneumoscope.inference.bundle import load_bundle
+from pneumoscope.inference.bundle import Bundle, load_bundle
 from pneumoscope.reporting.bundle_card import bundle_card
 from pneumoscope.reporting.evidence import attach, evidence, write_evidence
+from pneumoscope.reporting.release_page import read_release
 from pneumoscope.reporting.run_report import write_run_report
 from pneumoscope.workflows.runs import StageProgress, of_stage
 
@@ -19,9 +21,15 @@ def report(
     return write_run_report(run, pdf=pdf, file=output, progress=of_stage(progress, "drawing mistakes"))
 
 
-def card(bundle: Path | str) -> str:
-    """The model card of a bundle in Markdown: what it is, how good, and its limits."""
-    return bundle_card(load_bundle(bundle).document, str(bundle))
+def card(bundle: Path | str, release: Path | None = None) -> str:
+    """The model card of a bundle in Markdown: what it is, how good, and its limits.
+
+    Args:
+        bundle: directory or name of a shipped one.
+        release: ``release.json`` of its release check, whose verdict and table the card then shows.
+    """
+    opened = load_bundle(bundle)
+    return bundle_card(opened.document, str(bundle), _release(release, opened))
 
 
 def evidence_pack(
@@ -30,6 +38,7 @@ def evidence_pack(
     *,
     run: Path | None = None,
     files: Sequence[Path] = (),
+    release: Path | None = None,
     pdf: bool = False,
 ) -> Sequence[Path]:
     """Write card, checklists, hashes and bill of materials of a bundle; return the files.
@@ -39,12 +48,16 @@ def evidence_pack(
         output: the folder.
         run: a cross-validation of its recipe, for figures on unseen images.
         files: JSON of ``stress``, ``audit-shortcuts`` or ``commission``.
+        release: ``release.json`` of the bundle's release check, for the card.
         pdf: write the page as PDF, too.
     """
     opened = load_bundle(bundle)
     internal = None
     if run is not None:
         (internal,) = attach([run / "evaluation" / "cross-validation.json"]).values()
-    return list(
-        write_evidence(evidence(opened, str(bundle), internal, attach(files)), opened, output, pdf=pdf)
-    )
+    content = evidence(opened, str(bundle), internal, attach(files), _release(release, opened))
+    return list(write_evidence(content, opened, output, pdf=pdf))
+
+
+def _release(file: Path | None, bundle: Bundle) -> dict[str, Any] | None:
+    return None if file is None else read_release(file, bundle)
