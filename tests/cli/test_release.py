@@ -24,7 +24,7 @@ from pneumoscope.learning.training import TrainingSet, train
 from tests.learning.phantoms import phantom_dataset, small_run
 
 QUICK = ("--clusters", 1, "--folds", 3, "--stress-images", 25)
-PARTS = ("fold/fold-0", "clusters/fold-0", "contrary/fold-0")
+PARTS = ("fold/fold-0", "clusters/fold-0", "contrary/fold-0", "framing/fold-0")
 
 
 def run(command: str, *arguments: object) -> Result:
@@ -81,7 +81,7 @@ def test_every_view_is_in_the_result(phantoms: Path, checked: tuple[Path, Result
     out, result = checked
     document = read_json(out / "release.json")
     kinds = [view["kind"] for view in document["views"]]
-    assert kinds == ["fold", "cluster", "contrary", "stress", "twins", "external"]
+    assert kinds == ["fold", "cluster", "contrary", "framing", "stress", "twins", "external"]
     votes = {view["kind"]: view["vote"] for view in document["views"]}
     assert votes["fold"] == "no vote"
     assert set(votes.values()) <= {"no vote", "worse", "not worse"}
@@ -196,17 +196,17 @@ def test_a_worse_view_refuses_and_the_ordinary_fold_cannot(
     assert votes["fold"] == "no vote"
     stress = next(view for view in document["views"] if view["kind"] == "stress")
     assert document["worse"] == ([stress["key"]] if stress["vote"] == "worse" else [])
-    put(out, "contrary/fold-0", candidate_is_worse=True)
+    put(out, "framing/fold-0", candidate_is_worse=True)
     result = run("release-check", *arguments)
     assert result.exit_code == 1
     document = read_json(out / "release.json")
     assert document["verdict"] == "not released"
-    assert "contrary" in document["worse"]
+    assert "framing" in document["worse"]
     assert "Not released" in result.stdout
     card = run("card", phantoms / "run" / "bundle", "--release", out / "release.json").stdout
     assert "## Release check" in card
     assert "**Not released:**" in card
-    assert "| Contrary images |" in card
+    assert "| Contrary by framing |" in card
 
 
 def test_the_card_refuses_the_check_of_another_bundle(

@@ -141,8 +141,8 @@ def test_contrary_images_are_those_that_the_other_class_device_took() -> None:
     ill = np.arange(400) % 4 != 0
     values = np.zeros((400, len(FEATURES)))
     values[:, 5] = ill ^ odd
-    contrary = contrary_images(samples, AcquisitionFeatures(values))
+    contrary = contrary_images(samples, values)
     assert contrary is not None
     assert contrary.tolist() == odd.tolist()
     of_one_class = [one for one in samples if one.label is not Label.NORMAL]
-    assert contrary_images(of_one_class, AcquisitionFeatures(values[ill])) is None
+    assert contrary_images(of_one_class, values[ill]) is None

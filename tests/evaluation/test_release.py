@@ -29,7 +29,7 @@ from pneumoscope.imaging.stress import STRESSES
 from tests.evaluation.films import binary_table, draw_table, sample
 
 CONFIG = ReleaseConfig()
-CLUSTER = ViewName("cluster-0", "Acquisition cluster 0", ViewKind.CLUSTER)
+SHIFTED = ViewName("external-x", "External: x", ViewKind.EXTERNAL)
 FOLD = ViewName("fold", "Ordinary fold", ViewKind.FOLD)
 ILL = np.arange(40) >= 20
 RIGHT = np.linspace(0.01, 0.99, 40)
@@ -45,7 +45,7 @@ def answers(candidate: np.ndarray, plain: np.ndarray) -> Pair:
 
 
 def test_worse_beyond_the_interval_is_not_released() -> None:
-    view = judge(CLUSTER, answers(BAD, RIGHT), CONFIG)
+    view = judge(SHIFTED, answers(BAD, RIGHT), CONFIG)
     assert (view.films, view.patients, view.ill) == (40, 40, 20)
     assert view.candidate["roc_auc"].value == 0.5
     assert view.plain["roc_auc"].value == 1.0
@@ -60,16 +60,17 @@ def test_worse_beyond_the_interval_is_not_released() -> None:
     assert view.plain["specificity"].value == 1.0
     found = conclude([view])
     assert not found.released
-    assert found.worse == ("cluster-0",)
+    assert found.worse == ("external-x",)
     assert found.to_dict()["verdict"] == "not released"
 
 
-def test_the_ordinary_fold_has_no_vote() -> None:
-    fold = judge(FOLD, answers(BAD, RIGHT), CONFIG)
+@pytest.mark.parametrize("kind", [ViewKind.FOLD, ViewKind.CLUSTER, ViewKind.CONTRARY])
+def test_a_view_that_pays_for_shortcuts_has_no_vote(kind) -> None:
+    fold = judge(replace(FOLD, kind=kind), answers(BAD, RIGHT), CONFIG)
     assert fold.difference is not None
     assert fold.difference.high < 0
     assert fold.vote is Vote.NONE
-    good = judge(CLUSTER, answers(RIGHT, BAD), CONFIG)
+    good = judge(SHIFTED, answers(RIGHT, BAD), CONFIG)
     assert good.vote is Vote.NOT_WORSE
     found = conclude([fold, good])
     assert found.released
@@ -78,15 +79,15 @@ def test_the_ordinary_fold_has_no_vote() -> None:
 
 
 def test_one_worse_view_outweighs_all_others() -> None:
-    better = judge(CLUSTER, answers(RIGHT, BAD), CONFIG)
-    worse = judge(ViewName("contrary", "Contrary", ViewKind.CONTRARY), answers(BAD, RIGHT), CONFIG)
-    assert conclude([better, better, worse]).worse == ("contrary",)
+    better = judge(SHIFTED, answers(RIGHT, BAD), CONFIG)
+    worse = judge(ViewName("framing", "Framing", ViewKind.FRAMING), answers(BAD, RIGHT), CONFIG)
+    assert conclude([better, better, worse]).worse == ("framing",)
 
 
 def test_a_difference_within_the_interval_is_not_worse() -> None:
     one = RIGHT.copy()
     one[20] = 0.005  # one image of 20 with pneumonia below all 20 normal ones
-    view = judge(CLUSTER, answers(one, RIGHT), CONFIG)
+    view = judge(SHIFTED, answers(one, RIGHT), CONFIG)
     assert view.difference is not None
     assert view.difference.value == pytest.approx(-20 / 400)
     assert view.difference.low < -0.05
@@ -95,18 +96,18 @@ def test_a_difference_within_the_interval_is_not_worse() -> None:
 
 
 def test_equal_answers_keep_an_open_interval() -> None:
-    view = judge(CLUSTER, answers(BAD, BAD), CONFIG)
+    view = judge(SHIFTED, answers(BAD, BAD), CONFIG)
     end = wilson(0, 20)[1]
     assert view.difference is not None
     assert (view.difference.value, view.difference.low, view.difference.high) == (0.0, -end, end)
     assert view.vote is Vote.NOT_WORSE
     assert view.too_few
-    assert not judge(CLUSTER, answers(BAD, BAD), ReleaseConfig(wide=0.5)).too_few
+    assert not judge(SHIFTED, answers(BAD, BAD), ReleaseConfig(wide=0.5)).too_few
 
 
 def test_the_interval_agrees_with_delong() -> None:
     first, second = draw_table(600, skill=1.0), draw_table(600, skill=1.2)
-    found = judge(CLUSTER, pair(first, second), CONFIG).difference
+    found = judge(SHIFTED, pair(first, second), CONFIG).difference
     areas = auc_covariance(
         first.positive, np.stack([first.probability, second.probability]), first.patient_ids
     )
@@ -118,11 +119,11 @@ def test_the_interval_agrees_with_delong() -> None:
 
 def test_too_few_patients_are_not_measured() -> None:
     lonely = Pair(np.array([True, False, False]), ("a", "b", "c"), RIGHT[:3], RIGHT[:3])
-    view = judge(CLUSTER, lonely, CONFIG)
+    view = judge(SHIFTED, lonely, CONFIG)
     assert view.vote is Vote.NOT_MEASURED
     assert (view.difference, view.candidate) == (None, {})
     found = conclude([view])
-    assert (found.released, found.not_measured) == (False, ("cluster-0",))
+    assert (found.released, found.not_measured) == (False, ("external-x",))
 
 
 def test_answers_are_paired_by_image_whatever_the_order() -> None:

@@ -38,7 +38,7 @@ SPECIAL = TrainConfig(
     imbalance="sampler",
     fit="letterbox",
     output_stride=16,
-    augmentation=AugmentationConfig(histogram_probability=0.5, body_probability=0.1),
+    augmentation=AugmentationConfig(histogram_probability=0.5),
     mixing=MixingConfig(mixup_probability=0.3),
     distillation=DistillationConfig(),
     unfreeze=(UnfreezeStep(epoch=0, blocks=1),),

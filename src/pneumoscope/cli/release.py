@@ -35,7 +35,11 @@ def release_check(
     ] = None,
     contrary: Annotated[
         bool | None,
-        typer.Option("--contrary/--no-contrary", help="Leave contrary images out (default: yes)."),
+        typer.Option("--contrary/--no-contrary", help="Leave out images of contrary acquisition (default)."),
+    ] = None,
+    framing: Annotated[
+        bool | None,
+        typer.Option("--framing/--no-framing", help="Leave out images of contrary framing (default)."),
     ] = None,
     folds: Annotated[
         int | None, typer.Option(min=2, help="Parts of the ordinary split by patient (default: 5).")
@@ -58,7 +62,8 @@ def release_check(
     from pneumoscope.workflows.release import release_check as run_check
 
     flags: dict[str, Any] = {
-        "clusters": clusters, "contrary": contrary, "folds": folds, "run_folds": run_folds,
+        "clusters": clusters, "contrary": contrary, "framing": framing, "folds": folds,
+        "run_folds": run_folds,
         "stress_films": stress_images, "init": init, "seed": seed,
     }  # fmt: skip
     with Display() as display:

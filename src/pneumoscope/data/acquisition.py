@@ -272,24 +272,24 @@ def describe_clusters(dataset: Dataset, clusters: Clusters, *, seed: int = 0) ->
 
 
 def contrary_images(
-    samples: Sequence[Sample], features: AcquisitionFeatures, *, seed: int = 0
+    samples: Sequence[Sample], features: Values, *, seed: int = 0
 ) -> npt.NDArray[np.bool_] | None:
-    """Images whose acquisition speaks for the other class, (N,) bool; None where the images cannot tell.
+    """Images whose features speak for the other class, (N,) bool; None where the images cannot tell.
 
     Gradient boosting on the features, cross-validated by patient, gives each image a probability of pneumonia
-    from how it was taken. An image is contrary when that lies on the other side of the share of pneumonia
-    among all images than its label does.
+    from how it was taken or framed. An image is contrary when that lies on the other side of the share of
+    pneumonia among all images than its label does.
 
     Args:
         samples: N images.
-        features: theirs, in the same order.
+        features: (N, F) of acquisition, or of the lungs' size and place.
         seed: of the folds.
     """
     positive = np.array([sample.label is not Label.NORMAL for sample in samples])
     question = _class_question(samples, positive, seed)
     if question is None:
         return None
-    speaks = predict_jointly(features.values, question) >= positive.mean()
+    speaks = predict_jointly(features, question) >= positive.mean()
     return np.asarray(speaks != positive)
 
 

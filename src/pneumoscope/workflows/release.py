@@ -42,6 +42,7 @@ from pneumoscope.evaluation.scoring import film_key, patient_key, predict_films
 from pneumoscope.evaluation.stress import Examiner, StressPlan, choose_some, run_stress
 from pneumoscope.imaging.stress import STRESSES, StressKind
 from pneumoscope.inference.bundle import MODEL
+from pneumoscope.learning.config import TrainConfig
 from pneumoscope.reporting.release_page import view_rows, write_release_page
 from pneumoscope.workflows.runs import (
     Result,
@@ -61,6 +62,17 @@ if TYPE_CHECKING:
     from pneumoscope.learning.cross_validation import Folds
     from pneumoscope.learning.loop import TrainingListener
     from pneumoscope.learning.release_recipes import Recipes, TrainedPair
+
+
+_LEFT_OUT = "left out with their patients"
+_CONTRARY = {
+    kind: ViewName(kind.value, title, kind, _LEFT_OUT)
+    for kind, title in (
+        (ViewKind.CONTRARY, "Contrary by acquisition"),
+        (ViewKind.FRAMING, "Contrary by framing"),
+    )
+}
+_LUNGS = TrainConfig(size=96, fit="lungs").preprocessing
 
 
 @dataclass(frozen=True)
@@ -245,12 +257,14 @@ def _parts(job: _Job) -> tuple[dict[str, Folds], tuple[View, ...]]:
                 f"{config.clusters} clusters asked for", where=split.name, expected=f"at most {count}"
             )
         parts["clusters"] = Folds(count, tuple(range(config.clusters or count)), split)
-    if config.contrary:
-        held = _contrary_split(job)
+    for kind, wanted in ((ViewKind.CONTRARY, config.contrary), (ViewKind.FRAMING, config.framing)):
+        if not wanted:
+            continue
+        held = _contrary_split(job, kind)
         if held is None:
-            missing.append(_not_measured(ViewName("contrary", "Contrary images", ViewKind.CONTRARY)))
+            missing.append(_not_measured(_CONTRARY[kind]))
         else:
-            parts["contrary"] = Folds(2, (0,), held)
+            parts[kind.value] = Folds(2, (0,), held)
     return parts, tuple(missing)
 
 
@@ -281,11 +295,21 @@ def _cluster_split(job: _Job) -> Split:
     return split
 
 
-def _contrary_split(job: _Job) -> Split | None:
-    """Contrary images against all other patients; None where there are too few of either class to score."""
+def _contrary_split(job: _Job, kind: ViewKind) -> Split | None:
+    """Contrary images against all other patients; None where there are too few of either class to score.
+
+    Args:
+        job: whose images.
+        kind: CONTRARY: the acquisition contradicts the label; FRAMING: place and size of the lungs do.
+    """
     samples, seed = job.dataset.samples, job.config.seed
-    cache = build_cache(job.dataset, ACQUISITION, progress=of_stage(job.progress, "decoding"))
-    features = measure_acquisition(samples, cache, progress=of_stage(job.progress, "measuring images"))
+    reduced = ACQUISITION if kind is ViewKind.CONTRARY else _LUNGS
+    cache = build_cache(job.dataset, reduced, progress=of_stage(job.progress, "decoding"))
+    if kind is ViewKind.CONTRARY:
+        progress = of_stage(job.progress, "measuring images")
+        features = measure_acquisition(samples, cache, progress=progress).values
+    else:
+        features = cache.lung_shapes(samples)
     contrary = contrary_images(samples, features, seed=seed)
     if contrary is None:
         return None
@@ -298,7 +322,7 @@ def _contrary_split(job: _Job) -> Split | None:
     if min(map(len, by_class)) < 2:
         return None
     linked = [group.paths for group in find_duplicates(job.dataset)]
-    return hold_out_images(job.dataset, (s.path for s in held), linked, name="contrary", seed=seed)
+    return hold_out_images(job.dataset, (s.path for s in held), linked, name=kind.value, seed=seed)
 
 
 def _not_measured(name: ViewName) -> View:
@@ -328,9 +352,9 @@ def _views(
             f"cluster-{number}", f"Acquisition cluster {number}", ViewKind.CLUSTER, "left out of training"
         )
         views.append(judge(name, pair(one.candidate.table, one.plain.table), job.config))
-    for one in trained.get("contrary", ()):
-        name = ViewName("contrary", "Contrary images", ViewKind.CONTRARY, "left out with their patients")
-        views.append(judge(name, pair(one.candidate.table, one.plain.table), job.config))
+    for name in _CONTRARY.values():
+        for one in trained.get(name.key, ()):
+            views.append(judge(name, pair(one.candidate.table, one.plain.table), job.config))
     changes = _stress(job, fold)
     views.append(worst_of(changes))
     if job.twins is not None:
