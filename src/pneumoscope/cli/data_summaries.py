@@ -70,7 +70,7 @@ def print_clusters(found: Mapping[str, Any]) -> None:
 
     from pneumoscope.data.acquisition import SOURCES
 
-    table = Table("cluster", "films", "classes", "what sets it apart (median here, elsewhere)")
+    table = Table("cluster", "images", "classes", "what sets it apart (median here, elsewhere)")
     for item in found["clusters"]:
         classes = ", ".join(
             f"{label} {count:,} ({count / item['films']:.0%})" for label, count in item["classes"].items()
@@ -117,7 +117,7 @@ def _print_counts(title: str, header: str, parts: dict[str, Any]) -> None:
     labels = list(count_labels(everything))
     table = Table(title=title, title_justify="left")
     table.add_column(header)
-    for column in (*labels, "films", "patients"):
+    for column in (*labels, "images", "patients"):
         table.add_column(column, justify="right", no_wrap=True)
     rows = [*parts.items(), ("all", everything)] if len(parts) > 1 else list(parts.items())
     for part, films in rows:

@@ -53,7 +53,7 @@ def _print_pointing(document: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(
-        "lesion", "films", "peak inside [95 % interval]", f"within {document['tolerance']:.0%} of the side",
+        "lesion", "images", "peak inside [95 % interval]", f"within {document['tolerance']:.0%} of the side",
         "evidence inside", "area of the lesion",
     )  # fmt: skip
     for column in table.columns[1:]:
