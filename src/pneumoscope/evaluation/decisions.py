@@ -123,7 +123,7 @@ def read_views(runs: Sequence[Path], task: Task) -> tuple[list[View], Prediction
     """The out-of-fold predictions of cross-validations.
 
     Args:
-        runs: folders of ``pneumoscope train --folds``. Folds by patient make up the view ``out of fold``;
+        runs: folders of ``pneumoscope train --folds``, or of ``quantise`` on one. Folds by patient make up the view ``out of fold``;
             each fold of a split that leaves clusters out is a view of its own.
         task: what the networks tell apart.
 
@@ -144,7 +144,8 @@ def read_views(runs: Sequence[Path], task: Task) -> tuple[list[View], Prediction
         table = read_predictions(file)
         if table.task is not task:
             raise InputError(f"predictions of another task ({table.task})", where=file, expected=str(task))
-        if Split.load(run / "split.csv").method == "leave-cluster-out":
+        split = run / "split.csv"  # of 'quantise' there is none: its folds are by patient
+        if split.is_file() and Split.load(split).method == "leave-cluster-out":
             for fold in sorted(run.glob("fold-*/predictions/test.csv")):
                 part = read_predictions(fold)
                 views.append(_view(f"{run.name}, {fold.parents[1].name} left out", part))
