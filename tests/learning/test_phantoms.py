@@ -4,7 +4,6 @@ Energy is the share of a heat map's sum, chance the share of the image's area, b
 then over the two kinds of lesions. A map has 8 x 8 cells.
 """
 
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +21,7 @@ from .phantoms import phantom_dataset, small_run
 pytestmark = pytest.mark.slow
 
 SIDE, CELL = 64, 8
+
 
 class Answers:
     """What a network, trained on the rest, says of the test images; nothing is augmented."""
