@@ -123,7 +123,7 @@ def read_views(runs: Sequence[Path], task: Task) -> tuple[list[View], Prediction
     """The out-of-fold predictions of cross-validations.
 
     Args:
-        runs: folders of ``pneumoscope train --folds`` or of ``quantise`` on one. Folds by patient are the view
+        runs: folders of ``train --folds`` or of ``quantise`` on one. Folds by patient are the view
             ``out of fold``; each fold of a split that leaves clusters out is a view of its own.
         task: what the networks tell apart.
 
