@@ -1,7 +1,7 @@
 """The gate of a site: fitted to its images, and judged on patients that did not fit it.
 
-Rules about the source (header, blank pictures, noise) stay as they are everywhere; distances of features, the
-appearance of the picture and the shape of the lungs are fitted anew.
+Rules about the source (header, blank pictures, noise) and the shape of the lungs stay as they are everywhere;
+distances of features and the appearance of the picture are fitted anew.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from sklearn.model_selection import GroupKFold
 
 from pneumoscope.core.findings import Finding, Severity
 from pneumoscope.core.records import LungField, Verdict
-from pneumoscope.imaging.lungs import lung_shape
 from pneumoscope.inference.appearance import Appearance, fit_appearance
-from pneumoscope.inference.gate import fit_gate, fit_lung_shapes, judge_measured
+from pneumoscope.inference.gate import fit_gate, judge_measured
 
 PARTS = 3
 """One of so many parts of the patients sets the bounds; the others fit what is measured."""
@@ -46,6 +45,8 @@ class GateImages:
         patients: N keys.
         findings: N of the sources alone.
         lungs: N lung fields; None where the bundle does not look at them.
+        lung_gate: the bundle's ``gate.lungs`` under that key, and its arrays; empty where it has none. It
+            stays: a site's few images set too wide a bound, and two lungs look alike everywhere.
     """
 
     features: npt.NDArray[np.float32]
@@ -53,12 +54,7 @@ class GateImages:
     patients: tuple[str, ...]
     findings: tuple[tuple[Finding, ...], ...]
     lungs: tuple[LungField | None, ...]
-
-    def shapes(self, rows: Ints) -> npt.NDArray[np.float64]:
-        """The shapes of the lungs of the images ``rows``; (0, 0) where the bundle does not look at them."""
-        fields = (self.lungs[row] for row in rows.tolist())
-        found = [lung_shape(field) for field in fields if field is not None]
-        return np.stack(found) if found else np.empty((0, 0))
+    lung_gate: Gate
 
     def looks(self, rows: Ints) -> Appearance:
         """The appearance of the images ``rows``."""
@@ -89,10 +85,8 @@ def fit_site_gate(images: GateImages, rows: Ints, *, rate: float, pictures: bool
         bounds, thumbnails = fit_appearance(images.looks(fitted), images.looks(bounding), rate)
         gate["appearance"] = bounds
         arrays |= thumbnails
-    if (shapes := images.shapes(fitted)).size:
-        gate["lungs"], usual = fit_lung_shapes(shapes, images.shapes(bounding), rate)
-        arrays |= usual
-    return gate, arrays
+    kept, own = images.lung_gate
+    return gate | kept, arrays | own
 
 
 def site_verdicts(

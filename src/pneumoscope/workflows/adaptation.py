@@ -165,6 +165,12 @@ def _check_unlabelled(bundle: Bundle, seen: Sequence[Observation]) -> None:
         raise leakage_error(leaks, len(seen))
 
 
+def lung_gate(bundle: Bundle) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.float32]]]:
+    """What a bundle's gate knows of lungs: ``lungs`` of its document, and its arrays; empty without."""
+    kept = {"lungs": bundle.document["gate"]["lungs"]} if "lungs" in bundle.document["gate"] else {}
+    return kept, {name: array for name, array in bundle.arrays.items() if kept and name.startswith("lungs_")}
+
+
 class _Gate:
     """The gate of a site, fitted to the usable images ``rows``."""
 
@@ -176,6 +182,7 @@ class _Gate:
             tuple(local.samples[row].patient_id for row in rows.tolist()),
             tuple(one.findings for one in seen),
             tuple(one.lungs for one in seen),
+            lung_gate(bundle),
         )
         gate = bundle.document["gate"]
         self.how: dict[str, Any] = {
