@@ -7,12 +7,10 @@ import pytest
 
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.records import Label, Task
-from pneumoscope.data.splits import Split
 from pneumoscope.evaluation.decisions import (
     OUT_OF_FOLD,
     Choices,
     View,
-    check_recipe,
     choose_decisions,
     fit_decisions,
     judge_view,
@@ -32,7 +30,7 @@ def view(name, shift=0.0, count=200, seed=0):
     targets = np.arange(count) % 2
     score = rng.normal(np.where(targets == 1, 2, -2) + shift, 1)
     logits = np.stack([np.zeros(count), score], axis=1)
-    return View(name, logits, targets.astype(np.int64), tuple(f"p{i}" for i in range(count)))
+    return View(name, logits, targets.astype(np.int64), tuple(f"p{seed}-{i}" for i in range(count)))
 
 
 def test_the_point_of_decisions_is_their_default_one():
@@ -73,6 +71,10 @@ def test_pooling_counts_every_row():
     assert both.positive.sum() == 150
 
 
+def document(**config):
+    return {"task": "binary", "training": {"config": config}}
+
+
 def table(prefix, count=6):
     labels = tuple(Label.NORMAL if i % 2 else Label.BACTERIAL for i in range(count))
     logits = np.stack([np.zeros(count), np.where(np.arange(count) % 2, -1.0, 1.0)], axis=1)
@@ -90,15 +92,18 @@ def cross_validation(folder, method, **config):
     from pneumoscope.evaluation.predictions import concatenate
 
     write_predictions(folder / "predictions" / "cross-validation.csv", concatenate(parts))
-    paths = {path: f"fold-{number}" for number, part in enumerate(parts) for path in part.paths}
-    Split(name="s", method=method, seed=0, dataset_hash="0" * 64, parts=paths).save(folder / "split.csv")
-    (folder / "run.json").write_text(json.dumps({"config": config}))
+    how = {"k-fold": "by patient"}.get(method, f"over the split 's' ({method})")
+    for number in range(2):
+        training = {"config": config, "split": {"method": f"fold {number + 1} of 2 {how}"}}
+        bundle = folder / f"fold-{number}" / "bundle"
+        bundle.mkdir()
+        (bundle / "bundle.json").write_text(json.dumps({"training": training}))
     return folder
 
 
 def test_each_cluster_left_out_is_a_view_of_its_own(tmp_path):
     runs = [cross_validation(tmp_path / name, name) for name in ("k-fold", "leave-cluster-out")]
-    views, ordinary = read_views(runs, Task.BINARY)
+    views, ordinary = read_views(runs, document())
     assert [(one.name, len(one.targets)) for one in views] == [
         (OUT_OF_FOLD, 12),
         ("leave-cluster-out, fold-0 left out", 6),
@@ -108,18 +113,44 @@ def test_each_cluster_left_out_is_a_view_of_its_own(tmp_path):
     assert views[0].targets.tolist() == [1, 0, 1, 0, 1, 0] * 2
 
 
-def test_a_run_that_is_not_finished_or_of_another_task_is_refused(tmp_path):
+def test_a_run_that_cannot_serve_is_refused(tmp_path):
     with pytest.raises(InputError, match="no predictions of a cross-validation"):
-        read_views([tmp_path], Task.BINARY)
+        read_views([tmp_path], document())
     run = cross_validation(tmp_path / "cv", "k-fold")
     with pytest.raises(InputError, match="another task"):
-        read_views([run], Task.THREE_CLASS)
+        read_views([run], {**document(), "task": "three-class"})
+    again = cross_validation(tmp_path / "again", "k-fold")
+    with pytest.raises(InputError, match="a second cross-validation by patient"):
+        read_views([run, again], document())
+    other = cross_validation(tmp_path / "framing", "contrary")
+    with pytest.raises(InputError, match="folds of the split contrary"):
+        read_views([other], document())
 
 
 def test_another_recipe_is_refused(tmp_path):
     run = cross_validation(tmp_path / "cv", "k-fold", size=64, name="cv", seed=3)
-    document = {"training": {"config": {"size": 64, "name": "reference", "seed": 0}}}
-    check_recipe(run, document)
-    document["training"]["config"]["size"] = 96
+    assert read_views([run], document(size=64, name="reference", seed=0))[1] is not None
     with pytest.raises(InputError, match="another recipe: size"):
-        check_recipe(run, document)
+        read_views([run], document(size=96))
+    with pytest.raises(InputError, match="another recipe: epochs"):  # which the folds do not know
+        read_views([run], document(size=64, epochs=3))
+
+
+def test_without_groups_nothing_is_judged():
+    decisions, report = choose_decisions(Task.BINARY, CHOICES, [view(OUT_OF_FOLD)])
+    assert report == {"chosen": "both", "candidates": {}}
+    assert decisions == fit_decisions(Task.BINARY, CHOICES, view(OUT_OF_FOLD))
+
+
+def test_patients_of_a_group_do_not_fit_what_judges_it():
+    """The images out of fold are those of the group, moved as they are there: only they would hold it."""
+    moved = view("clusters, fold-0 left out", shift=3)
+    same = View(OUT_OF_FOLD, moved.logits, moved.targets, moved.patients)
+    others = view("x", seed=9)
+    patients = tuple(f"q{i}" for i in range(200))
+    pooled = pool([same, View("x", others.logits, others.targets, patients)])
+    ordinary = View(OUT_OF_FOLD, pooled.logits, pooled.targets, pooled.patients)
+    _, report = choose_decisions(Task.BINARY, CHOICES, [ordinary, moved])
+    (row,) = report["candidates"][OUT_OF_FOLD]["views"]
+    assert row["specificity"]["value"] < 0.3
+    assert "left out" not in report["candidates"], "there is no other group"

@@ -526,7 +526,8 @@ FIRST_KEPT = ("calibration", "operating_points", "default_operating_point", "sel
 """What a rollback of an entry without ``replaced`` restores: one of a release that could not adapt."""
 
 KEPT = (
-    *FIRST_KEPT, "adaptation", "etiology", "gate", "population", "validation", "intended_use", "limitations",
+    *FIRST_KEPT, "adaptation", "etiology", "gate", "population", "validation",
+    "validation_protocol", "intended_use", "limitations",
 )  # fmt: skip
 """Keys of the bundle's document that a site changes, and that a rollback restores."""
 
@@ -558,6 +559,8 @@ def commissioned_document(
     }
     history = [*document.get("history", []), entry]
     new = {**document, **result["changed"], "history": history, "version": len(history) + 1}
+    if "validation" in result["changed"]:
+        new.pop("validation_protocol", None)
     del new["created"]
     return new
 

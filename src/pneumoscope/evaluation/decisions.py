@@ -19,7 +19,6 @@ import numpy.typing as npt
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.files import read_json
 from pneumoscope.core.records import OperatingPoint, Task
-from pneumoscope.data.splits import Split
 from pneumoscope.evaluation.calibration import calibration_interval, choose_calibration
 from pneumoscope.evaluation.intervals import proportion_estimate
 from pneumoscope.evaluation.metrics import etiology_score
@@ -119,36 +118,44 @@ def fit_decisions(task: Task, choices: Choices, view: View) -> dict[str, Any]:
     }
 
 
-def read_views(runs: Sequence[Path], task: Task) -> tuple[list[View], PredictionTable | None]:
-    """The out-of-fold predictions of cross-validations.
+def read_views(
+    runs: Sequence[Path], document: Mapping[str, Any]
+) -> tuple[list[View], PredictionTable | None]:
+    """The out-of-fold predictions of cross-validations of a bundle's recipe.
 
     Args:
         runs: folders of ``train --folds`` or of ``quantise`` on one. Folds by patient are the view
             ``out of fold``; each fold of a split that leaves clusters out is a view of its own.
-        task: what the networks tell apart.
+        document: of the bundle.
 
     Returns:
         The views, and the table of the images out of fold by patient; None without such a run.
 
     Raises:
-        InputError: a folder is no finished cross-validation, or of another task.
+        InputError: a folder is no finished cross-validation, of another task, recipe or kind of split, or the
+            second one by patient.
     """
+    task = Task(document["task"])
     views: list[View] = []
     ordinary = None
     for run in runs:
         file = run / "predictions" / "cross-validation.csv"
-        if not file.is_file():
+        folds = sorted(run.glob("fold-*/predictions/test.csv"))
+        if not file.is_file() or not folds:
             raise InputError(
                 "no predictions of a cross-validation", where=run, expected="a finished 'train --folds' run"
             )
         table = read_predictions(file)
         if table.task is not task:
             raise InputError(f"predictions of another task ({table.task})", where=file, expected=str(task))
-        split = run / "split.csv"  # of 'quantise' there is none: its folds are by patient
-        if split.is_file() and Split.load(split).method == "leave-cluster-out":
-            for fold in sorted(run.glob("fold-*/predictions/test.csv")):
-                part = read_predictions(fold)
-                views.append(_view(f"{run.name}, {fold.parents[1].name} left out", part))
+        kind = _kind_of_split(run, folds, document)
+        if kind == "leave-cluster-out":
+            views += [
+                _view(f"{run.name}, {fold.parents[1].name} left out", read_predictions(fold))
+                for fold in folds
+            ]
+        elif ordinary is not None:
+            raise InputError("a second cross-validation by patient", where=run, expected="one of them")
         else:
             ordinary = table
             views.append(_view(OUT_OF_FOLD, table))
@@ -160,21 +167,41 @@ def _view(name: str, table: PredictionTable) -> View:
     return View(name, table.logits, table.targets, table.patient_ids)
 
 
-def check_recipe(run: Path, document: Mapping[str, Any]) -> None:
-    """Make sure that ``run`` trained the same recipe as the bundle of ``document``.
+_FREE = frozenset(
+    {
+        "name", "init", "seed", "threads", "accelerator", "devices", "strategy", "costs", "selection",
+        "default_operating_point",
+    }
+)  # fmt: skip
+"""Settings that do not change what a network learns."""
+
+
+def _kind_of_split(run: Path, folds: Sequence[Path], document: Mapping[str, Any]) -> str:
+    """``by patient`` or ``leave-cluster-out``, as the folds' bundles say, which are of the bundle's recipe.
 
     Raises:
-        InputError: a setting differs that changes what a network learns.
+        InputError: another recipe, or another kind of split.
     """
-    own, other = document["training"]["config"], read_json(run / "run.json")["config"]
-    free = {"name", "init", "seed", "threads", "costs", "selection", "default_operating_point"}
-    differing = [key for key in own if key not in free and other.get(key, own[key]) != own[key]]
-    if differing:
+    own = document["training"]["config"]
+    kinds = set()
+    for fold in folds:
+        training = read_json(fold.parents[1] / "bundle" / "bundle.json")["training"]
+        differing = [key for key in own if key not in _FREE and training["config"].get(key) != own[key]]
+        if differing:
+            raise InputError(
+                f"another recipe: {', '.join(differing)}",
+                where=fold.parents[1],
+                expected="cross-validations with the configuration that the bundle was trained with",
+            )
+        method = str(training["split"]["method"])
+        kinds.add("by patient" if method.endswith("by patient") else method.rpartition("(")[2].rstrip(")"))
+    if len(kinds) != 1 or not kinds <= {"by patient", "leave-cluster-out"}:
         raise InputError(
-            f"another recipe: {', '.join(differing)}",
+            f"folds of the split {', '.join(sorted(kinds))}",
             where=run,
-            expected="cross-validations with the configuration that the bundle was trained with",
+            expected="folds by patient, or of 'data split --method leave-cluster-out'",
         )
+    return kinds.pop()
 
 
 def choose_decisions(
@@ -183,26 +210,45 @@ def choose_decisions(
     """Fit decisions to the pool of views that holds the worst left-out group of images.
 
     Candidates are the images out of fold, those of the groups left out, and both. Each is judged on every
-    group left out, by decisions that were fitted without that group.
+    group left out, by decisions that were fitted without that group and its patients.
 
     Returns:
         The decisions as :func:`fit_decisions` gives them, and a report: ``chosen`` and ``candidates``, for
         each its ``worst`` balanced accuracy and ``views`` (name, n, sensitivity and specificity at the
-        default operating point, with 95 % intervals).
+        default operating point, with 95 % intervals). Without groups nothing can judge: no candidates, and
+        all images are taken.
+
+    Raises:
+        InputError: the images lack a class.
     """
     ordinary = [view for view in views if view.name == OUT_OF_FOLD]
     groups = [view for view in views if view.name != OUT_OF_FOLD]
     candidates = {OUT_OF_FOLD: ordinary, "left out": groups, "both": [*ordinary, *groups]}
     report = {}
     for name, some in candidates.items():
-        fits = ((view, [one for one in some if one is not view]) for view in groups or ordinary)
-        judged = [
-            judge_view(view, fit_decisions(task, choices, pool(rest or some))) for view, rest in fits if some
-        ]
-        if judged:
+        fits = [(view, _without(some, view)) for view in groups]
+        if groups and all(_has_all(task, rest) for _, rest in fits):
+            judged = [judge_view(view, fit_decisions(task, choices, pool(rest))) for view, rest in fits]
             report[name] = {"worst": min(row["balanced_accuracy"] for row in judged), "views": judged}
-    chosen = max(report, key=lambda name: report[name]["worst"])
+    chosen = max(report, key=lambda name: report[name]["worst"]) if report else "both"
     return fit_decisions(task, choices, pool(candidates[chosen])), {"chosen": chosen, "candidates": report}
+
+
+def _without(views: Sequence[View], group: View) -> list[View]:
+    """The views without ``group``, and without the images of its patients in the others."""
+    patients = frozenset(group.patients)
+    found = []
+    for view in views:
+        kept = np.array([patient not in patients for patient in view.patients])
+        if view is not group and kept.any():
+            names = tuple(patient for patient, stays in zip(view.patients, kept, strict=True) if stays)
+            found.append(View(view.name, view.logits[kept], view.targets[kept], names))
+    return found
+
+
+def _has_all(task: Task, views: Sequence[View]) -> bool:
+    """Whether every class has images."""
+    return {target for view in views for target in view.targets.tolist()} == set(range(len(task.classes)))
 
 
 def judge_view(view: View, decisions: Mapping[str, Any]) -> dict[str, Any]:

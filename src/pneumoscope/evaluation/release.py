@@ -285,8 +285,12 @@ def stress_views(candidate: StressTable, plain: StressTable, config: ReleaseConf
 
 
 def worst_of(views: Sequence[View]) -> View:
-    """The view of the smallest difference; the first one where none is measured."""
-    measured = [(view.difference.value, view) for view in views if view.difference is not None]
+    """The view of the smallest difference, first of those that are worse beyond the interval."""
+    measured = [
+        ((view.difference.high >= 0, view.difference.value), view)
+        for view in views
+        if view.difference is not None
+    ]
     return min(measured, key=lambda item: item[0])[1] if measured else views[0]
 
 

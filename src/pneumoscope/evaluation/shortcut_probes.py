@@ -312,7 +312,7 @@ def _blank_frame(pixels: FloatArray, _: np.random.Generator) -> FloatArray:
 def _other_fit(preprocessing: Preprocessing) -> Stress:
     """The image made square the other way; it is square then, and the network's own way changes nothing."""
     keeps = preprocessing.fit != "letterbox"
-    other = replace(preprocessing, fit="letterbox" if keeps else "squash")
+    other = replace(preprocessing, fit="letterbox" if keeps else "squash", size=preprocessing.source_size)
     return Stress(
         PROPORTIONS,
         "Letterbox instead of squash" if keeps else "Squash instead of letterbox",

@@ -283,7 +283,10 @@ def _prepare(job: _Job, sample: Sample) -> _Film:
     return _Film(
         np.stack([one.array for one in inputs]),
         tuple(
-            (*inspect_source(state, job.preprocessing.size), *lung_findings(one.lungs))
+            (
+                *inspect_source(state, job.preprocessing.size, geometry=one.geometry),
+                *lung_findings(one.lungs),
+            )
             for state, one in zip(states, inputs, strict=True)
         ),
         tuple(one.lungs for one in inputs),

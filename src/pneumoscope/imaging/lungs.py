@@ -84,6 +84,10 @@ def lung_findings(lungs: LungField | None) -> tuple[Finding, ...]:
     return (Finding.warning("no-lung-field" if lungs.state == "not-found" else "lung-completed"),)
 
 
+LUNG_NUMBERS = 15
+"""Numbers that describe the lungs' shape (:func:`lung_shape`)."""
+
+
 def lung_shape(lungs: LungField) -> npt.NDArray[np.float64]:
     """Size, place and shape of what was found, to tell frontal lungs from what is none.
 

@@ -8,6 +8,7 @@ arrays are opened when they are first needed.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -23,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.core.errors import BundleError, ConfigError
-from pneumoscope.core.files import read_json, sha256_file, write_json, write_text
+from pneumoscope.core.files import read_json, sha256_bytes, sha256_file, write_json, write_text
 from pneumoscope.core.records import OperatingPoint, Preprocessing, Task, freeze
-from pneumoscope.imaging.lungs import segmenter_file
+from pneumoscope.imaging.lungs import LUNG_NUMBERS, find_lung_field, segmenter_file
 from pneumoscope.imaging.session import open_session, run_session
 from pneumoscope.inference.schema import SCHEMA_VERSION, check_document
 
@@ -57,7 +58,10 @@ class Bundle:
 
     @property
     def id(self) -> str:
-        """``<name>@<first 12 hexadecimal digits of the SHA-256 of model.onnx>``, ``+<version>`` of a site."""
+        """``<name>@<first 12 hexadecimal digits of a SHA-256>``, ``+<version>`` of a site.
+
+        The digest is that of model.onnx, and of the decisions where they were chosen by themselves.
+        """
         return str(self.document["id"])
 
     @property
@@ -131,6 +135,16 @@ class Bundle:
             raise BundleError(f"cannot be read: {error}", where=file) from error
         _check_arrays(arrays, self.document, file)
         return MappingProxyType(arrays)
+
+    def open(self) -> None:
+        """Open and check everything that an answer needs, which is else opened by the first image.
+
+        Raises:
+            BundleError: a part is damaged or does not fit the others.
+        """
+        _ = self.session, self.arrays  # reading the arrays checks them
+        if self.preprocessing.fit == "lungs":
+            find_lung_field(np.zeros((8, 8), np.float32), self.preprocessing.segmenter)
 
     def card(self) -> dict[str, Any]:
         """What a reader of a result should know about the bundle, JSON-able."""
@@ -227,8 +241,16 @@ def write_bundle(
 
 
 def _identity(document: Mapping[str, Any], digest: str) -> str:
-    """The id of a bundle; a site's version of it has its number behind."""
+    """The id of a bundle; a site's version of it has its number behind.
+
+    Where ``pneumoscope calibrate`` chose the decisions, they are part of the digest: two bundles with one
+    network and other thresholds are not one.
+    """
     version = document.get("version", 1)
+    calibration = document.get("calibration", {})
+    if "judged" in calibration:
+        decisions = json.dumps([calibration, document["operating_points"]], sort_keys=True)
+        digest = sha256_bytes(f"{digest} {decisions}".encode())
     return f"{document.get('name')}@{digest[:12]}" + (f"+{version}" if version != 1 else "")
 
 
@@ -313,6 +335,8 @@ def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str,
         length, variances = arrays[f"{part}_mean"].shape, arrays[f"{part}_variances"].shape
         gaussian = (length, variances + length, variances, ())
         shapes |= {f"{part}_{name}": shape for name, shape in zip(_GAUSSIAN, gaussian, strict=True)}
+    if "lungs" in further:
+        shapes["lungs_mean"] = (LUNG_NUMBERS,)
     if kept is not None:
         films, dimensions = len(kept["films"]), kept["dimensions"]
         codes = ((channels,), (dimensions, channels), (films, dimensions), (films,))
@@ -329,7 +353,7 @@ def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]], document: Mapping[str,
 def _check_runs(bundle: Bundle) -> None:
     """Open everything and run one empty image, so that a bundle which cannot answer is never written."""
     size = bundle.preprocessing.size
-    _ = bundle.arrays  # reading them checks them
+    bundle.open()
     logits, features = run_session(bundle.session, np.zeros((2, 1, size, size), np.float32))
     expected = (2, len(bundle.task.classes)), (2, *bundle.document["network"]["feature_shape"])
     if (logits.shape, features.shape) != expected:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pneumoscope.core.findings import Finding, Severity, unique
-from pneumoscope.core.records import FloatArray, GateVerdict, LungField, Radiograph, Verdict
+from pneumoscope.core.records import FloatArray, GateVerdict, Geometry, LungField, Radiograph, Verdict
 from pneumoscope.imaging.header import to_age
 from pneumoscope.imaging.lungs import lung_shape
 from pneumoscope.inference.appearance import Appearance, inspect_measured, measure
@@ -149,7 +149,10 @@ class Patient:
 
 
 def inspect_source(
-    radiograph: Radiograph, input_size: int, patient: Patient | None = None
+    radiograph: Radiograph,
+    input_size: int,
+    patient: Patient | None = None,
+    geometry: Geometry | None = None,
 ) -> tuple[Finding, ...]:
     """Everything that speaks against answering, from the source alone: header, patient's age and pixels.
 
@@ -157,11 +160,16 @@ def inspect_source(
         radiograph: with the findings of its header and decoder.
         input_size: side of the network's input in pixels.
         patient: whom it shows, and whom the network knows.
+        geometry: of the network's input, where that is a part of the image.
     """
+    shortest = min(radiograph.original_size)
+    if geometry is not None:
+        top, left, bottom, right = geometry.crop
+        shortest = min(bottom - top, right - left)
     return (
         *(finding for finding in radiograph.findings if finding.severity is not Severity.NOTE),
         *_age_findings(radiograph, patient or Patient()),
-        *_pixel_findings(radiograph, input_size),
+        *_pixel_findings(radiograph.pixels, shortest, input_size),
     )
 
 
@@ -180,8 +188,7 @@ def _age_findings(radiograph: Radiograph, patient: Patient) -> Iterator[Finding]
         yield Finding.warning("age-unusual", age=age, low=low, high=high)
 
 
-def _pixel_findings(radiograph: Radiograph, input_size: int) -> Iterator[Finding]:
-    pixels, shortest = radiograph.pixels, min(radiograph.original_size)
+def _pixel_findings(pixels: FloatArray, shortest: int, input_size: int) -> Iterator[Finding]:
     levels = _histogram(pixels)
     if _contrast(levels) < MIN_CONTRAST:
         yield Finding.refusal("blank")
@@ -294,6 +301,7 @@ def _inspect_lungs(
     """
     distance = float(distances(from_arrays(arrays, "lungs"), lung_shape(lungs)[None])[0])
     ratio = distance / bounds["warn_distance"]
-    if lungs.state == "not-found" or ratio > REFUSAL_MARGIN or (ratio + feature_ratio) / 2 > JOINT_MARGIN:
+    joint = (ratio + feature_ratio) / 2
+    if lungs.state == "not-found" or not distance <= bounds["refuse_distance"] or joint > JOINT_MARGIN:
         return [Finding.refusal("no-frontal-lungs")], distance
     return [Finding.warning("unusual-lungs")] if ratio > 1 else [], distance

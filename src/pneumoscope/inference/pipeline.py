@@ -194,7 +194,7 @@ def _prepare(
     read = radiograph or read_radiograph(source, min_size=preprocessing.source_size)
     model_input = to_model_input(read, preprocessing)
     patient = Patient(request.age_years, bundle.usual_ages)
-    findings = inspect_source(read, preprocessing.size, patient)
+    findings = inspect_source(read, preprocessing.size, patient, model_input.geometry)
     return _Prepared(
         file=str(source) if isinstance(source, str | Path) else "",
         radiograph=replace(read, pixels=_NO_PIXELS),

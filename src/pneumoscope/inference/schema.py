@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -130,6 +131,10 @@ def _check_preprocessing(values: dict[str, Any], where: Path) -> None:
         {"segmenter"} if values.get("fit") == "lungs" else set()
     )
     _require(set(values) == expected, where, "preprocessing", f"the keys {sorted(expected)}", sorted(values))
+    if values["fit"] == "lungs":
+        name = values["segmenter"]
+        named = isinstance(name, str) and re.fullmatch("[0-9a-f]{12}", name) is not None
+        _require(named, where, "preprocessing.segmenter", "12 hexadecimal digits", name)
     size, percentiles = values["size"], values["percentiles"]
     _require(isinstance(size, int) and 8 <= size <= 4096, where, "preprocessing.size", "8 to 4096", size)
     _require(values["fit"] in _FITS, where, "preprocessing.fit", " or ".join(_FITS), values["fit"])
@@ -233,6 +238,11 @@ def _check_outputs(document: dict[str, Any], where: Path) -> None:
         bounds = document["gate"].get(part, {})
         numbers = isinstance(bounds, dict) and all(map(_is_number, bounds.values()))
         _require(numbers, where, f"gate.{part}", "an object of numbers", bounds)
+    if "lungs" in document["gate"]:
+        bounds = document["gate"]["lungs"]
+        first, last = bounds.get("warn_distance", 0), bounds.get("refuse_distance", 0)
+        rising = 0 < first <= last and warn > 0
+        _require(rising, where, "gate.lungs", "0 < warn_distance <= refuse_distance, as in gate", bounds)
     _check_population(document.get("population", {}), where)
     shape = document["network"].get("feature_shape")
     valid = isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 LUNG_PERCENTILES = 1.0, 99.0
 """Of a lung field: it has no black border and no marker, so that its ends are anatomy already."""
+
+
+_WITHDRAWN = ("body_probability", "hidden_lungs_probability")
 
 
 class AugmentationConfig(Config):
@@ -55,6 +58,14 @@ class AugmentationConfig(Config):
     erasing_area: float = Field(0.12, gt=0, le=0.9, description="largest share of the image that is erased")
     border_probability: Share = Field(0.25, description="share of images whose border is blanked")
     border_width: float = Field(0.08, ge=0, le=0.4, description="largest blanked border, share of the side")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_withdrawn(cls, values: Any) -> Any:
+        """Keys of earlier releases are read where they ask for nothing."""
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key not in _WITHDRAWN or value}
 
 
 class MixingConfig(Config):

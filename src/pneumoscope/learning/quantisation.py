@@ -173,11 +173,12 @@ def quantise(
     """
     if bundle.document.get("derived_from", {}).get("method") == METHOD:
         raise BundleError("the bundle is quantised already", where=bundle.id, expected="one in float32")
-    if "adaptation" in bundle.document:
+    if bundle.document.get("history"):
         raise BundleError(
-            "the bundle has a head of a site, which is not quantised",
+            "the bundle belongs to a site, whose changes would be lost",
             where=bundle.id,
-            remedy="take it back with 'pneumoscope rollback', quantise, and adapt the 8-bit bundle",
+            expected="a bundle that was not commissioned",
+            remedy="take it back with 'pneumoscope rollback', quantise, and commission the 8-bit bundle",
         )
     check_films(bundle.document, films)
     cache = build_cache(films.dataset, bundle.preprocessing)
@@ -204,6 +205,7 @@ def quantise(
             arrays["head_weight"] = bundle.arrays["head_weight"]
         document = {**bundle.document, **answers.document, "name": name or f"{bundle.document['name']}-int8"}
         del document["created"]
+        document.pop("validation_protocol", None)
         document["derived_from"] = {
             "id": bundle.id,
             "method": METHOD,

@@ -155,10 +155,12 @@ def _figures(document: Mapping[str, Any]) -> Iterator[str]:
     estimates = document["validation"]
     default = document["default_operating_point"]
     yield "## Validation figures"
+    protocol = document.get("validation_protocol")
+    where = "On the validation images" if protocol is None else f"By {protocol}"
     yield (
-        f"On the validation images, at the operating point `{default}`. The same images chose calibration, "
-        "operating points and gate, so new images of the same hospital do a little worse, and those of other "
-        "hospitals and ages can do much worse."
+        f"{where}, at the operating point `{default}`. The same images chose calibration and operating "
+        "points, so new images of the same hospital do a little worse, and those of other hospitals and ages "
+        "can do much worse."
     )
     yield markdown_table(
         ("figure", "value", "95 % interval", "images"),

@@ -194,7 +194,7 @@ def evidence_facts(
         "split": ", ".join(f"{key} {value}" for key, value in training["split"].items()),
         "patients": f"{len(training['patients']):,}",
         "preprocessing": _preprocessing(document["preprocessing"]),
-        "calibration": f"Calibration: {document['calibration']['method']}, chosen on validation images.",
+        "calibration": f"Calibration: {document['calibration']['method']}, chosen on {_chosen_on(document)}.",
         "explanation": f"Heat maps by {document['explanation']['method']}, on the image's own grid.",
         "gate": _gate(document["gate"]),
         "points": _points(document),
@@ -202,7 +202,7 @@ def evidence_facts(
         "metrics": ", ".join(document["validation"]),
         "history": _history(document.get("history", [])),
         "population": _population(document.get("population", {})),
-        "internal_short": "cross-validation by patient" if internal else "validation images",
+        "internal_short": "cross-validation by patient" if internal else _chosen_on(document),
         "external_short": "no external image was scored.",
         "ensemble": "None: one network answers.",
     }
@@ -247,10 +247,15 @@ def _gate(gate: Mapping[str, Any]) -> str:
     )
 
 
+def _chosen_on(document: Mapping[str, Any]) -> str:
+    """What the images are that chose calibration and operating points."""
+    return "images out of fold" if "validation_protocol" in document else "validation images"
+
+
 def _points(document: Mapping[str, Any]) -> str:
     return " ".join(
         f"{point['name']}: positive from {point['threshold']:.3f}, sensitivity {point['sensitivity']:.3f}, "
-        f"specificity {point['specificity']:.3f} on {point['n']:,} validation images."
+        f"specificity {point['specificity']:.3f} on {point['n']:,} {_chosen_on(document)}."
         for point in document["operating_points"]
         if point.get("sensitivity") is not None and point.get("n") is not None
     )

@@ -85,7 +85,7 @@ def film_beside_heat_map(file: Path, bundle: Bundle, height: int = HEIGHT) -> by
         UnreadableFileError: the image cannot be read.
         BundleError: the bundle is damaged.
     """
-    radiograph = read_radiograph(file, min_size=max(height, bundle.preprocessing.size))
+    radiograph = read_radiograph(file, min_size=max(height, bundle.preprocessing.source_size))
     explanation = examine(file, bundle, force=True, radiograph=radiograph).explanation
     assert explanation is not None  # a forced examination always explains
     left = _scaled(_to_bytes(radiograph.pixels), height).convert("RGB")

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumoscope.core.errors import InputError
+from pneumoscope.core.errors import BundleError, InputError
 from pneumoscope.evaluation.decisions import (
     Choices,
-    check_recipe,
     choose_decisions,
     point_of,
     read_views,
@@ -23,6 +22,9 @@ from pneumoscope.workflows.runs import Result, open_bundle
 
 if TYPE_CHECKING:
     from pneumoscope.inference.bundle import Bundle
+
+
+PROTOCOL = "cross-validation by patient with other networks of the same recipe"
 
 
 @dataclass(frozen=True)
@@ -56,21 +58,29 @@ def calibrate(
 
     Raises:
         InputError: no runs, or one that is unfinished or of another recipe or task.
-        BundleError: ``output`` holds something else than a bundle.
+        BundleError: ``bundle`` was commissioned, or ``output`` holds something else than a bundle.
     """
     opened = open_bundle(bundle)
+    if opened.document.get("history"):
+        raise BundleError(
+            "the bundle belongs to a site, whose calibration would be lost",
+            where=opened.id,
+            expected="a bundle that was not commissioned",
+            remedy="take it back with 'pneumoscope rollback', calibrate it, and commission it again",
+        )
     folders = [Path(run) for run in runs]
     if not folders:
         raise InputError("nothing to calibrate on", expected="the folder of at least one cross-validation")
-    for folder in folders:
-        check_recipe(folder, opened.document)
-    views, ordinary = read_views(folders, opened.task)
+    views, ordinary = read_views(folders, opened.document)
     choices = Choices.of(opened.document)
     decisions, report = choose_decisions(opened.task, choices, views)
     document = {**opened.document, **decisions}
     document["calibration"] = {**decisions["calibration"], "judged": report}
     if ordinary is not None:
-        document["validation"] = _figures(ordinary, decisions, choices)
+        document |= {
+            "validation": _figures(ordinary, decisions, choices),
+            "validation_protocol": PROTOCOL,
+        }
     new = write_bundle(
         Path(output), opened.directory / MODEL, document, opened.arrays, opened.preprocessing.segmenter
     )
@@ -82,8 +92,7 @@ def _figures(table: PredictionTable, decisions: Mapping[str, Any], choices: Choi
     probabilities = calibrated_probabilities(table.logits, decisions["calibration"])
     scored = replace(table, probabilities=probabilities, bounds=None)
     config = EvaluationConfig(costs=choices.costs)
-    protocol = "cross-validation by patient, whose images also chose calibration and operating points"
-    evaluation = evaluate(scored, point_of(decisions), scoring=Scoring(protocol=protocol), config=config)
+    evaluation = evaluate(scored, point_of(decisions), scoring=Scoring(protocol=PROTOCOL), config=config)
     figures: Mapping[str, Any] = evaluation_to_json(evaluation, scored, costs=choices.costs)["estimates"]
     return figures
 

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from pneumoscope.core.errors import InputError
 from pneumoscope.core.files import read_json
 from pneumoscope.workflows.runs import (
@@ -175,7 +177,15 @@ def resume(
     }
     if run["command"] not in ("train", "cross-validate"):
         raise InputError(f"a run of '{run['command']}' cannot be resumed", where=directory)
-    config = TrainConfig(**run["config"])
+    try:
+        config = TrainConfig(**run["config"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"its configuration cannot be used: '{'.'.join(map(str, first['loc']))}': {first['msg']}",
+            where=file,
+            remedy="resume it with the release of pneumoscope that began it",
+        ) from error
     dataset = Path(results["dataset_directory"])
     if run["command"] == "cross-validate":
         return cross_validate(dataset, folds=results["folds"], config=config, **shared)

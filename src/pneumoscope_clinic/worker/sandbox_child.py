@@ -49,7 +49,7 @@ def main() -> None:
         bundles = {shared: load_bundle(given["bundle"], threads=1 if shared else given["threads"])
                    for shared in (False, True)}  # fmt: skip
         for bundle in bundles.values():
-            _ = bundle.session, bundle.arrays
+            bundle.open()
     except PneumoscopeError as error:
         write_frame(out, {"problem": problem(error)}, {})
         return
