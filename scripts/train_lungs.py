@@ -216,7 +216,8 @@ def _augment(
     """Images (B, 1, S, S) changed at random, and their lungs (B, 2, S, S) moved with them."""
     batch = expose(torch.from_numpy(pixels), AUGMENTATION, generator)
     soften(batch, AUGMENTATION, generator)
-    moved = move(torch.cat([batch, torch.from_numpy(lungs)], dim=1), AUGMENTATION, generator)
+    both = torch.cat([batch, torch.from_numpy(lungs)], dim=1)
+    moved = move(both, both.shape[-1], AUGMENTATION, generator)
     batch = moved[:, :1].contiguous()
     change_sharpness(batch, AUGMENTATION, generator)
     add_noise(batch, AUGMENTATION, generator)

@@ -98,7 +98,7 @@ def test_every_view_is_in_the_result(phantoms: Path, checked: tuple[Path, Result
     tested = read_predictions(out / "candidate" / "fold" / "fold-0" / "predictions" / "test.csv")
     assert twins["films"] == document["views"][0]["films"] == len(tested)
     assert next(view["films"] for view in document["views"] if view["kind"] == "external") == 12
-    assert "Contrary images" in result.stdout
+    assert "framing" in result.stdout
     assert "<h1>Release check:" in (out / "release.html").read_text(encoding="utf-8")
     manifest = read_json(out / "run.json")
     assert (manifest["command"], manifest["outcome"]) == ("release-check", "done")

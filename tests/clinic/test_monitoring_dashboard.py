@@ -67,7 +67,7 @@ def test_an_empty_installation_has_a_dashboard(tmp_path: Path) -> None:
     assert (board.positive_rate, board.drift, board.alarms, board.queue) == (None, (), (), ())
     assert board.films_until_baseline == 400
     assert board.validation is not None
-    assert board.validation.n == 521
+    assert board.validation.n == 5216
     assert board.validation.implied_prevalence is None
     assert "No alarm is open" in report_page(board, 0.85)
     store.close()

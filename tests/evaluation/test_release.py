@@ -163,3 +163,11 @@ def test_shares_of_changed_decisions_are_paired() -> None:
     assert (found["candidate"].value, found["plain"].value, found["difference"].value) == (0.25, 0.75, -0.5)
     same = share_changed(changed, changed, patients, CONFIG)["difference"]
     assert (same.value, same.high) == (0.0, wilson(0, 40)[1])
+
+
+def test_a_change_that_is_worse_for_sure_counts_before_one_that_is_only_lower() -> None:
+    view = judge(SHIFTED, answers(RIGHT, RIGHT), CONFIG)
+    assert view.difference is not None
+    sure = replace(view, difference=replace(view.difference, value=-0.010, low=-0.015, high=-0.005))
+    unsure = replace(view, difference=replace(view.difference, value=-0.011, low=-0.05, high=0.03))
+    assert worst_of([unsure, sure]) is sure

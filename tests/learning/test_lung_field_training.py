@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pydantic import ValidationError
 
 from pneumoscope.core.errors import BundleError
 from pneumoscope.data.cache import build_cache
@@ -10,6 +12,7 @@ from pneumoscope.imaging.preprocessing import middle, to_model_input
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import load_bundle
 from pneumoscope.inference.pipeline import examine
+from pneumoscope.inference.schema import check_document
 from pneumoscope.learning.augmentation import augment, to_unit
 from pneumoscope.learning.config import AugmentationConfig
 from pneumoscope.learning.training import train, training_set
@@ -87,3 +90,33 @@ def test_a_bundle_without_its_segmenter_is_refused(bundle, tmp_path, damage):
         (tmp_path / "lungs.onnx").write_bytes(b"another")
     with pytest.raises(BundleError, match=r"lungs\.onnx"):
         load_bundle(tmp_path)
+
+
+def test_a_crop_that_is_too_small_is_told(dataset, bundle, tmp_path):
+    """The network sees the box of the lungs: an image of 18 pixels has about 12 of them there."""
+    film = read_radiograph(dataset.file(dataset.samples[0]))
+    small = np.asarray(Image.fromarray(film.pixels).resize((18, 18)))
+    Image.fromarray((255 * small).astype(np.uint8)).save(tmp_path / "small.png")
+    codes = [finding.code for finding in examine(tmp_path / "small.png", bundle).gate.findings]
+    assert "small" in codes or "too-small" in codes
+
+
+def test_withdrawn_settings_are_read_where_they_ask_for_nothing():
+    assert AugmentationConfig(body_probability=0.0, hidden_lungs_probability=0.0) == AugmentationConfig()
+    with pytest.raises(ValidationError):
+        AugmentationConfig(body_probability=0.1)
+
+
+@pytest.mark.parametrize(
+    ("place", "values"),
+    [
+        ("preprocessing", {"segmenter": None}),
+        ("preprocessing", {"segmenter": ""}),
+        ("gate", {"lungs": {}}),
+        ("gate", {"lungs": {"warn_distance": 0.0, "refuse_distance": 1.0}}),
+    ],
+)
+def test_a_document_that_says_nothing_of_the_lungs_is_refused(bundle, place, values):
+    document = {**bundle.document, place: {**bundle.document[place], **values}}
+    with pytest.raises(BundleError, match=r"segmenter|lungs"):
+        check_document(document, bundle.directory)

@@ -138,7 +138,7 @@ def test_images_that_fitted_the_head_are_training_data(tmp_path: Path) -> None:
 
 def test_an_adapted_bundle_is_not_quantised(tmp_path: Path) -> None:
     bundle = adapted(write_tiny_bundle(tmp_path / "tiny"), tmp_path / "new")
-    with pytest.raises(BundleError, match="head of a site"):
+    with pytest.raises(BundleError, match="belongs to a site"):
         quantise(bundle, None, tmp_path / "int8")  # type: ignore[arg-type]
 
 

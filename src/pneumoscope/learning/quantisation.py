@@ -173,7 +173,7 @@ def quantise(
     """
     if bundle.document.get("derived_from", {}).get("method") == METHOD:
         raise BundleError("the bundle is quantised already", where=bundle.id, expected="one in float32")
-    if bundle.document.get("history"):
+    if "adaptation" in bundle.document or bundle.document.get("history"):
         raise BundleError(
             "the bundle belongs to a site, whose changes would be lost",
             where=bundle.id,

@@ -61,7 +61,7 @@ def calibrate(
         BundleError: ``bundle`` was commissioned, or ``output`` holds something else than a bundle.
     """
     opened = open_bundle(bundle)
-    if opened.document.get("history"):
+    if "adaptation" in opened.document or opened.document.get("history"):
         raise BundleError(
             "the bundle belongs to a site, whose calibration would be lost",
             where=opened.id,
