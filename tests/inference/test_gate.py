@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pneumoscope.core.findings import Finding, Severity
-from pneumoscope.core.records import LungField, Radiograph, Verdict
+from pneumoscope.core.records import Geometry, LungField, Radiograph, Verdict
 from pneumoscope.imaging.lungs import lung_shape
 from pneumoscope.imaging.radiograph import read_radiograph
 from pneumoscope.inference.bundle import write_bundle
@@ -277,3 +277,12 @@ def test_a_network_of_children_does_not_answer_for_adults(file_says, user_says, 
 
 def test_without_usual_ages_age_does_not_matter():
     assert inspect_source(image(patient_age="045Y"), 224, Patient(70.0)) == ()
+
+
+@pytest.mark.parametrize(("share", "codes"), [(0.5, []), (0.15, ["small"]), (0.07, ["too-small"])])
+def test_what_counts_is_the_part_that_the_network_sees(share, codes):
+    """A box of so large a share of 300 pixels, on a network of 96."""
+    film = image(np.tile(np.linspace(0, 1, 300, dtype=np.float32), (300, 1)))
+    seen = Geometry((300, 300), 96, (0, 0, 96, 96), (0.2, 0.2, 0.2 + share, 0.2 + share))
+    assert [finding.code for finding in inspect_source(film, 96, geometry=seen)] == codes
+    assert inspect_source(film, 96) == ()
