@@ -4,6 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from pneumoscope.core.records import Geometry, Label, Preprocessing, Radiograph
 from pneumoscope.data.phantom_drawing import PhantomConfig, draw_phantom
@@ -164,3 +167,12 @@ def test_a_small_image_is_not_reduced_before_its_lungs_are_found():
     assert LUNGS.source_size == 224
     assert dataclasses.replace(LUNGS, size=160).source_size == 320
     assert Preprocessing(48).source_size == 48
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.75))
+def test_small_parts_are_those_of_scipy(seed, share):
+    mask = np.random.default_rng(seed).random((24, 24)) < share
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())[1:]
+    expected = mask & np.concatenate([[False], sizes >= lungs.PIECE * sizes.max(initial=0)])[parts]
+    np.testing.assert_array_equal(lungs._without_crumbs(mask), expected)
