@@ -155,7 +155,6 @@ def segmenter_file() -> Path:
     return file
 
 
-@cache
 def segmenter_id(segmenter: Path | None = None) -> str:
     """Twelve hexadecimal digits that name a segmenter (None: the package's); keys what is kept of it."""
     return (sha256_file(segmenter) if segmenter else str(_document()["sha256"]))[:12]
