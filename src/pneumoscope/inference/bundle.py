@@ -136,6 +136,20 @@ class Bundle:
         _check_arrays(arrays, self.document, file)
         return MappingProxyType(arrays)
 
+    def refuse_site(self, done: str) -> None:
+        """Make sure that no site has changed the bundle, whose changes would be lost when it is ``done``.
+
+        Raises:
+            BundleError: it was commissioned.
+        """
+        if "adaptation" in self.document or self.document.get("history"):
+            raise BundleError(
+                "the bundle belongs to a site, whose changes would be lost",
+                where=self.id,
+                expected="a bundle that was not commissioned",
+                remedy=f"take it back with 'pneumoscope rollback'; once it is {done}, commission it again",
+            )
+
     def open(self) -> None:
         """Open and check everything that an answer needs, which is else opened by the first image.
 
@@ -176,7 +190,7 @@ def load_bundle(name_or_directory: str | Path = "reference", *, threads: int | N
             ``bundle.json`` has another schema version or a wrong value.
     """
     directory = _find(name_or_directory)
-    _check_sums(directory)
+    sums = _check_sums(directory)
     file = directory / DOCUMENT
     try:
         document = read_json(file)
@@ -184,7 +198,7 @@ def load_bundle(name_or_directory: str | Path = "reference", *, threads: int | N
         raise BundleError(f"not valid JSON: {error}", where=file) from error
     check_document(document, file)
     if document["preprocessing"]["fit"] == "lungs":
-        _check_segmenter(directory / SEGMENTER, document["preprocessing"]["segmenter"])
+        _check_segmenter(directory / SEGMENTER, sums, document["preprocessing"]["segmenter"])
     return Bundle(directory, MappingProxyType(document), threads)
 
 
@@ -269,8 +283,8 @@ def _find(name_or_directory: str | Path) -> Path:
     )
 
 
-def _check_sums(directory: Path) -> None:
-    """Check every file against SHA256SUMS; names with a path in them are refused."""
+def _check_sums(directory: Path) -> dict[str, str]:
+    """Check every file against SHA256SUMS, and return its hashes; names with a path in them are refused."""
     file = directory / SUMS
     try:
         lines = file.read_text(encoding="ascii").splitlines()
@@ -295,10 +309,11 @@ def _check_sums(directory: Path) -> None:
                 where=directory / name,
                 remedy="copy the bundle again from where it came",
             )
+    return listed
 
 
-def _check_segmenter(file: Path, name: str) -> None:
-    if not file.is_file() or not sha256_file(file).startswith(name):
+def _check_segmenter(file: Path, sums: Mapping[str, str], name: str) -> None:
+    if not sums.get(file.name, "").startswith(name):
         raise BundleError(
             "missing, or another segmenter than the network was trained with",
             where=file,

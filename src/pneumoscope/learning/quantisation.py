@@ -173,13 +173,7 @@ def quantise(
     """
     if bundle.document.get("derived_from", {}).get("method") == METHOD:
         raise BundleError("the bundle is quantised already", where=bundle.id, expected="one in float32")
-    if "adaptation" in bundle.document or bundle.document.get("history"):
-        raise BundleError(
-            "the bundle belongs to a site, whose changes would be lost",
-            where=bundle.id,
-            expected="a bundle that was not commissioned",
-            remedy="take it back with 'pneumoscope rollback', quantise, and commission the 8-bit bundle",
-        )
+    bundle.refuse_site("quantised")
     check_films(bundle.document, films)
     cache = build_cache(films.dataset, bundle.preprocessing)
     # Drawn anew with a fixed seed: the data set's order has the classes one after the other.

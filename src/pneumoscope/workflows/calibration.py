@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pneumoscope.core.errors import BundleError, InputError
+from pneumoscope.core.errors import InputError
 from pneumoscope.evaluation.decisions import (
     Choices,
     choose_decisions,
@@ -61,13 +61,7 @@ def calibrate(
         BundleError: ``bundle`` was commissioned, or ``output`` holds something else than a bundle.
     """
     opened = open_bundle(bundle)
-    if "adaptation" in opened.document or opened.document.get("history"):
-        raise BundleError(
-            "the bundle belongs to a site, whose calibration would be lost",
-            where=opened.id,
-            expected="a bundle that was not commissioned",
-            remedy="take it back with 'pneumoscope rollback', calibrate it, and commission it again",
-        )
+    opened.refuse_site("calibrated")
     folders = [Path(run) for run in runs]
     if not folders:
         raise InputError("nothing to calibrate on", expected="the folder of at least one cross-validation")
